@@ -1,0 +1,261 @@
+"""The seam to the database: one transaction as about ten batch calls.
+
+The message path, the timers, the relay and the participants are written against these protocols; `outbox.unit`
+carries them out in SQL, on PostgreSQL and on SQLite. Both databases pass one conformance suite.
+
+What every implementation promises:
+
+- locks are taken in the order saga, inbox, held, timer, outbox, and within a table in the order of its key;
+- errors reach the caller as `messages.errors`: `DatabaseAway` and `DatabaseBusy` mean that nothing was committed,
+  `CommitUnknown` that nobody knows; a data error of the database is a `MessageError`;
+- every await is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+    from uuid import UUID
+
+    from messages.envelope import Envelope, Raw
+    from sagas.decision import HistoryEntry
+    from sagas.instance import Instance
+
+MessageKey = tuple[str, str]
+"""(source, message id): what identifies a message to one consumer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyClaim:
+    """A start that wants the n-th instance of its type and key."""
+
+    saga_type: str
+    key: str
+    saga_id: UUID
+    n: int
+    start_id: str
+    start_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOwner:
+    """Who has the key: `mine` when this transaction inserted it, else the instance that had it before."""
+
+    saga_id: UUID
+    n: int
+    start_id: str
+    start_hash: bytes
+    mine: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """The instances that were locked, and those that another transaction holds. `now` is None when none was locked."""
+
+    instances: Mapping[UUID, Instance]
+    busy: frozenset[UUID]
+    now: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxEntry:
+    """A message that is about to be applied; `body_hash` is SHA-256 of its bytes."""
+
+    source: str
+    message_id: str
+    body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxRow:
+    """What the inbox already holds for an id."""
+
+    body_hash: bytes
+    token: UUID
+    disposition: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What the inbox said: `known` maps the ids that were there before to what is there; all others are new.
+
+    An id that is there as `dead_lettered` counts as new: a dead-lettered copy does not make later copies duplicates.
+    `now` is the database's clock, read after the locks were taken.
+    """
+
+    known: Mapping[MessageKey, InboxRow]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow:
+    """A history entry of an instance, with the patch of the decision it opens (on the decision's first entry only)."""
+
+    saga_id: UUID
+    at: datetime
+    entry: HistoryEntry
+    patch: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message nobody could process, raw and complete. `body_hash` is SHA-256 of the body."""
+
+    consumer: str
+    source: str
+    message_id: str
+    name: str
+    raw: Raw
+    body_hash: bytes
+    reason: str
+    error: str
+    saga_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message to put into the outbox. `path` is what order is promised for; a row without one waits for nobody."""
+
+    envelope: Envelope
+    exchange: str
+    routing_key: str
+    saga_id: UUID | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRow:
+    """An outbox row that this process may publish until its lease ends. `attempts` counts earlier publications."""
+
+    outbox_id: int
+    token: UUID
+    attempts: int
+    outgoing: Outgoing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowOutcome:
+    """How a publication of a row ended: its next `state`, when to try again (seconds from now), and why."""
+
+    outbox_id: int
+    token: UUID
+    state: str  # new | unknown | returned | refused
+    retry_in: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Everything one transaction writes, gathered so that it takes a handful of multi-row statements.
+
+    `updated` holds (before, after); the row's revision must still be the one of `before`. Timer rows are the difference
+    of their `armed` timers, attention rows the difference of their `attention`. `released` are keys that this
+    transaction claimed and did not use. `claim` is (token, lease in seconds) for rows that this process will publish
+    itself; at most `claim_limit` of them are born claimed. `confirmed` are (outbox id, token) whose broker confirm has
+    arrived.
+    """
+
+    consumer: str
+    inserted: Sequence[Instance] = ()
+    updated: Sequence[tuple[Instance, Instance]] = ()
+    released: Sequence[UUID] = ()
+    history: Sequence[HistoryRow] = ()
+    dispositions: Mapping[MessageKey, str] = field(default_factory=dict)
+    dead_letters: Sequence[DeadLetter] = ()
+    outgoing: Sequence[Outgoing] = ()
+    claim: tuple[UUID, float] | None = None
+    claim_limit: int = 0
+    confirmed: Sequence[tuple[int, UUID]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueTimer:
+    """A candidate: the timer row as it was seen without a lock."""
+
+    saga_id: UUID
+    saga_type: str
+    name: str
+    fence: int
+
+
+class Unit(Protocol):
+    """One transaction. Leaving its block commits; an exception rolls back."""
+
+    async def claim_keys(self, claims: Sequence[KeyClaim]) -> Sequence[KeyOwner]:
+        """Insert the keys, sorted by (type, key, n), on conflict do nothing; say who owns each, in the order given.
+
+        Waits for a transaction that is inserting the same key.
+        """
+        ...
+
+    async def lock(self, saga_ids: Collection[UUID], *, wait: bool = False) -> Locked:
+        """Lock every instance in id order, in one statement; skip those another transaction holds unless `wait`."""
+        ...
+
+    async def claim_inbox(self, consumer: str, token: UUID, entries: Sequence[InboxEntry]) -> Claimed:
+        """Insert the ids as `applied` under this batch's token; waits for whoever is inserting one of them."""
+        ...
+
+    async def withdraw(self, message_ids: Collection[str]) -> frozenset[str]:
+        """Delete those outbox rows that are still `new` or `returned`, and say which they were."""
+        ...
+
+    async def unsent(self, saga_ids: Collection[UUID]) -> Mapping[UUID, frozenset[str]]:
+        """The message ids of the commands that still sit in the outbox, by instance."""
+        ...
+
+    async def sent_bodies(self, sends: Collection[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], bytes]:
+        """The bytes that were sent, by (saga id, message id), from the history."""
+        ...
+
+    async def save(self, changes: Changes) -> Sequence[ClaimedRow]:
+        """Write everything, and return the outbox rows that were born claimed, in the order given.
+
+        A row whose message id still stands in the outbox is made due again instead of added twice. A row is born
+        claimed only when no older row of its (saga, path) exists.
+        """
+        ...
+
+
+class Storage(Protocol):
+    """The database."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Unit]:
+        """Begin a transaction (SQLite: immediate).
+
+        Raises:
+            DatabaseAway, DatabaseBusy: nothing was committed.
+            CommitUnknown: only while committing.
+        """
+        ...
+
+    async def committed(self, consumer: str, token: UUID, probe: MessageKey) -> bool:
+        """Whether a batch whose commit is unknown did commit: its own token stands in the inbox under `probe`."""
+        ...
+
+    async def due_timers(self, saga_types: Collection[str], limit: int) -> tuple[Sequence[DueTimer], float | None]:
+        """Timers due by the database's clock, the oldest first, and the seconds until the next one (or None)."""
+        ...
+
+    async def claim_outbox(self, *, token: UUID, lease: float, limit: int) -> Sequence[ClaimedRow]:
+        """Claim rows that are due: state `claimed`, next attempt at the lease's end; only heads of their path."""
+        ...
+
+    async def settle_outbox(
+        self, *, confirmed: Sequence[tuple[int, UUID]] = (), failed: Sequence[RowOutcome] = ()
+    ) -> None:
+        """Delete confirmed rows and reschedule failed ones; a row whose token has changed is left alone."""
+        ...
+
+    async def renew_leases(self, token: UUID, outbox_ids: Sequence[int], lease: float) -> frozenset[int]:
+        """Prolong the leases of rows still held under `token`; returns the ids that still are."""
+        ...
+
+    async def release_leases(self, rows: Sequence[tuple[int, UUID]]) -> None:
+        """Give rows that were never published back: state `new`, due at once."""
+        ...

@@ -1,0 +1,115 @@
+"""What happened to an instance, and what was decided about it: the values that go into and come out of `decide`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from messages import Event
+    from messages.errors import MessageError
+    from sagas.definition import Purpose
+    from sagas.instance import Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """An event for this instance: a start for a key that exists, or a reply.
+
+    `body` is what arrived, kept in the history. `causation_id` is the command it answers, when it says so.
+    """
+
+    message_id: str
+    name: str
+    body: bytes
+    event: Event
+    causation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired:
+    """A timer of this instance is due. `unsent` holds the ids of its commands that still sit in the outbox."""
+
+    name: str
+    fence: int
+    unsent: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    """The marker of a last timeout came back through the saga's own queue, behind every reply queued before it."""
+
+    message_id: str
+    timer: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """Of the commands whose withdrawal was proposed, these had not left the outbox and are gone."""
+
+    message_ids: frozenset[str]
+
+
+Input = Arrived | TimerFired | GiveUp | Withdrawn
+
+
+class Disposition(StrEnum):
+    """What became of a message."""
+
+    APPLIED = "applied"
+    IGNORED = "ignored"
+    DEAD_LETTERED = "dead_lettered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One row of an instance's history. `kind` is past tense; `body` is a message's bytes, as received or as sent."""
+
+    seq: int
+    kind: str
+    step: str | None = None
+    message_id: str | None = None
+    message_name: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """A message to put into the outbox.
+
+    `body` is None for a resend: the bytes that went out under this id stand in the history. `marker` messages go
+    straight to the saga's own queue, everything else is a command. `path` is what order is promised for.
+    """
+
+    message_id: str
+    name: str
+    schema_version: int
+    path: str
+    body: bytes | None
+    purpose: Purpose | None = None
+    idempotency_key: str | None = None
+    compensates: str | None = None
+    causation_id: str | None = None
+    marker: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What follows from one input: the next instance, what to write and what to send.
+
+    `withdraw` proposes commands to take back from the outbox; whoever carries the decision out calls `decide` again
+    with `Withdrawn` before anything is written. `error` is set when the message becomes a dead letter.
+    """
+
+    instance: Instance
+    disposition: Disposition = Disposition.APPLIED
+    reason: str = ""
+    history: tuple[HistoryEntry, ...] = ()
+    sends: tuple[Send, ...] = ()
+    withdraw: tuple[str, ...] = ()
+    error: MessageError | None = None

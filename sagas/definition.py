@@ -1,0 +1,158 @@
+"""A saga's definition as data: what the class said, compiled, checked and ready for `decide`.
+
+Immutable. Built only by `sagas.compile`; read by `decide`, by the handlers and by everything that explains a saga.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from messages import Command, Event
+    from sagas.authoring import Saga
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and how patiently a command is sent again.
+
+    Args:
+        attempts: All sends of one entry of the step, the first included.
+        backoff: The pause after the first transient reply.
+        factor: What each further pause, and each further wait for a silent participant, is multiplied by.
+        cap: No pause is longer.
+        jitter: The fraction of a pause by which it may be longer, drawn from the message id.
+    """
+
+    attempts: int = 3
+    backoff: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    cap: timedelta = timedelta(minutes=1)
+    jitter: float = 0.1
+
+
+class ReplyKind(StrEnum):
+    """What a reply says of the command it answers."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    TRANSIENT = "transient"
+
+
+class Purpose(StrEnum):
+    """Whether a command does a step or undoes it."""
+
+    DO = "do"
+    UNDO = "undo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One declared reply of a command; `hook(saga, reply)` keeps what the saga needs of it."""
+
+    kind: ReplyKind
+    event: type[Event]
+    hook: Callable[[Any, Any], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One command of a step: how it is built, what may answer it, how long to wait and how often to try.
+
+    `replies` is keyed by message name and is empty exactly when nobody answers (`reply=False`): such a call is done
+    when it is committed to the outbox.
+    """
+
+    name: str  # the method's name: "reserve", "release"
+    purpose: Purpose
+    command: type[Command]
+    build: Callable[[Any], Command]
+    replies: Mapping[str, Reply]
+    timeout: timedelta
+    retry: Retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDefinition:
+    """A step: the command that does it and, where there is one, the command that undoes it.
+
+    `undo_reads` are the state fields that the undo reads and only this step's own replies set.
+    """
+
+    name: str
+    do: Call
+    undo: Call | None
+    in_doubt: Literal["undo", "wait"] = "undo"
+    on_silence: Literal["resend", "new_attempt"] = "resend"
+    undo_reads: frozenset[str] = frozenset()
+
+    def call(self, purpose: Purpose) -> Call | None:
+        """The command for that purpose."""
+        return self.do if purpose is Purpose.DO else self.undo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """An event that starts an instance; `build(saga_class, event)` makes its first state."""
+
+    name: str
+    event: type[Event]
+    build: Callable[[type[Saga], Any], Saga]
+
+
+@dataclass(frozen=True, slots=True)
+class StepNode:
+    """A leaf of the flow."""
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceNode:
+    """Its children one after the other."""
+
+    children: tuple[Node, ...]
+
+
+Node = StepNode | SequenceNode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """SHA-256 in hex of the four canonical parts of a definition (design: section 4, rule 18)."""
+
+    shape: str
+    state: str
+    policy: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """One version of one saga type.
+
+    `key_fields` maps the name of each start event to the body field that holds the business key. `answers` maps a
+    reply's message name to the (step, purpose) pairs that declare it. `document` is canonical JSON-able data, its four
+    parts under "shape", "state", "policy" and "code".
+    """
+
+    type: str
+    version: int
+    saga_class: type[Saga]
+    key: str
+    key_fields: Mapping[str, str]
+    key_reuse: bool
+    deadline: timedelta
+    starts: Mapping[str, Start]
+    steps: Mapping[str, StepDefinition]
+    flow: Node
+    answers: Mapping[str, tuple[tuple[str, Purpose], ...]]
+    events: Mapping[str, type[Event]]  # every event this type consumes, by message name
+    commands: Mapping[str, type[Command]]  # every command it sends, by message name
+    document: Mapping[str, Any]
+    digests: Digests

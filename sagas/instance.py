@@ -1,0 +1,213 @@
+"""A saga instance as data: the author's state as JSON bytes, and how far each step has come.
+
+Immutable; every change is a new value made by `decide`. `pack` and `unpack` turn the engine's own part (steps, timers,
+attention) into the compact JSON that one column holds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_DNS, UUID, uuid5
+
+from sagas.definition import Purpose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ANTIPHON = uuid5(NAMESPACE_DNS, "antiphon")
+
+
+class Phase(StrEnum):
+    """Where the whole instance is; the last two are final."""
+
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this phase is final."""
+        return self in (Phase.COMPLETED, Phase.COMPENSATED)
+
+
+class CallStatus(StrEnum):
+    """How far one command of a step has come."""
+
+    PENDING = "pending"  # sent, no definitive reply yet, budget left
+    WAITING = "waiting"  # answered by a transient reply, the next attempt stands on a timer
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    IN_DOUBT = "in_doubt"  # budget used up in silence
+    WITHDRAWN = "withdrawn"  # taken back before the broker had it: never sent
+    BLOCKED = "blocked"  # an undo that cannot be built or has failed: waits for an operator or a late success
+
+    @property
+    def open(self) -> bool:
+        """Whether a reply is still awaited."""
+        return self in (CallStatus.PENDING, CallStatus.WAITING)
+
+
+PARKING = ("method_raised", "undo_needs_reply", "compensation_failed", "compensation_exhausted")
+"""Reasons for attention under which people see the status `parked`, the gravest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallProgress:
+    """The sends of one command of one step.
+
+    `generation` counts entries, `attempt` new sends within it, `sends` copies of the current attempt, `spent` all sends
+    of the generation (the budget). `earlier` holds the number of attempts of each earlier generation. `dispatched` and
+    `ended` are history numbers: what was dispatched after another ended is undone before it. `silent` says that an
+    attempt was given up without an answer, so that its effect remains possible whatever later attempts say.
+    """
+
+    status: CallStatus
+    generation: int = 1
+    attempt: int = 1
+    sends: int = 1
+    spent: int = 1
+    earlier: tuple[int, ...] = ()
+    dispatched: int = 0
+    ended: int = 0
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepProgress:
+    """A step that was entered: the command that does it, and the one that undoes it once that was decided."""
+
+    do: CallProgress
+    undo: CallProgress | None = None
+
+    def call(self, purpose: Purpose) -> CallProgress | None:
+        """The progress of the command for that purpose."""
+        return self.do if purpose is Purpose.DO else self.undo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timer:
+    """A timer as the instance knows it. `fence` is the history number at which it was set; another is stale."""
+
+    due_at: datetime
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One running or ended business process.
+
+    `state` is the JSON of the author's fields. `seq` is the number of the last history row, `revision` counts applied
+    messages. `timers` are kept while the instance is parked by `method_raised` or paused, but only `armed` ones exist
+    as rows. `attention` maps a reason word to its detail.
+    """
+
+    saga_id: UUID
+    saga_type: str
+    key: str
+    n: int = 1
+    version: int
+    phase: Phase
+    state: bytes
+    steps: Mapping[str, StepProgress] = field(default_factory=dict)
+    timers: Mapping[str, Timer] = field(default_factory=dict)
+    attention: Mapping[str, str] = field(default_factory=dict)
+    paused: bool = False
+    waiting_for: str | None = None
+    started_at: datetime
+    updated_at: datetime
+    deadline_at: datetime
+    ended_at: datetime | None = None
+    end_reason: str | None = None
+    skipped: int = 0
+    revision: int = 1
+    seq: int = 0
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing may be sent and no timer may fire until someone acts."""
+        return self.paused or "method_raised" in self.attention
+
+    @property
+    def armed(self) -> Mapping[str, Timer]:
+        """The timers that exist as rows."""
+        return {} if self.halted else self.timers
+
+    @property
+    def status(self) -> str:
+        """What people see: `parked`, else the phase."""
+        return "parked" if any(reason in self.attention for reason in PARKING) else self.phase.value
+
+
+def saga_id(namespace: str, saga_type: str, key: str, n: int = 1) -> UUID:
+    """The identity of the n-th instance of a type for a business key."""
+    return uuid5(_ANTIPHON, f"{namespace}/{saga_type}/{key}/{n}")
+
+
+def message_id(saga: UUID, path: str, generation: int, attempt: int, purpose: str) -> str:
+    """The identity of one attempt of one command (`purpose` is `do` or `undo`): the same however often computed."""
+    return str(uuid5(saga, f"{path}/{generation}/{attempt}/{purpose}"))
+
+
+def idempotency_key(saga: UUID, path: str, generation: int, purpose: str) -> str:
+    """What a participant applies at most once: one entry of a step, whatever the number of attempts."""
+    return f"{saga}/{path}/{generation}/{purpose}"
+
+
+# What the row's `progress` column holds. Short names, because every message rewrites it.
+
+_CALL = ("status", "generation", "attempt", "sends", "spent", "earlier", "dispatched", "ended", "silent")
+
+
+def _pack_call(call: CallProgress) -> list[Any]:
+    return [getattr(call, name) for name in _CALL]
+
+
+def _unpack_call(packed: list[Any]) -> CallProgress:
+    status, generation, attempt, sends, spent, earlier, dispatched, ended, silent = packed
+    return CallProgress(
+        status=CallStatus(status),
+        generation=generation,
+        attempt=attempt,
+        sends=sends,
+        spent=spent,
+        earlier=tuple(earlier),
+        dispatched=dispatched,
+        ended=ended,
+        silent=silent,
+    )
+
+
+def pack_progress(instance: Instance) -> bytes:
+    """The engine's part of an instance as JSON: steps, timers, attention."""
+    return json.dumps(
+        {
+            "steps": {
+                path: [_pack_call(step.do), *([_pack_call(step.undo)] if step.undo else [])]
+                for path, step in instance.steps.items()
+            },
+            "timers": {name: [timer.due_at.isoformat(), timer.fence] for name, timer in instance.timers.items()},
+            "attention": dict(instance.attention),
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def unpack_progress(
+    packed: bytes,
+) -> tuple[dict[str, StepProgress], dict[str, Timer], dict[str, str]]:
+    """The steps, timers and attention that `pack_progress` wrote."""
+    data = json.loads(packed)
+    steps = {
+        path: StepProgress(do=_unpack_call(calls[0]), undo=_unpack_call(calls[1]) if len(calls) > 1 else None)
+        for path, calls in data["steps"].items()
+    }
+    timers = {
+        name: Timer(due_at=datetime.fromisoformat(due_at).astimezone(UTC), fence=fence)
+        for name, (due_at, fence) in data["timers"].items()
+    }
+    return steps, timers, data["attention"]
