@@ -1,0 +1,278 @@
+"""Settings: what the operator may choose, read from the environment, checked as a whole, never half accepted.
+
+`load` is the only place that reads `ANTIPHON_*`. An error lists everything that is wrong at once and echoes no secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from messages.errors import ConfigurationError
+from runtime.addresses import DEFAULT_DATABASE, IN_PROCESS, broker_address, database_address, masked, sqlite_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PREFIX = "ANTIPHON_"
+CATALOGS = ("messages.catalog", "sagas.catalog", "handlers.catalog")
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2}
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_KUBERNETES = re.compile(r"ANTIPHON_(SERVICE_(HOST|PORT).*|PORT(_\d+_.*)?)")
+
+
+def _seconds(value: object) -> object:
+    """A duration as seconds: a bare number, or one with ms, s, m, h or d."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip())
+    if match is None:
+        raise ValueError("is not a duration; write seconds, or a number with ms, s, m, h or d (15, 500ms, 8d)")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _bytes(value: object) -> object:
+    """A size in bytes: a bare number, or one with KiB or MiB."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([a-z]*)", value.strip().lower())
+    if match is None or match[2] not in _SIZES:
+        raise ValueError("is not a size; write bytes, or a number with KiB or MiB (1048576, 1MiB)")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _modules(value: object) -> object:
+    """A comma list of module names."""
+    if not isinstance(value, str):
+        return value
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    wrong = [name for name in names if not _MODULE.fullmatch(name)]
+    if wrong or not names:
+        raise ValueError(f"is not a comma list of module names ({', '.join(map(repr, wrong)) or 'it is empty'})")
+    return names
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _address(check: Callable[[str], str]) -> BeforeValidator:
+    """A secret whose text `check` accepts; only then is it hidden."""
+    return BeforeValidator(lambda value: SecretStr(check(value)) if isinstance(value, str) else value)
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds)]
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+
+
+class Settings(BaseModel):
+    """Every setting, with its default. Durations are seconds, sizes are bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+
+    database_url: Annotated[SecretStr, _address(database_address)] = Field(
+        SecretStr(DEFAULT_DATABASE),
+        description="The database: `postgresql://user:password@host/database` or `sqlite:///file.db`.",
+    )
+    broker_url: Annotated[SecretStr, _address(broker_address)] = Field(
+        SecretStr(IN_PROCESS),
+        description="The broker: `amqp://user:password@host/vhost`, or `in-process` (then participants run inside).",
+    )
+    modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = Field(
+        CATALOGS, description="Comma list of modules and packages with messages, sagas and participants."
+    )
+    namespace: str = Field(
+        "antiphon",
+        pattern=r"^[a-z][a-z0-9_]{0,30}$",
+        description="Prefix of every exchange and queue and name of the PostgreSQL schema: one namespace, one tenant.",
+    )
+    http_host: str = Field("127.0.0.1", min_length=1, description="Where `/livez` and `/readyz` listen.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Their port; 0 takes any free one and logs it.")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="The least level that is logged."
+    )
+    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = Field(
+        "auto", description="`json` lines, `console` for people; `auto` is console on a terminal, else json."
+    )
+    batch: int = Field(200, ge=1, le=10_000, description="Most messages in one transaction.")
+    prefetch: int = Field(
+        400, ge=2, le=65535, description="Deliveries held unacknowledged per queue; at least twice the batch."
+    )
+    lease: Seconds = Field(
+        15.0, ge=3, le=3600, description="How long an outbox row belongs to the process that publishes it."
+    )
+    confirm_timeout: Seconds = Field(5.0, gt=0, le=3600, description="How long to wait for the broker's confirm.")
+    sweep: Seconds = Field(1.0, ge=0.01, le=3600, description="Pause between looks for rows that others left behind.")
+    startup_timeout: Seconds = Field(
+        60.0, ge=0, le=86400, description="How long to wait for broker and database at the start; then exit 69."
+    )
+    drain_timeout: Seconds = Field(
+        25.0, gt=0, le=86400, description="How long a stop may take; then exit 75."
+    )
+    max_body: Bytes = Field(1024**2, ge=1024, le=64 * 1024**2, description="Longest message body, in bytes.")
+    inbox_window: Seconds = Field(
+        8 * 86400.0, ge=8 * 86400, description="How long handled message ids are remembered."
+    )
+
+    @property
+    def database(self) -> str:
+        """The database's address with its password: for the engine, never for people."""
+        return self.database_url.get_secret_value()
+
+    @property
+    def broker(self) -> str:
+        """The broker's address with its password: for the transport, never for people."""
+        return self.broker_url.get_secret_value()
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The SQLite file, or None on PostgreSQL."""
+        file = sqlite_file(self.database)
+        return None if file is None else Path(file)
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the broker lives in this process, and the participants with it."""
+        return self.broker == IN_PROCESS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The settings, and where each came from: `default`, `environment` or the path of a file."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+    def shown(self) -> dict[str, str]:
+        """Every setting as people may see it: secrets masked, lists with commas."""
+        return {name: _shown(getattr(self.settings, name)) for name in Settings.model_fields}
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def load(environment: Mapping[str, str] | None = None) -> Loaded:
+    """Read and check the settings.
+
+    An empty variable counts as not set, because compose files write those.
+
+    Raises:
+        ConfigurationError: With every problem, one per line.
+    """
+    environment = os.environ if environment is None else environment
+    values, sources, problems = _gather(environment)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(_text([*problems, *_explained(error, values)])) from None
+    problems += _contradictions(settings)
+    if problems:
+        raise ConfigurationError(_text(problems))
+    return Loaded(settings=settings, sources={name: sources.get(name, "default") for name in Settings.model_fields})
+
+
+def _secrets() -> frozenset[str]:
+    return frozenset(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
+
+
+def _gather(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """The values by field, their sources, and what is wrong with the names and the files."""
+    fields = {variable(name): name for name in Settings.model_fields}
+    files = {f"{variable(name)}_FILE": name for name in _secrets()}
+    values: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    problems: list[str] = []
+    for name, value in sorted(environment.items()):
+        if not name.startswith(PREFIX) or name.startswith(f"{PREFIX}TEST_"):
+            continue
+        if name not in fields and name not in files:
+            problems.append(_unknown(name, [*fields, *files]))
+        elif value and name in fields:
+            values[fields[name]], sources[fields[name]] = value, "environment"
+        elif value and environment.get(variable(files[name])):
+            problems.append(f"{name}: {variable(files[name])} is set too; set only one of them")
+        elif value:
+            _read_file(name, files[name], value, values, sources, problems)
+    return values, sources, problems
+
+
+def _read_file(
+    name: str, field: str, path: str, values: dict[str, str], sources: dict[str, str], problems: list[str]
+) -> None:
+    try:
+        content = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        problems.append(f"{name}: cannot read {path} ({reason}); it names a file that holds the value")
+        return
+    if not content:
+        problems.append(f"{name}: {path} is empty; it names a file that holds the value")
+        return
+    values[field], sources[field] = content, path
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if _KUBERNETES.fullmatch(name):
+        return (
+            f"{name}: unknown setting; Kubernetes sets it because a Service is named antiphon: "
+            "set enableServiceLinks: false on the pod"
+        )
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    remedy = f"did you mean {near[0]}?" if near else "antiphon config show lists the settings"
+    return f"{name}: unknown setting; {remedy}"
+
+
+def _explained(error: ValidationError, values: Mapping[str, str]) -> list[str]:
+    """One line per wrong value: the variable, what it says unless that is secret, and what to write."""
+    lines = []
+    for problem in error.errors(include_url=False, include_context=True, include_input=False):
+        field = str(problem["loc"][0])
+        said = "" if field in _secrets() else f" {values.get(field, '')!r}"
+        cause = problem.get("ctx", {}).get("error")
+        lines.append(f"{variable(field)}:{said} {cause or 'is wrong: ' + problem['msg'].lower()}")
+    return lines
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """Values that are right alone and wrong together."""
+    problems = []
+    if settings.prefetch < 2 * settings.batch:
+        problems.append(
+            f"ANTIPHON_PREFETCH: {settings.prefetch} is less than twice ANTIPHON_BATCH ({settings.batch}), so a batch "
+            f"would wait for the one before it; set it to {2 * settings.batch} or more, or lower ANTIPHON_BATCH"
+        )
+    if settings.sweep >= settings.lease:
+        problems.append(
+            f"ANTIPHON_SWEEP: {_duration(settings.sweep)} is not shorter than ANTIPHON_LEASE "
+            f"({_duration(settings.lease)}), so leftovers would wait for two leases; lower it"
+        )
+    return problems
+
+
+def _text(problems: list[str]) -> str:
+    return "\n".join(problems)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people write them: `8 d`, `1 min`, `15 s`."""
+    if seconds >= 86400 and seconds % 86400 == 0:
+        return f"{seconds / 86400:g} d"
+    return f"{seconds:g} s"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return masked(value.get_secret_value())
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
