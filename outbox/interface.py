@@ -209,8 +209,8 @@ class Unit(Protocol):
         """The message ids of the commands that still sit in the outbox, by instance."""
         ...
 
-    async def sent_bodies(self, sends: Collection[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], bytes]:
-        """The bytes that were sent, by (saga id, message id), from the history."""
+    async def sent(self, sends: Collection[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], HistoryRow]:
+        """What was sent first under an id, by (saga id, message id): its history row, with the bytes and the cause."""
         ...
 
     async def save(self, changes: Changes) -> Sequence[ClaimedRow]:

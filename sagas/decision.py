@@ -40,11 +40,15 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp:
-    """The marker of a last timeout came back through the saga's own queue, behind every reply queued before it."""
+    """The marker of a last timeout came back through the saga's own queue, behind every reply queued before it.
+
+    `entry` names the wait that the marker would end (generation, attempt and sends, or nothing for the deadline): a
+    marker of an earlier one changes nothing.
+    """
 
     message_id: str
     timer: str
-    fence: int
+    entry: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class HistoryEntry:
 class Send:
     """A message to put into the outbox.
 
-    `body` is None for a resend: the bytes that went out under this id stand in the history. `marker` messages go
+    `body` is None for a resend: what went out under this id stands in the history, body and cause. `marker` messages go
     straight to the saga's own queue, everything else is a command. `path` is what order is promised for.
     """
 

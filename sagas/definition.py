@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from messages import Command, Event
     from sagas.authoring import Saga
 
+    SagaClass = type[Saga]
+    EventClass = type[Event]
+    CommandClass = type[Command]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -143,7 +147,7 @@ class Definition:
 
     type: str
     version: int
-    saga_class: type[Saga]
+    saga_class: SagaClass
     key: str
     key_fields: Mapping[str, str]
     key_reuse: bool
@@ -152,7 +156,7 @@ class Definition:
     steps: Mapping[str, StepDefinition]
     flow: Node
     answers: Mapping[str, tuple[tuple[str, Purpose], ...]]
-    events: Mapping[str, type[Event]]  # every event this type consumes, by message name
-    commands: Mapping[str, type[Command]]  # every command it sends, by message name
+    events: Mapping[str, EventClass]  # every event this type consumes, by message name
+    commands: Mapping[str, CommandClass]  # every command it sends, by message name
     document: Mapping[str, Any]
     digests: Digests

@@ -1,0 +1,117 @@
+"""The way back: what has to be undone, in which order, and when everything is (design: section 4, rules 12 and 13).
+
+The set is every step that completed or is in doubt and has an undo. If B was dispatched after A completed, B's undo is
+confirmed before A's is sent. A step still pending when the turning back begins is awaited: until it is known how it
+ended, nothing that completed before it was dispatched is undone.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from messages.errors import MethodRaised
+from sagas.definition import Purpose
+from sagas.instance import CallProgress, CallStatus, Phase
+from sagas.waits import reply_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from sagas.definition import Retry
+    from sagas.instance import StepProgress
+    from sagas.turn import Turn
+
+DEADLINE = "deadline"
+OVERDUE = "overdue"
+_PATIENCE = timedelta(days=1)  # how long a compensation may take before people are told, if the deadline is nearer
+
+
+def turn_back(turn: Turn, reason: str, path: str | None = None) -> None:
+    """Begin compensation: no step starts any more, pending ones are held back or awaited, the rest is undone."""
+    turn.phase = Phase.COMPENSATING
+    turn.end_reason = reason
+    turn.record("compensation_started", path, reason=reason)
+    turn.timers.pop(DEADLINE, None)
+    turn.set_timer(OVERDUE, max(turn.before.deadline_at - turn.now, _PATIENCE))
+    for pending, step in list(turn.steps.items()):
+        if step.do.status is CallStatus.WAITING:
+            stop_retrying(turn, pending)
+        elif step.do.status is CallStatus.PENDING and step.do.spent == 1:
+            turn.withdraw.append(turn.current_id(pending, Purpose.DO))
+    undo_next(turn)
+
+
+def stop_retrying(turn: Turn, path: str) -> None:
+    """End a step whose last attempt got a transient reply: it failed, unless an earlier attempt fell silent."""
+    silent = turn.steps[path].do.silent
+    ended = turn.record("step_timed_out" if silent else "step_failed", path, reason="no attempts left")
+    turn.close(path, Purpose.DO, CallStatus.IN_DOUBT if silent else CallStatus.FAILED, ended)
+
+
+def withdrawn(turn: Turn, message_ids: Collection[str]) -> None:
+    """Commands that never left the outbox are gone: their steps were never sent."""
+    for path, step in list(turn.steps.items()):
+        if step.do.status.open and turn.current_id(path, Purpose.DO) in message_ids:
+            ended = turn.record("command_withdrawn", path)
+            turn.close(path, Purpose.DO, CallStatus.WITHDRAWN, ended)
+    undo_next(turn)
+
+
+def undo_next(turn: Turn) -> None:
+    """Send every undo whose turn has come; when nothing is left to undo, the instance is compensated."""
+    if turn.halted or turn.phase is not Phase.COMPENSATING:
+        return
+    try:
+        while paths := list(_due(turn)):
+            for path in paths:
+                _undo(turn, path)
+    except MethodRaised as error:
+        turn.park("method_raised", str(error))
+    else:
+        if not any(_unresolved(turn, path) for path in turn.steps):
+            turn.end(Phase.COMPENSATED, "compensated")
+
+
+def exhausted(progress: CallProgress, retry: Retry) -> bool:
+    """Whether a command goes on being sent although its attempts are used up."""
+    waiting = progress.status is CallStatus.WAITING
+    return progress.status.open and progress.spent + waiting > retry.attempts
+
+
+def _due(turn: Turn) -> Iterator[str]:
+    for path, step in turn.steps.items():
+        if _in_set(turn, path) and step.undo is None and not _later_ones_unresolved(turn, step):
+            yield path
+
+
+def _later_ones_unresolved(turn: Turn, step: StepProgress) -> bool:
+    return any(other.do.dispatched > step.do.ended and _unresolved(turn, path) for path, other in turn.steps.items())
+
+
+def _unresolved(turn: Turn, path: str) -> bool:
+    step = turn.steps[path]
+    undone = step.undo is not None and step.undo.status is CallStatus.SUCCEEDED
+    return step.do.status.open or (_in_set(turn, path) and not undone)
+
+
+def _in_set(turn: Turn, path: str) -> bool:
+    happened = turn.steps[path].do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT)
+    return happened and turn.step(path).undo is not None
+
+
+def _undo(turn: Turn, path: str) -> None:
+    call = turn.step(path).undo
+    if call is None:
+        raise LookupError(f"{path} has no compensation")
+    progress = CallProgress(status=CallStatus.PENDING, generation=turn.steps[path].do.generation)
+    try:
+        turn.send(path, call, progress, reply_wait(call, 1))
+    except MethodRaised as error:
+        if turn.steps[path].do.status is not CallStatus.IN_DOUBT:
+            raise
+        turn.put(path, Purpose.UNDO, CallProgress(status=CallStatus.BLOCKED, sends=0, spent=0))
+        turn.park("undo_needs_reply", str(error), path)
+        return
+    if not call.replies:
+        turn.close(path, Purpose.UNDO, CallStatus.SUCCEEDED, turn.record("step_compensated", path))

@@ -1,0 +1,147 @@
+"""The functional core: what follows from one message or timer, given an instance. Pure; nothing here does anything.
+
+`start` makes the first decision of an instance, `decide` every further one. Whoever calls them carries the decision
+out: writes the instance and its history, sets its timers, puts its messages into the outbox.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from messages.errors import MethodRaised
+from sagas import backward, forward, replies, timeouts
+from sagas.decision import Arrived, Disposition, GiveUp, TimerFired
+from sagas.instance import Instance, Phase
+from sagas.turn import Turn
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from sagas.decision import Decision, Input
+    from sagas.definition import Definition
+
+
+def first_state(definition: Definition, arrived: Arrived) -> bytes:
+    """The state that a start event makes.
+
+    Raises:
+        MethodRaised: the `@start` method raised: a dead letter, no instance, and the key stays free.
+    """
+    build = definition.starts[arrived.name].build
+    try:
+        return build(definition.saga_class, arrived.event)._dump()
+    except Exception as error:
+        text = f"{definition.type}.{build.__name__}: {type(error).__name__}: {error}"
+        raise MethodRaised(text, saga_type=definition.type, message_id=arrived.message_id) from error
+
+
+def start(
+    definition: Definition, arrived: Arrived, *, state: bytes, saga_id: UUID, key: str, n: int, now: datetime
+) -> Decision:
+    """The birth of an instance from its start event, with the `state` that `first_state` made of it."""
+    instance = Instance(
+        saga_id=saga_id,
+        saga_type=definition.type,
+        key=key,
+        n=n,
+        version=definition.version,
+        phase=Phase.RUNNING,
+        state=state,
+        started_at=now,
+        updated_at=now,
+        deadline_at=now + definition.deadline,
+        revision=0,
+    )
+    turn = Turn(definition, instance, now, causation_id=arrived.message_id)
+    turn.record("started", message=arrived, body=arrived.body, version=definition.version)
+    turn.set_timer(backward.DEADLINE, definition.deadline)
+    turn.applied = 1
+    forward.advance(turn)
+    return turn.finish()
+
+
+def decide(definition: Definition, instance: Instance, happened: Input, now: datetime) -> Decision:
+    """What follows from one input.
+
+    A method of the author that raises never escapes: it parks the instance (design: section 4, rule 8).
+    """
+    cause = happened.message_id if isinstance(happened, Arrived) else None
+    turn = Turn(definition, instance, now, causation_id=cause)
+    turn.applied = 1
+    try:
+        if isinstance(happened, Arrived):
+            return _arrived(turn, happened)
+        if isinstance(happened, TimerFired):
+            return _timer_fired(turn, happened)
+        if isinstance(happened, GiveUp):
+            return _gave_up(turn, happened)
+    except MethodRaised as error:
+        return _parked(definition, instance, happened, error, now)
+    turn.applied = 0
+    backward.withdrawn(turn, happened.message_ids)
+    return turn.finish()
+
+
+def ignored(definition: Definition, instance: Instance, arrived: Arrived, reason: str, now: datetime) -> Decision:
+    """Record that a message changes nothing, and why."""
+    turn = Turn(definition, instance, now)
+    turn.record("message_ignored", message=arrived, body=arrived.body, reason=reason)
+    return turn.finish(Disposition.IGNORED, reason)
+
+
+def resume(definition: Definition, instance: Instance, now: datetime) -> Decision:
+    """Go on where a method raised: the author has mended it."""
+    turn = Turn(definition, instance, now)
+    turn.attention.pop("method_raised", None)
+    turn.record("resumed")
+    _go_on(turn)
+    return turn.finish()
+
+
+def _arrived(turn: Turn, arrived: Arrived) -> Decision:
+    target = replies.find_target(turn.definition, turn.before, arrived)
+    if target is None:
+        reason = "not_awaited" if arrived.causation_id is None else "unknown_command"
+        return ignored(turn.definition, turn.before, arrived, reason, turn.now)
+    was_halted = turn.halted
+    refusal = replies.apply_reply(turn, arrived, target)
+    if refusal is not None:
+        return ignored(turn.definition, turn.before, arrived, refusal, turn.now)
+    if was_halted and not turn.halted:
+        _go_on(turn)
+    return turn.finish()
+
+
+def _timer_fired(turn: Turn, fired: TimerFired) -> Decision:
+    timer = turn.before.armed.get(fired.name)
+    if timer is None or timer.fence != fired.fence or timer.due_at > turn.now:
+        turn.applied = 0
+        return turn.finish(Disposition.IGNORED, "stale_timer")
+    timeouts.fire(turn, fired.name, fired.unsent)
+    return turn.finish()
+
+
+def _gave_up(turn: Turn, marker: GiveUp) -> Decision:
+    reason = "halted" if turn.halted else timeouts.give_up(turn, marker.timer, marker.entry)
+    if reason is None:
+        return turn.finish()
+    turn.applied = 0
+    return turn.finish(Disposition.IGNORED, reason)
+
+
+def _parked(
+    definition: Definition, instance: Instance, happened: Input, error: MethodRaised, now: datetime
+) -> Decision:
+    """State, phase and revision stay; the timers stand still; the message, if it was one, becomes a dead letter."""
+    turn = Turn(definition, instance, now)
+    turn.park("method_raised", str(error))
+    if not isinstance(happened, Arrived):
+        return turn.finish()
+    error.message_id = happened.message_id
+    return turn.finish(Disposition.DEAD_LETTERED, error.reason, error)
+
+
+def _go_on(turn: Turn) -> None:
+    forward.advance(turn)
+    backward.undo_next(turn)

@@ -1,0 +1,263 @@
+"""What a reply changes: which command it answers, and the table of what each kind does to a step that stands where it
+stands (design: section 4, rules 5, 7, 10, 12 and 13).
+
+The first committed definitive reply decides. One that contradicts, repeats or comes from a superseded attempt changes
+nothing. A late success keeps its data, and its effect is undone, covered by an undo under way, or shown to people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sagas.backward import exhausted, stop_retrying, turn_back, undo_next
+from sagas.definition import Purpose, ReplyKind
+from sagas.forward import advance
+from sagas.instance import CallStatus, Phase, message_id
+from sagas.turn import step_name, timer_name
+from sagas.waits import backoff_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sagas.decision import Arrived
+    from sagas.definition import Call, Definition, Reply
+    from sagas.instance import Instance
+    from sagas.turn import Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The attempt of a command that a reply answers."""
+
+    path: str
+    purpose: Purpose
+    generation: int
+    attempt: int
+
+
+def find_target(definition: Definition, instance: Instance, arrived: Arrived) -> Target | None:
+    """The attempt that this reply answers.
+
+    With `causation_id`, the attempt that has that id. Without it, the one command that awaits such a reply, if it is
+    the only one.
+    """
+    if arrived.causation_id is not None:
+        targets = (target for target in _attempts(definition, instance, arrived.name))
+        return next((target for target in targets if _id(instance, target) == arrived.causation_id), None)
+    awaiting = [
+        Target(path=path, purpose=purpose, generation=progress.generation, attempt=progress.attempt)
+        for path, purpose in _askers(definition, instance, arrived.name)
+        if (progress := instance.steps[path].call(purpose)) is not None and progress.status.open
+    ]
+    return awaiting[0] if len(awaiting) == 1 else None
+
+
+def _askers(definition: Definition, instance: Instance, name: str) -> Iterator[tuple[str, Purpose]]:
+    declared = definition.answers.get(name, ())
+    for path in instance.steps:
+        for step, purpose in declared:
+            if step == step_name(path):
+                yield path, purpose
+
+
+def _attempts(definition: Definition, instance: Instance, name: str) -> Iterator[Target]:
+    """Every attempt ever made of the commands that declare this reply, the latest first."""
+    for path, purpose in _askers(definition, instance, name):
+        progress = instance.steps[path].call(purpose)
+        if progress is None:
+            continue
+        made = (*progress.earlier, progress.attempt)
+        for generation in range(len(made), 0, -1):
+            for attempt in range(made[generation - 1], 0, -1):
+                yield Target(path=path, purpose=purpose, generation=generation, attempt=attempt)
+
+
+def _id(instance: Instance, target: Target) -> str:
+    return message_id(instance.saga_id, target.path, target.generation, target.attempt, target.purpose)
+
+
+def apply_reply(turn: Turn, arrived: Arrived, target: Target) -> str | None:
+    """Apply a reply to the command it answers. Returns why it was ignored, or None.
+
+    Raises:
+        MethodRaised: its hook raised; the turn must be thrown away.
+    """
+    call = turn.step(target.path).call(target.purpose)
+    if call is None:
+        return "unknown_command"
+    reply = call.replies[arrived.name]
+    if target.purpose is Purpose.DO:
+        return _answer_do(turn, arrived, target, call, reply)
+    return _answer_undo(turn, arrived, target, call, reply)
+
+
+# -- the command that does a step
+
+
+def _answer_do(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: Reply) -> str | None:
+    do = turn.steps[target.path].do
+    if not do.status.open:
+        return _answer_closed_do(turn, arrived, target, reply)
+    match reply.kind:
+        case ReplyKind.SUCCESS:
+            _succeed(turn, arrived, target.path, reply)
+        case ReplyKind.FAILURE:
+            _fail(turn, arrived, target.path, reply)
+        case ReplyKind.TRANSIENT:
+            if not _is_current(turn, target):
+                return "superseded"
+            _retry_do(turn, arrived, target.path, call, reply)
+    return None
+
+
+def _succeed(turn: Turn, arrived: Arrived, path: str, reply: Reply) -> None:
+    turn.run_hook(reply.hook, arrived.event)
+    turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value)
+    turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, turn.record("step_completed", path))
+    _settled(turn, path)
+    advance(turn)
+    undo_next(turn)
+
+
+def _fail(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, late: bool | None = None) -> None:
+    turn.run_hook(reply.hook, arrived.event)
+    turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value, late=late)
+    ended = turn.record("step_failed", path, reason=arrived.name)
+    turn.close(path, Purpose.DO, CallStatus.FAILED, ended)
+    _settled(turn, path)
+    _back(turn, path)
+
+
+def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply) -> None:
+    turn.run_hook(reply.hook, arrived.event)
+    turn.record("reply_transient", path, message=arrived, body=arrived.body)
+    do = turn.steps[path].do
+    if turn.phase is Phase.RUNNING and do.spent < call.retry.attempts:
+        _pause(turn, path, call)
+    else:
+        stop_retrying(turn, path)
+        _settled(turn, path)
+        _back(turn, path)
+
+
+def _back(turn: Turn, path: str) -> None:
+    if turn.phase is Phase.RUNNING:
+        turn_back(turn, "failed", path)
+    else:
+        undo_next(turn)
+
+
+def _settled(turn: Turn, path: str) -> None:
+    """A step that was in doubt and awaited has been answered."""
+    if turn.attention.get("in_doubt", "").startswith(f"step {path} "):
+        del turn.attention["in_doubt"]
+
+
+def _answer_closed_do(turn: Turn, arrived: Arrived, target: Target, reply: Reply) -> str | None:
+    step = turn.steps[target.path]
+    undo_sent = step.undo is not None and step.undo.spent > 0
+    if reply.kind is ReplyKind.SUCCESS and step.do.status is not CallStatus.SUCCEEDED:
+        _late_success(turn, arrived, target.path, reply, undo_sent=undo_sent)
+        return None
+    if reply.kind is ReplyKind.FAILURE and step.do.status is CallStatus.IN_DOUBT and not undo_sent:
+        turn.steps[target.path] = replace(step, undo=None)
+        note_blocked(turn)
+        _fail(turn, arrived, target.path, reply, late=True)
+        return None
+    return "already_answered" if reply.kind is _said(step.do.status) else "contradicts"
+
+
+def _said(status: CallStatus) -> ReplyKind | None:
+    return {CallStatus.SUCCEEDED: ReplyKind.SUCCESS, CallStatus.FAILED: ReplyKind.FAILURE}.get(status)
+
+
+def _late_success(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, undo_sent: bool) -> None:
+    turn.run_hook(reply.hook, arrived.event)
+    seq = turn.record("late_success", path, message=arrived, body=arrived.body)
+    if undo_sent:
+        return  # the participant's tombstone covers it
+    if turn.phase is Phase.COMPENSATING and turn.step(path).undo is not None:
+        turn.steps[path] = replace(turn.steps[path], undo=None)
+        note_blocked(turn)
+        turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, seq)
+        undo_next(turn)
+    else:
+        detail = f"step {path} succeeded late ({arrived.name} {arrived.message_id}) and nothing will undo it"
+        turn.attention["orphaned_effect"] = detail
+
+
+# -- the command that undoes a step
+
+
+def _answer_undo(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: Reply) -> str | None:
+    undo = turn.steps[target.path].undo
+    if undo is None or not undo.status.open:
+        said = None if undo is None else _said(undo.status)
+        return "already_answered" if reply.kind is said else "contradicts"
+    if reply.kind is ReplyKind.TRANSIENT and not _is_current(turn, target):
+        return "superseded"
+    turn.run_hook(reply.hook, arrived.event)
+    kind = "reply_transient" if reply.kind is ReplyKind.TRANSIENT else "reply_received"
+    turn.record(kind, target.path, message=arrived, body=arrived.body, reply=reply.kind.value)
+    match reply.kind:
+        case ReplyKind.SUCCESS:
+            _undone(turn, target.path)
+        case ReplyKind.FAILURE:
+            _undo_failed(turn, target.path, call, arrived)
+        case ReplyKind.TRANSIENT:
+            _pause(turn, target.path, call)
+            note_exhausted(turn)
+    return None
+
+
+def _undone(turn: Turn, path: str) -> None:
+    turn.close(path, Purpose.UNDO, CallStatus.SUCCEEDED, turn.record("step_compensated", path))
+    note_exhausted(turn)
+    undo_next(turn)
+
+
+def _undo_failed(turn: Turn, path: str, call: Call, arrived: Arrived) -> None:
+    ended = turn.record("compensation_failed", path, reason=arrived.name)
+    turn.close(path, Purpose.UNDO, CallStatus.BLOCKED, ended)
+    note_exhausted(turn)
+    turn.park("compensation_failed", f"{turn.method_name(call.build)} of step {path} was answered {arrived.name}", path)
+
+
+def note_exhausted(turn: Turn) -> None:
+    """Tell people of the undos that go on although their attempts are used up; un-park when there is none left."""
+    paths = [
+        path
+        for path, step in turn.steps.items()
+        if step.undo is not None and (call := turn.step(path).undo) is not None and exhausted(step.undo, call.retry)
+    ]
+    if paths:
+        turn.park("compensation_exhausted", f"no success yet from the compensation of {', '.join(paths)}", paths[0])
+    else:
+        turn.attention.pop("compensation_exhausted", None)
+
+
+def note_blocked(turn: Turn) -> None:
+    """Un-park when no undo is left that waits for the reply of its step."""
+    if not any(
+        step.undo and step.undo.status is CallStatus.BLOCKED and not step.undo.spent for step in turn.steps.values()
+    ):
+        turn.attention.pop("undo_needs_reply", None)
+
+
+# -- both
+
+
+def _is_current(turn: Turn, target: Target) -> bool:
+    progress = turn.progress(target.path, target.purpose)
+    latest = (target.generation, target.attempt) == (progress.generation, progress.attempt)
+    return latest and progress.status is CallStatus.PENDING
+
+
+def _pause(turn: Turn, path: str, call: Call) -> None:
+    """Wait before the next attempt."""
+    progress = replace(turn.progress(path, call.purpose), status=CallStatus.WAITING)
+    turn.put(path, call.purpose, progress)
+    upcoming = message_id(turn.before.saga_id, path, progress.generation, progress.attempt + 1, call.purpose)
+    wait = call.retry.cap if exhausted(progress, call.retry) else backoff_wait(call.retry, progress.attempt, upcoming)
+    turn.set_timer(timer_name(path, call.purpose), wait)

@@ -1,0 +1,124 @@
+"""What silence changes: a timer of the instance is due, or the marker of a last timeout came back (design: section 4,
+rules 10 and 11).
+
+A timer resends, starts the next attempt, or, when nothing is left to try, sends a marker through the saga's own queue;
+only the marker gives up, because it arrives behind every reply that was queued before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sagas.backward import DEADLINE, OVERDUE, turn_back, undo_next
+from sagas.definition import Purpose
+from sagas.instance import CallStatus, Phase
+from sagas.replies import note_exhausted
+from sagas.turn import timer_name
+from sagas.waits import reply_wait
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sagas.definition import Call
+    from sagas.instance import CallProgress
+    from sagas.turn import Turn
+
+_MARKER_PATIENCE = timedelta(seconds=30)  # how long the deadline waits for its marker before it sends another
+
+
+def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
+    """Act on a timer that is due.
+
+    Raises:
+        MethodRaised: the next attempt cannot be built; the turn must be thrown away and the instance parked.
+    """
+    if name == DEADLINE:
+        turn.send_marker(DEADLINE, "")
+        turn.set_timer(DEADLINE, _MARKER_PATIENCE)
+    elif name == OVERDUE:
+        del turn.timers[OVERDUE]
+        turn.record("timer_fired", timer=OVERDUE)
+        turn.attention["compensation_overdue"] = "the compensation has not come to its end in time"
+    else:
+        path, _, purpose = name.rpartition("/")
+        _fire_call(turn, path, Purpose(purpose), unsent)
+
+
+def give_up(turn: Turn, timer: str, entry: str) -> str | None:
+    """Act on a marker. Returns why it was ignored, or None."""
+    if timer == DEADLINE:
+        return _strike(turn)
+    path, _, purpose = timer.rpartition("/")
+    step = turn.steps.get(path)
+    stale = purpose != Purpose.DO or step is None or not step.do.status.open or _entry(step.do) != entry
+    if stale or _awaited_for_ever(turn, path):
+        return "stale_marker"
+    _doubt(turn, path)
+    return None
+
+
+def _strike(turn: Turn) -> str | None:
+    if turn.phase is not Phase.RUNNING:
+        return "stale_marker"
+    turn.record("deadline_struck")
+    turn_back(turn, "deadline")
+    return None
+
+
+def _doubt(turn: Turn, path: str) -> None:
+    """The budget is used up in silence: nobody knows whether the step happened."""
+    ended = turn.record("step_timed_out", path)
+    if turn.step(path).in_doubt == "wait":
+        turn.attention["in_doubt"] = f"step {path} has not been answered; it is resent until it is"
+        turn.set_timer(timer_name(path, Purpose.DO), turn.step(path).do.retry.cap)
+    else:
+        turn.close(path, Purpose.DO, CallStatus.IN_DOUBT, ended)
+    if turn.phase is Phase.RUNNING:
+        turn_back(turn, "timed_out", path)
+    else:
+        undo_next(turn)
+
+
+def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str]) -> None:
+    call = turn.step(path).call(purpose)
+    progress = turn.progress(path, purpose)
+    if call is None:
+        raise LookupError(f"{path} has no command to {purpose} it")
+    if progress.status is CallStatus.WAITING:
+        _next_attempt(turn, path, call, progress)
+    elif turn.current_id(path, purpose) in unsent:
+        turn.set_timer(timer_name(path, purpose), reply_wait(call, progress.sends))
+    elif progress.spent < call.retry.attempts:
+        _again(turn, path, call, progress, reply_wait(call, progress.sends + 1))
+    elif purpose is Purpose.UNDO or _awaited_for_ever(turn, path):
+        _again(turn, path, call, progress, call.retry.cap)
+    else:
+        turn.set_timer(timer_name(path, purpose), reply_wait(call, progress.sends))
+        turn.send_marker(timer_name(path, purpose), _entry(progress))
+    if purpose is Purpose.UNDO:
+        note_exhausted(turn)
+
+
+def _awaited_for_ever(turn: Turn, path: str) -> bool:
+    return turn.attention.get("in_doubt", "").startswith(f"step {path} ")
+
+
+def _again(turn: Turn, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
+    if turn.step(path).on_silence == "new_attempt":
+        _next_attempt(turn, path, call, replace(progress, silent=True))
+    else:
+        turn.resend(path, call, replace(progress, sends=progress.sends + 1, spent=progress.spent + 1), wait)
+
+
+def _next_attempt(turn: Turn, path: str, call: Call, progress: CallProgress) -> None:
+    upcoming = replace(
+        progress, status=CallStatus.PENDING, attempt=progress.attempt + 1, sends=1, spent=progress.spent + 1
+    )
+    wait = reply_wait(call, 1) if progress.spent < call.retry.attempts else max(call.timeout, call.retry.cap)
+    turn.send(path, call, upcoming, wait)
+
+
+def _entry(progress: CallProgress) -> str:
+    return f"{progress.generation}/{progress.attempt}/{progress.spent}"

@@ -1,0 +1,300 @@
+"""One decision in the making: the changing copy of an instance that `decide` works on, and the log of what it does.
+
+The only mutable object of the core, alive for one call. It runs the author's methods on fresh copies of the state, so
+that nothing a method does to `self` survives unless a hook's whole result was stored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from messages import codec
+from messages.errors import MethodRaised
+from sagas.decision import Decision, Disposition, HistoryEntry, Send
+from sagas.definition import Purpose
+from sagas.instance import StepProgress, Timer, idempotency_key, message_id
+from sagas.waiting import waiting_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime, timedelta
+
+    from messages import Event
+    from messages.errors import MessageError
+    from sagas.authoring import Saga
+    from sagas.decision import Arrived
+    from sagas.definition import Call, Definition, StepDefinition
+    from sagas.instance import CallProgress, CallStatus, Instance, Phase
+
+
+class Turn:
+    """The working copy. Everything it changes ends up in `finish`."""
+
+    def __init__(
+        self, definition: Definition, instance: Instance, now: datetime, *, causation_id: str | None = None
+    ) -> None:
+        self.definition = definition
+        self.before = instance
+        self.now = now
+        self.causation_id = causation_id
+        self.phase = instance.phase
+        self.state = instance.state
+        self.steps = dict(instance.steps)
+        self.timers = dict(instance.timers)
+        self.attention = dict(instance.attention)
+        self.ended_at = instance.ended_at
+        self.end_reason = instance.end_reason
+        self.seq = instance.seq
+        self.applied = 0
+        self.history: list[HistoryEntry] = []
+        self.sends: list[Send] = []
+        self.withdraw: list[str] = []
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing may be sent: paused, or parked by a method that raised."""
+        return self.before.paused or "method_raised" in self.attention
+
+    # -- the log
+
+    def record(
+        self,
+        kind: str,
+        step: str | None = None,
+        *,
+        message: Arrived | Send | None = None,
+        body: bytes | None = None,
+        **detail: object,
+    ) -> int:
+        """Append to the history and return the row's number."""
+        self.seq += 1
+        self.history.append(
+            HistoryEntry(
+                seq=self.seq,
+                kind=kind,
+                step=step,
+                message_id=message.message_id if message else None,
+                message_name=message.name if message else None,
+                detail={name: value for name, value in detail.items() if value is not None},
+                body=body,
+            )
+        )
+        return self.seq
+
+    # -- the author's methods
+
+    def saga(self) -> Saga:
+        """A fresh copy of the author's state."""
+        return self.definition.saga_class._load(self.state, now=self.now, saga_id=self.before.saga_id)
+
+    def run_hook(self, hook: Callable[[Any, Any], None] | None, event: Event) -> None:
+        """Let the hook keep what it needs of a reply. The state changes only if all of it succeeded.
+
+        Raises:
+            MethodRaised: the hook raised, or left a state that does not survive its own JSON.
+        """
+        if hook is None:
+            return
+        try:
+            saga = self.saga()
+            hook(saga, event)
+            state = saga._dump()
+        except Exception as error:
+            raise self.raised(hook, error) from error
+        self.state = state
+        self._healed(self.method_name(hook))
+
+    def build(self, call: Call) -> bytes:
+        """The bytes of a step's command.
+
+        Raises:
+            MethodRaised: the method raised, or its command does not fit the wire contract.
+        """
+        try:
+            command = call.build(self.saga())
+            if not isinstance(command, call.command):
+                message = f"returned {type(command).__name__} instead of {call.command.__name__}"
+                raise TypeError(message)
+            return codec.encode(command)
+        except Exception as error:
+            raise self.raised(call.build, error) from error
+
+    def method_name(self, method: Callable[..., Any]) -> str:
+        """`PlaceOrder.reserve`, as people know it."""
+        return f"{self.definition.type}.{method.__name__}"
+
+    def raised(self, method: Callable[..., Any], error: Exception) -> MethodRaised:
+        """What the exception of an author's method becomes."""
+        return MethodRaised(
+            f"{self.method_name(method)}: {type(error).__name__}: {error}",
+            saga_type=self.definition.type,
+            saga_id=str(self.before.saga_id),
+        )
+
+    # -- commands
+
+    def send(self, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
+        """Build and emit one attempt of a command, and wait that long for its reply.
+
+        Raises:
+            MethodRaised: the command cannot be built; nothing was changed.
+        """
+        body = self.build(call)
+        send = self._message(path, call, progress, body)
+        self._emit("compensation_sent" if call.purpose is Purpose.UNDO else "command_sent", call, send, progress, wait)
+
+    def resend(self, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
+        """Emit the current attempt once more, the same bytes under the same id, and wait that long."""
+        self._emit("command_resent", call, self._message(path, call, progress, None), progress, wait)
+
+    def _emit(self, kind: str, call: Call, send: Send, progress: CallProgress, wait: timedelta) -> None:
+        self.sends.append(send)
+        seq = self.record(
+            kind,
+            send.path,
+            message=send,
+            body=send.body,
+            purpose=call.purpose.value,
+            generation=progress.generation,
+            attempt=progress.attempt,
+            send=progress.sends,
+            causation_id=send.causation_id,
+            reply_due=(self.now + wait).isoformat() if call.replies else None,
+        )
+        self.put(send.path, call.purpose, replace(progress, dispatched=progress.dispatched or seq))
+        if call.replies:
+            self.set_timer(timer_name(send.path, call.purpose), wait)
+
+    def _message(self, path: str, call: Call, progress: CallProgress, body: bytes | None) -> Send:
+        saga, generation, purpose = self.before.saga_id, progress.generation, call.purpose
+        undone = None
+        if purpose is Purpose.UNDO:
+            undone = idempotency_key(saga, path, self.steps[path].do.generation, Purpose.DO)
+        return Send(
+            message_id=message_id(saga, path, generation, progress.attempt, purpose),
+            name=call.command.message_name,
+            schema_version=call.command.schema_version,
+            path=path,
+            body=body,
+            purpose=purpose,
+            idempotency_key=idempotency_key(saga, path, generation, purpose),
+            compensates=undone,
+            causation_id=self.causation_id if body is not None else None,
+        )
+
+    def send_marker(self, timer: str, entry: str) -> None:
+        """Send word to the saga's own queue: when it arrives, every reply queued before it has been read."""
+        body = json.dumps({"timer": timer, "entry": entry}).encode()
+        marker = Send(
+            message_id=message_id(self.before.saga_id, timer, 1, self.seq + 1, "give-up"),
+            name=MARKER,
+            schema_version=1,
+            path=f"{timer}/give-up",
+            body=body,
+            marker=True,
+        )
+        self.sends.append(marker)
+        self.record("timer_fired", _step_of_timer(timer), message=marker, timer=timer)
+
+    def current_id(self, path: str, purpose: Purpose) -> str:
+        """The id of the attempt that is under way."""
+        progress = self.progress(path, purpose)
+        return message_id(self.before.saga_id, path, progress.generation, progress.attempt, purpose)
+
+    # -- progress and timers
+
+    def step(self, path: str) -> StepDefinition:
+        """The definition of a path's step."""
+        return self.definition.steps[step_name(path)]
+
+    def progress(self, path: str, purpose: Purpose) -> CallProgress:
+        """How far a command has come that was sent."""
+        progress = self.steps[path].call(purpose)
+        if progress is None:
+            raise LookupError(f"{path}: nothing was sent to {purpose} it")
+        return progress
+
+    def put(self, path: str, purpose: Purpose, progress: CallProgress) -> None:
+        """Replace the progress of a step's command."""
+        step = self.steps.get(path)
+        if purpose is Purpose.DO:
+            self.steps[path] = StepProgress(do=progress, undo=step.undo if step else None)
+        else:
+            self.steps[path] = replace(self.steps[path], undo=progress)
+
+    def close(self, path: str, purpose: Purpose, status: CallStatus, ended: int) -> None:
+        """End a step's command with that status at that history row, and its timer with it."""
+        self.put(path, purpose, replace(self.progress(path, purpose), status=status, ended=ended))
+        self.timers.pop(timer_name(path, purpose), None)
+
+    def set_timer(self, name: str, wait: timedelta) -> None:
+        """Set or replace a timer."""
+        self.timers[name] = Timer(due_at=self.now + wait, fence=self.seq)
+
+    def _healed(self, method: str) -> None:
+        """The method that parked the instance has now run: the cause is gone."""
+        if self.attention.get("method_raised", "").startswith(f"{method}: "):
+            del self.attention["method_raised"]
+
+    def park(self, reason: str, detail: str, step: str | None = None) -> None:
+        """Ask for an operator. Asking twice for the same thing is one request."""
+        if self.attention.get(reason) != detail:
+            self.attention[reason] = detail
+            self.record("parked", step, reason=reason, error=detail)
+
+    # -- the end of the turn
+
+    def end(self, phase: Phase, kind: str) -> None:
+        """Reach a final phase: no timer is left."""
+        self.phase = phase
+        self.ended_at = self.now
+        self.timers.clear()
+        self.record(kind)
+
+    def finish(
+        self, disposition: Disposition = Disposition.APPLIED, reason: str = "", error: MessageError | None = None
+    ) -> Decision:
+        """The decision that this turn has come to."""
+        instance = replace(
+            self.before,
+            phase=self.phase,
+            state=self.state,
+            steps=self.steps,
+            timers=self.timers,
+            attention=self.attention,
+            updated_at=self.now,
+            ended_at=self.ended_at,
+            end_reason=self.end_reason,
+            revision=self.before.revision + self.applied,
+            seq=self.seq,
+        )
+        return Decision(
+            instance=replace(instance, waiting_for=waiting_for(self.definition, instance)),
+            disposition=disposition,
+            reason=reason,
+            history=tuple(self.history),
+            sends=tuple(self.sends),
+            withdraw=tuple(self.withdraw),
+            error=error,
+        )
+
+
+MARKER = "antiphon.GiveUp"
+"""The name of the message by which a saga gives up waiting; only its own queue takes it."""
+
+
+def step_name(path: str) -> str:
+    """The step that a path belongs to."""
+    return path.partition("[")[0]
+
+
+def timer_name(path: str, purpose: Purpose) -> str:
+    """The timer of a step's command."""
+    return f"{path}/{purpose}"
+
+
+def _step_of_timer(timer: str) -> str | None:
+    path, slash, _ = timer.rpartition("/")
+    return path if slash else None
