@@ -1,0 +1,29 @@
+"""Exit codes: what a process tells whoever started it.
+
+| code | meaning |
+|---|---|
+| 0 | done, or stopped with everything finished |
+| 1 | the command failed, or was refused |
+| 2 | the command line is wrong |
+| 69 | the database or the broker was not there in time |
+| 75 | the stop ran out of time; nothing is lost, start again |
+| 78 | configuration: a setting, an address, a module, a schema that is behind |
+"""
+
+from __future__ import annotations
+
+from messages.errors import AntiphonError, ConfigurationError, Trouble
+
+OK = 0
+FAILED = 1
+USAGE = 2
+UNAVAILABLE = 69
+TRY_AGAIN = 75
+CONFIGURATION = 78
+
+
+def exit_code(error: AntiphonError) -> int:
+    """The exit code of a process that ends with this error."""
+    if isinstance(error, ConfigurationError):
+        return CONFIGURATION
+    return UNAVAILABLE if isinstance(error, Trouble) else FAILED

@@ -1,0 +1,122 @@
+"""Where log lines go and what they look like: ours and the libraries', in one format, without a password in any.
+
+JSON, one event per line, or for people when the output is a terminal.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from runtime.addresses import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+    from typing import Any, TextIO
+
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+Format = Literal["auto", "json", "console"]
+Level = Literal["debug", "info", "warning", "error"]
+
+_SECRET_NAMES = ("password", "passwd", "secret", "authorization", "cookie")
+
+_LIBRARIES: Mapping[str, int] = {
+    # Tracebacks on every ordinary reconnect; the transport reports those as facts.
+    "aio_pika": logging.CRITICAL,
+    "aiormq": logging.CRITICAL,
+    "aiosqlite": logging.WARNING,
+    "alembic": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "sqlalchemy": logging.WARNING,
+    "uvicorn": logging.WARNING,
+    "uvicorn.access": logging.CRITICAL,
+}
+
+
+def configure(*, log_format: Format, level: Level, stream: TextIO) -> None:
+    """Send everything that is logged to `stream`. May be called again, also with another stream."""
+    people = log_format == "console" or (log_format == "auto" and stream.isatty())
+    shared = _shared(people)
+    structlog.configure(
+        processors=[*shared, _renderer(people, stream)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    _bridge(shared, _renderer(people, stream), level, stream)
+
+
+def redacted(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """The last processor before the renderer: no credentials of an address, no value of a field named like a secret."""
+    return {name: "***" if _secret(name) else _clean(value) for name, value in event.items()}
+
+
+def _shared(people: bool) -> list[Processor]:
+    clock = (
+        structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time")
+        if people
+        else structlog.processors.TimeStamper(fmt="iso", utc=True, key="time")
+    )
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        clock,
+        structlog.processors.format_exc_info,
+        redacted,
+    ]
+
+
+def _renderer(people: bool, stream: TextIO) -> Processor:
+    if not people:
+        return structlog.processors.JSONRenderer(default=str)
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty() and not os.environ.get("NO_COLOR"),
+        exception_formatter=structlog.dev.plain_traceback,
+        sort_keys=False,
+        timestamp_key="time",
+        pad_event_to=26,
+    )
+
+
+def _bridge(shared: list[Processor], renderer: Processor, level: Level, stream: TextIO) -> None:
+    """Give the standard library's loggers the same lines."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name, least in _LIBRARIES.items():
+        library = logging.getLogger(name)
+        library.handlers[:] = []
+        library.propagate = True
+        library.setLevel(max(least, logging.getLevelName(level.upper())))
+
+
+def _secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_NAMES)
+
+
+def _clean(value: Any) -> Any:
+    """`value` without credentials, however deep they stand."""
+    if isinstance(value, str):
+        return masked(value) if "://" in value else value
+    if isinstance(value, dict):
+        return _clean_mapping(value)
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    if isinstance(value, BaseException):
+        return masked(f"{type(value).__name__}: {value}")
+    return value
+
+
+def _clean_mapping(value: MutableMapping[str, Any]) -> dict[str, Any]:
+    return {name: "***" if _secret(str(name)) else _clean(item) for name, item in value.items()}

@@ -1,0 +1,88 @@
+"""Addresses are taken as people paste them, and no error or log line shows a password."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.addresses import IN_PROCESS, broker_address, database_address, masked, sqlite_file
+
+
+@pytest.mark.parametrize(
+    ("pasted", "meant"),
+    [
+        ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
+        ("postgresql://u:p@h:5432/d", "postgresql+asyncpg://u:p@h:5432/d"),
+        ("  postgresql://h/d\n", "postgresql+asyncpg://h/d"),
+        ("postgresql+psycopg://u:p@h/d?sslmode=require", "postgresql+psycopg://u:p@h/d?sslmode=require"),
+        ("postgres://u:p@h/d?sslmode=require&channel_binding=require", "postgresql+asyncpg://u:p@h/d?ssl=require"),
+        ("postgresql://u:p@[::1]:5433/d", "postgresql+asyncpg://u:p@[::1]:5433/d"),
+        ("postgresql://u:p%40ss@h/d", "postgresql+asyncpg://u:p%40ss@h/d"),
+        ("postgresql://u:50%@h/d", "postgresql+asyncpg://u:50%25@h/d"),
+        ("sqlite:///antiphon.db", "sqlite+aiosqlite:///antiphon.db"),
+        ("sqlite:////var/lib/antiphon.db", "sqlite+aiosqlite:////var/lib/antiphon.db"),
+        ("sqlite+aiosqlite:///a.db", "sqlite+aiosqlite:///a.db"),
+    ],
+)
+def test_a_pasted_database_address_becomes_the_engines(pasted: str, meant: str) -> None:
+    assert database_address(pasted) == meant
+
+
+@pytest.mark.parametrize(
+    ("pasted", "remedy"),
+    [
+        ("mysql://u:hunter2@h/d", "postgresql://user"),
+        ("just words", "postgresql://user"),
+        ("postgresql://u:hunter2@h", "/database"),
+        ("postgresql://u:hunter2@h/", "/database"),
+        ("postgresql://u:hun#ter2@h/d", "%23"),
+        ("postgresql://u:hun/ter2@h/d", "%2F"),
+        ("postgresql://h/d?sslmode=please", "verify-full"),
+        ("sqlite://", "sqlite:///antiphon.db"),
+        ("sqlite:///:memory:", "sqlite:///antiphon.db"),
+        ("sqlite://antiphon.db", "sqlite:///antiphon.db"),
+    ],
+)
+def test_a_wrong_database_address_says_what_to_write(pasted: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match="^(is|names|cannot|has|must) ") as caught:
+        database_address(pasted)
+    assert remedy in str(caught.value)
+    assert "hun" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pasted", ["amqp://guest:guest@localhost:5672/", "amqps://u:p@h/vhost", "amqp://h", IN_PROCESS, "AMQP://u:p@h"]
+)
+def test_a_pasted_broker_address_is_taken(pasted: str) -> None:
+    assert broker_address(pasted) == pasted
+
+
+@pytest.mark.parametrize(
+    ("pasted", "remedy"),
+    [
+        ("http://u:hunter2@h", "amqp://user"),
+        ("localhost:5672", "amqp://user"),
+        ("amqp://", "names no host"),
+        ("amqp://u:hun#ter2@h/", "%23"),
+    ],
+)
+def test_a_wrong_broker_address_says_what_to_write(pasted: str, remedy: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        broker_address(pasted)
+    assert remedy in str(caught.value)
+    assert "hun" not in str(caught.value)
+
+
+@given(
+    scheme=st.sampled_from(["postgresql", "amqp", "amqps", "postgresql+asyncpg"]),
+    password=st.text(st.characters(exclude_characters="/ \t\n", exclude_categories=("Z", "C")), min_size=6),
+)
+def test_no_password_survives_masking(scheme: str, password: str) -> None:
+    shown = masked(f"could not connect to {scheme}://someone:{password}@host:1/x (refused)")
+    assert password not in shown
+    assert f"{scheme}://someone:***@host:1/x" in shown
+
+
+def test_the_file_of_an_sqlite_address_is_known() -> None:
+    assert sqlite_file("sqlite+aiosqlite:///a.db") == "a.db"
+    assert sqlite_file("sqlite+aiosqlite:////var/lib/a.db?timeout=1") == "/var/lib/a.db"
+    assert sqlite_file("postgresql+asyncpg://h/d") is None
