@@ -182,32 +182,38 @@ def _unpack_call(packed: list[Any]) -> CallProgress:
     )
 
 
-def pack_progress(instance: Instance) -> bytes:
-    """The engine's part of an instance as JSON: steps, timers, attention."""
-    return json.dumps(
-        {
-            "steps": {
-                path: [_pack_call(step.do), *([_pack_call(step.undo)] if step.undo else [])]
-                for path, step in instance.steps.items()
-            },
-            "timers": {name: [timer.due_at.isoformat(), timer.fence] for name, timer in instance.timers.items()},
-            "attention": dict(instance.attention),
+def pack_parts(instance: Instance) -> dict[str, dict[str, Any]]:
+    """The engine's part of an instance as plain data: steps, timers, attention."""
+    return {
+        "steps": {
+            path: [_pack_call(step.do), *([_pack_call(step.undo)] if step.undo else [])]
+            for path, step in instance.steps.items()
         },
-        separators=(",", ":"),
-    ).encode()
+        "timers": {name: [timer.due_at.isoformat(), timer.fence] for name, timer in instance.timers.items()},
+        "attention": dict(instance.attention),
+    }
 
 
-def unpack_progress(
-    packed: bytes,
+def unpack_parts(
+    parts: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, StepProgress], dict[str, Timer], dict[str, str]]:
-    """The steps, timers and attention that `pack_progress` wrote."""
-    data = json.loads(packed)
+    """The steps, timers and attention that `pack_parts` made plain."""
     steps = {
         path: StepProgress(do=_unpack_call(calls[0]), undo=_unpack_call(calls[1]) if len(calls) > 1 else None)
-        for path, calls in data["steps"].items()
+        for path, calls in parts["steps"].items()
     }
     timers = {
         name: Timer(due_at=datetime.fromisoformat(due_at).astimezone(UTC), fence=fence)
-        for name, (due_at, fence) in data["timers"].items()
+        for name, (due_at, fence) in parts["timers"].items()
     }
-    return steps, timers, data["attention"]
+    return steps, timers, dict(parts["attention"])
+
+
+def pack_progress(instance: Instance) -> bytes:
+    """`pack_parts` as JSON."""
+    return json.dumps(pack_parts(instance), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def unpack_progress(packed: bytes) -> tuple[dict[str, StepProgress], dict[str, Timer], dict[str, str]]:
+    """The steps, timers and attention that `pack_progress` wrote."""
+    return unpack_parts(json.loads(packed))

@@ -89,14 +89,15 @@ def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str])
     if progress.status is CallStatus.WAITING:
         _next_attempt(turn, path, call, progress)
     elif turn.current_id(path, purpose) in unsent:
+        turn.record("timer_set", path, timer=timer_name(path, purpose), reason="the command is still in the outbox")
         turn.set_timer(timer_name(path, purpose), reply_wait(call, progress.sends))
     elif progress.spent < call.retry.attempts:
         _again(turn, path, call, progress, reply_wait(call, progress.sends + 1))
     elif purpose is Purpose.UNDO or _awaited_for_ever(turn, path):
         _again(turn, path, call, progress, call.retry.cap)
     else:
-        turn.set_timer(timer_name(path, purpose), reply_wait(call, progress.sends))
         turn.send_marker(timer_name(path, purpose), _entry(progress))
+        turn.set_timer(timer_name(path, purpose), reply_wait(call, progress.sends))
     if purpose is Purpose.UNDO:
         note_exhausted(turn)
 

@@ -256,7 +256,9 @@ class Turn:
     def finish(
         self, disposition: Disposition = Disposition.APPLIED, reason: str = "", error: MessageError | None = None
     ) -> Decision:
-        """The decision that this turn has come to."""
+        """The decision that this turn has come to. Where nothing was recorded, nothing has changed."""
+        if not self.history:
+            return Decision(instance=self.before, disposition=disposition, reason=reason, error=error)
         instance = replace(
             self.before,
             phase=self.phase,
