@@ -1,7 +1,25 @@
 """What travels between the saga and its participants: message classes, envelope, registry, codec and errors."""
 
+from messages.codec import DEFAULT_LIMITS, Limits, body_hash, encode, headers_of, open_envelope, parse
 from messages.envelope import Envelope, Raw
+from messages.keys import business_key
 from messages.message import Command, Event, Message
 from messages.registry import REGISTRY, Registry
 
-__all__ = ["REGISTRY", "Command", "Envelope", "Event", "Message", "Raw", "Registry"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "REGISTRY",
+    "Command",
+    "Envelope",
+    "Event",
+    "Limits",
+    "Message",
+    "Raw",
+    "Registry",
+    "body_hash",
+    "business_key",
+    "encode",
+    "headers_of",
+    "open_envelope",
+    "parse",
+]
