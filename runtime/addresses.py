@@ -6,57 +6,35 @@ Knows URLs only; it opens no connection.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-DEFAULT_DATABASE = "sqlite+aiosqlite:///antiphon.db"
+DEFAULT_DATABASE = "sqlite:///antiphon.db"
 IN_PROCESS = "in-process"
 
-_DRIVERS: Mapping[str, str] = {
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-    "postgresql+psycopg": "postgresql+psycopg",
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-}
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_LIBPQ_ONLY = (
-    "application_name",
-    "channel_binding",
-    "connect_timeout",
-    "gssencmode",
-    "keepalives",
-    "options",
-    "target_session_attrs",
-)
+_POSTGRES = ("postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg")
+_SQLITE = ("sqlite", "sqlite+aiosqlite")
+_POSTGRES_EXAMPLE = "postgresql://user:password@host:5432/database"
+_BROKER_EXAMPLE = "amqp://user:password@host:5672/vhost"
 _CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s:/@]*):(?P<password>[^\s/]*)@", re.IGNORECASE)
 
 
 def database_address(text: str) -> str:
-    """The address in SQLAlchemy's form, with the driver named.
-
-    `postgres://` and `postgresql://` get asyncpg, `sqlite:///file` gets aiosqlite; `sslmode` becomes the driver's own
-    parameter and parameters that only libpq knows are dropped for asyncpg.
+    """The address of a PostgreSQL database or an SQLite file, as pasted; `storage` knows its finer points.
 
     Raises:
         ValueError: It is no such address; the text says what to write and never repeats the password.
     """
-    scheme, separator, _ = text.strip().partition("://")
-    driver = _DRIVERS.get(scheme.lower())
-    if not separator or driver is None:
-        raise ValueError(
-            "is not a database address; write postgresql://user:password@host:5432/database or sqlite:///file.db"
-        )
-    if driver.startswith("sqlite"):
-        return _sqlite(text.strip())
-    parts = _split(text.strip(), "postgresql://user:password@host:5432/database")
-    if not parts.path.strip("/"):
+    stripped = text.strip()
+    scheme, separator, rest = stripped.partition("://")
+    if separator and scheme in _SQLITE:
+        if not rest.startswith("/") or rest in ("/", "/:memory:"):
+            raise ValueError("must name a file; write sqlite:///antiphon.db, or sqlite:////var/lib/antiphon.db")
+        return stripped
+    if not separator or scheme not in _POSTGRES:
+        raise ValueError(f"is not a database address; write {_POSTGRES_EXAMPLE} or sqlite:///file.db")
+    if not _split(stripped, _POSTGRES_EXAMPLE).path.strip("/"):
         raise ValueError("names no database; end it with /database")
-    return _assemble(driver, parts, _postgres_query(driver, parts.query))
+    return stripped
 
 
 def broker_address(text: str) -> str:
@@ -70,10 +48,10 @@ def broker_address(text: str) -> str:
         return IN_PROCESS
     scheme = stripped.partition("://")[0].lower()
     if scheme not in ("amqp", "amqps"):
-        raise ValueError(f"is not a broker address; write amqp://user:password@host:5672/vhost, or {IN_PROCESS}")
-    parts = _split(stripped, "amqp://user:password@host:5672/vhost")
+        raise ValueError(f"is not a broker address; write {_BROKER_EXAMPLE}, or {IN_PROCESS}")
+    parts = _split(stripped, _BROKER_EXAMPLE)
     if not parts.hostname:
-        raise ValueError("names no host; write amqp://user:password@host:5672/vhost")
+        raise ValueError(f"names no host; write {_BROKER_EXAMPLE}")
     return stripped
 
 
@@ -82,20 +60,9 @@ def masked(text: str) -> str:
     return _CREDENTIALS.sub(r"\g<scheme>\g<user>:***@", text)
 
 
-def sqlite_file(address: str) -> str | None:
-    """The file an SQLite address names, or None when the address is not SQLite's."""
-    prefix = "sqlite+aiosqlite:///"
-    return unquote(address.removeprefix(prefix).partition("?")[0]) if address.startswith(prefix) else None
-
-
-def _sqlite(text: str) -> str:
-    rest = text.partition("://")[2]
-    path = rest[1:].partition("?")[0]
-    if not rest.startswith("/") or not path or ":memory:" in path:
-        raise ValueError(
-            "must name a file that outlives the process; write sqlite:///antiphon.db, or sqlite:////var/lib/antiphon.db"
-        )
-    return f"sqlite+aiosqlite://{rest}"
+def is_sqlite(address: str) -> bool:
+    """Whether a checked address names an SQLite file."""
+    return address.partition("://")[0] in _SQLITE
 
 
 def _split(text: str, example: str) -> SplitResult:
@@ -111,26 +78,3 @@ def _split(text: str, example: str) -> SplitResult:
             "(# as %23, / as %2F, @ as %40)"
         )
     return parts
-
-
-def _postgres_query(driver: str, query: str) -> dict[str, str]:
-    """The parameters the driver understands: asyncpg says `ssl` where libpq says `sslmode`."""
-    parameters = dict(parse_qsl(query, keep_blank_values=True))
-    mode = parameters.get("sslmode", parameters.get("ssl"))
-    if mode is not None and mode not in _SSL_MODES:
-        raise ValueError(f"has an unknown sslmode; it is one of {', '.join(_SSL_MODES)}")
-    if driver == "postgresql+psycopg":
-        return parameters
-    kept = {name: value for name, value in parameters.items() if name not in (*_LIBPQ_ONLY, "sslmode", "ssl")}
-    return kept if mode is None else {**kept, "ssl": mode}
-
-
-def _assemble(driver: str, parts: SplitResult, query: Mapping[str, str]) -> str:
-    """Put the address together with its credentials quoted, so that a bare `%` or `@` in a password does no harm."""
-    credentials = ""
-    if parts.username is not None:
-        credentials = quote(unquote(parts.username), safe="")
-        credentials += f":{quote(unquote(parts.password), safe='')}" if parts.password is not None else ""
-        credentials += "@"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{driver}://{credentials}{host}{parts.path}" + (f"?{urlencode(query)}" if query else "")

@@ -14,8 +14,8 @@ import structlog
 from runtime.addresses import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
-    from typing import Any, TextIO
+    from collections.abc import Mapping
+    from typing import TextIO
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -105,7 +105,7 @@ def _secret(name: str) -> bool:
     return any(word in name.lower() for word in _SECRET_NAMES)
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> object:
     """`value` without credentials, however deep they stand."""
     if isinstance(value, str):
         return masked(value) if "://" in value else value
@@ -118,5 +118,5 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def _clean_mapping(value: MutableMapping[str, Any]) -> dict[str, Any]:
-    return {name: "***" if _secret(str(name)) else _clean(item) for name, item in value.items()}
+def _clean_mapping(value: Mapping[object, object]) -> dict[str, object]:
+    return {str(name): "***" if _secret(str(name)) else _clean(item) for name, item in value.items()}

@@ -87,6 +87,8 @@ def _where(error: BaseException) -> str:
 
 
 def _of_user(filename: str) -> bool:
-    return not filename.startswith("<frozen") and Path(filename).resolve() != Path(__file__).resolve() and (
-        importlib.__file__ != filename
+    return (
+        not filename.startswith("<frozen")
+        and Path(filename).resolve() != Path(__file__).resolve()
+        and (importlib.__file__ != filename)
     )

@@ -1,4 +1,4 @@
-"""Whether our own packages are ours: the flat names (`messages`, `handlers`, ...) are easily shadowed by a user's folder.
+"""Whether our packages are our own: names like `messages` and `handlers` are easily shadowed by a user's folder.
 
 Imports nothing but the standard library, so that it can run before anything that might be shadowed is imported.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from messages.errors import AntiphonError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from running import Runner
 
-Check = Callable[[], "Awaitable[str | None]"] if TYPE_CHECKING else object
+Check: TypeAlias = "Callable[[], Awaitable[str | None]]"
 """Answers None when all is well, else what is wrong in words. An `AntiphonError` counts as its text."""
 
 PATIENCE = 2.0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from messages.errors import ConfigurationError
-from runtime.addresses import DEFAULT_DATABASE, IN_PROCESS, broker_address, database_address, masked, sqlite_file
+from runtime.addresses import DEFAULT_DATABASE, IN_PROCESS, broker_address, database_address, is_sqlite, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,13 +114,9 @@ class Settings(BaseModel):
     startup_timeout: Seconds = Field(
         60.0, ge=0, le=86400, description="How long to wait for broker and database at the start; then exit 69."
     )
-    drain_timeout: Seconds = Field(
-        25.0, gt=0, le=86400, description="How long a stop may take; then exit 75."
-    )
+    drain_timeout: Seconds = Field(25.0, gt=0, le=86400, description="How long a stop may take; then exit 75.")
     max_body: Bytes = Field(1024**2, ge=1024, le=64 * 1024**2, description="Longest message body, in bytes.")
-    inbox_window: Seconds = Field(
-        8 * 86400.0, ge=8 * 86400, description="How long handled message ids are remembered."
-    )
+    inbox_window: Seconds = Field(8 * 86400.0, ge=8 * 86400, description="How long handled message ids are remembered.")
 
     @property
     def database(self) -> str:
@@ -133,10 +129,9 @@ class Settings(BaseModel):
         return self.broker_url.get_secret_value()
 
     @property
-    def sqlite_path(self) -> Path | None:
-        """The SQLite file, or None on PostgreSQL."""
-        file = sqlite_file(self.database)
-        return None if file is None else Path(file)
+    def sqlite(self) -> bool:
+        """Whether the database is an SQLite file."""
+        return is_sqlite(self.database)
 
     @property
     def in_process(self) -> bool:
@@ -167,7 +162,7 @@ def load(environment: Mapping[str, str] | None = None) -> Loaded:
     An empty variable counts as not set, because compose files write those.
 
     Raises:
-        ConfigurationError: With every problem, one per line.
+        ConfigurationError: With every problem, one per line; several stand under a heading.
     """
     environment = os.environ if environment is None else environment
     values, sources, problems = _gather(environment)
@@ -202,23 +197,22 @@ def _gather(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
         elif value and environment.get(variable(files[name])):
             problems.append(f"{name}: {variable(files[name])} is set too; set only one of them")
         elif value:
-            _read_file(name, files[name], value, values, sources, problems)
+            content, problem = _content(name, value)
+            if problem is None:
+                values[files[name]], sources[files[name]] = content, value
+            else:
+                problems.append(problem)
     return values, sources, problems
 
 
-def _read_file(
-    name: str, field: str, path: str, values: dict[str, str], sources: dict[str, str], problems: list[str]
-) -> None:
+def _content(name: str, path: str) -> tuple[str, str | None]:
+    """What stands in the file of a secret, or what is wrong with it."""
     try:
         content = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        problems.append(f"{name}: cannot read {path} ({reason}); it names a file that holds the value")
-        return
-    if not content:
-        problems.append(f"{name}: {path} is empty; it names a file that holds the value")
-        return
-    values[field], sources[field] = content, path
+        return "", f"{name}: cannot read {path} ({reason}); it names a file that holds the value"
+    return content, None if content else f"{name}: {path} is empty; it names a file that holds the value"
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -227,8 +221,8 @@ def _unknown(name: str, known: list[str]) -> str:
             f"{name}: unknown setting; Kubernetes sets it because a Service is named antiphon: "
             "set enableServiceLinks: false on the pod"
         )
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    remedy = f"did you mean {near[0]}?" if near else "antiphon config show lists the settings"
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), [other.removeprefix(PREFIX) for other in known], n=1)
+    remedy = f"did you mean {PREFIX}{near[0]}?" if near else "antiphon config show lists the settings"
     return f"{name}: unknown setting; {remedy}"
 
 
@@ -260,14 +254,12 @@ def _contradictions(settings: Settings) -> list[str]:
 
 
 def _text(problems: list[str]) -> str:
-    return "\n".join(problems)
+    return problems[0] if len(problems) == 1 else "\n".join([f"{len(problems)} settings are wrong", *problems])
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as people write them: `8 d`, `1 min`, `15 s`."""
-    if seconds >= 86400 and seconds % 86400 == 0:
-        return f"{seconds / 86400:g} d"
-    return f"{seconds:g} s"
+    """Seconds as a setting would be written: `8d`, `15s`."""
+    return f"{seconds / 86400:g}d" if seconds >= 86400 and seconds % 86400 == 0 else f"{seconds:g}s"
 
 
 def _shown(value: object) -> str:
@@ -275,4 +267,4 @@ def _shown(value: object) -> str:
         return masked(value.get_secret_value())
     if isinstance(value, tuple):
         return ",".join(str(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return _duration(value) if isinstance(value, float) else str(value)

@@ -4,27 +4,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.addresses import IN_PROCESS, broker_address, database_address, masked, sqlite_file
+from runtime.addresses import IN_PROCESS, broker_address, database_address, is_sqlite, masked
 
 
 @pytest.mark.parametrize(
-    ("pasted", "meant"),
+    "pasted",
     [
-        ("postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
-        ("postgresql://u:p@h:5432/d", "postgresql+asyncpg://u:p@h:5432/d"),
-        ("  postgresql://h/d\n", "postgresql+asyncpg://h/d"),
-        ("postgresql+psycopg://u:p@h/d?sslmode=require", "postgresql+psycopg://u:p@h/d?sslmode=require"),
-        ("postgres://u:p@h/d?sslmode=require&channel_binding=require", "postgresql+asyncpg://u:p@h/d?ssl=require"),
-        ("postgresql://u:p@[::1]:5433/d", "postgresql+asyncpg://u:p@[::1]:5433/d"),
-        ("postgresql://u:p%40ss@h/d", "postgresql+asyncpg://u:p%40ss@h/d"),
-        ("postgresql://u:50%@h/d", "postgresql+asyncpg://u:50%25@h/d"),
-        ("sqlite:///antiphon.db", "sqlite+aiosqlite:///antiphon.db"),
-        ("sqlite:////var/lib/antiphon.db", "sqlite+aiosqlite:////var/lib/antiphon.db"),
-        ("sqlite+aiosqlite:///a.db", "sqlite+aiosqlite:///a.db"),
+        "postgres://u:p@h/d",
+        "postgresql://u:p@h:5432/d",
+        "  postgresql://h/d\n",
+        "postgresql+psycopg://u:p@h/d?sslmode=require",
+        "postgresql+asyncpg://u:p@[::1]:5433/d",
+        "postgresql://u:p%40ss@h/d",
+        "postgresql://u:50%@h/d",
+        "sqlite:///antiphon.db",
+        "sqlite:////var/lib/antiphon.db",
+        "sqlite+aiosqlite:///a.db",
     ],
 )
-def test_a_pasted_database_address_becomes_the_engines(pasted: str, meant: str) -> None:
-    assert database_address(pasted) == meant
+def test_a_pasted_database_address_is_taken(pasted: str) -> None:
+    assert database_address(pasted) == pasted.strip()
 
 
 @pytest.mark.parametrize(
@@ -36,14 +35,13 @@ def test_a_pasted_database_address_becomes_the_engines(pasted: str, meant: str) 
         ("postgresql://u:hunter2@h/", "/database"),
         ("postgresql://u:hun#ter2@h/d", "%23"),
         ("postgresql://u:hun/ter2@h/d", "%2F"),
-        ("postgresql://h/d?sslmode=please", "verify-full"),
         ("sqlite://", "sqlite:///antiphon.db"),
         ("sqlite:///:memory:", "sqlite:///antiphon.db"),
         ("sqlite://antiphon.db", "sqlite:///antiphon.db"),
     ],
 )
 def test_a_wrong_database_address_says_what_to_write(pasted: str, remedy: str) -> None:
-    with pytest.raises(ValueError, match="^(is|names|cannot|has|must) ") as caught:
+    with pytest.raises(ValueError, match=r"^(is|names|cannot|must) ") as caught:
         database_address(pasted)
     assert remedy in str(caught.value)
     assert "hun" not in str(caught.value)
@@ -61,12 +59,12 @@ def test_a_pasted_broker_address_is_taken(pasted: str) -> None:
     [
         ("http://u:hunter2@h", "amqp://user"),
         ("localhost:5672", "amqp://user"),
-        ("amqp://", "names no host"),
+        ("amqp://", "amqp://user"),
         ("amqp://u:hun#ter2@h/", "%23"),
     ],
 )
 def test_a_wrong_broker_address_says_what_to_write(pasted: str, remedy: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r"amqp") as caught:
         broker_address(pasted)
     assert remedy in str(caught.value)
     assert "hun" not in str(caught.value)
@@ -74,15 +72,15 @@ def test_a_wrong_broker_address_says_what_to_write(pasted: str, remedy: str) -> 
 
 @given(
     scheme=st.sampled_from(["postgresql", "amqp", "amqps", "postgresql+asyncpg"]),
-    password=st.text(st.characters(exclude_characters="/ \t\n", exclude_categories=("Z", "C")), min_size=6),
+    password=st.text(st.characters(exclude_characters="/ \t\n", exclude_categories=("Z", "C"))),
 )
 def test_no_password_survives_masking(scheme: str, password: str) -> None:
+    password = f"hunter2{password}"
     shown = masked(f"could not connect to {scheme}://someone:{password}@host:1/x (refused)")
     assert password not in shown
     assert f"{scheme}://someone:***@host:1/x" in shown
 
 
-def test_the_file_of_an_sqlite_address_is_known() -> None:
-    assert sqlite_file("sqlite+aiosqlite:///a.db") == "a.db"
-    assert sqlite_file("sqlite+aiosqlite:////var/lib/a.db?timeout=1") == "/var/lib/a.db"
-    assert sqlite_file("postgresql+asyncpg://h/d") is None
+def test_sqlite_is_told_from_postgresql() -> None:
+    assert is_sqlite("sqlite:////var/lib/a.db")
+    assert not is_sqlite("postgresql://h/d")

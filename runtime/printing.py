@@ -1,0 +1,82 @@
+"""What commands print for people and for programs: tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+STATUS_STYLES = {
+    "completed": "green",
+    "running": "cyan",
+    "compensating": "yellow",
+    "compensated": "yellow",
+    "parked": "bold red",
+    "ok": "green",
+    "problem": "bold red",
+    "open": "red",
+}
+
+
+def console() -> Console:
+    """Where people read; colours and width follow the terminal, `NO_COLOR` is honoured."""
+    piped = not sys.stdout.isatty()
+    return Console(file=sys.stdout, highlight=False, soft_wrap=piped, width=200 if piped else None)
+
+
+def print_json(value: object) -> None:
+    """One JSON document, dates in ISO 8601 UTC."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
+    """A table without heavy lines; words that are a status are coloured. Nothing in it is taken for markup."""
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(cell(value) for value in row))
+    return made
+
+
+def cell(value: object) -> Text:
+    """One value as people read it."""
+    text = shown(value)
+    return Text(text, style=STATUS_STYLES.get(text, ""))
+
+
+def shown(value: object) -> str:
+    """A value in words: nothing for None, local time without microseconds for a date."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,91 @@
+"""Waiting for what is away at the start: patiently, in the open, and not for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from messages.errors import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from running import Runner
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 5.0
+
+ATTEMPT = 10.0
+"""Seconds one attempt may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyAway:
+    """One attempt to reach what the process needs has failed; the next follows in `retry_in` seconds."""
+
+    dependency: str
+    error: str
+    attempt: int
+    retry_in: float
+    left: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DependencyReached:
+    """It answers. `attempt` is 1 when it did at once."""
+
+    dependency: str
+    attempt: int
+
+
+class Patience:
+    """The time that all dependencies together have to appear, counted from the creation of this object."""
+
+    def __init__(self, seconds: float, runner: Runner, report: Callable[[object], None]) -> None:
+        self._runner = runner
+        self._report = report
+        self._seconds = seconds
+        self._end = runner.monotonic() + seconds
+
+    async def reach(self, dependency: str, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try until it works.
+
+        Raises:
+            Trouble: It did not appear in time; the text names the dependency and the setting.
+            ConfigurationError: Trying again will not help: the address or the credentials are wrong.
+        """
+        count = 0
+        while True:
+            count += 1
+            trouble = await self._try(attempt)
+            if trouble is None:
+                self._report(DependencyReached(dependency=dependency, attempt=count))
+                return
+            pause = self._pause(count)
+            left = self._end - self._runner.monotonic()
+            if left <= pause:
+                raise self._gave_up(dependency, trouble)
+            self._report(
+                DependencyAway(dependency=dependency, error=str(trouble), attempt=count, retry_in=pause, left=left)
+            )
+            await self._runner.sleep(pause)
+
+    async def _try(self, attempt: Callable[[], Awaitable[None]]) -> Trouble | None:
+        try:
+            async with self._runner.timeout(ATTEMPT):
+                await attempt()
+        except TimeoutError:
+            return Trouble(f"no answer within {ATTEMPT:g} s")
+        except Trouble as trouble:
+            return trouble
+        return None
+
+    def _pause(self, count: int) -> float:
+        grown: float = min(FIRST_PAUSE * 2.0 ** (count - 1), LONGEST_PAUSE)
+        return grown * (1 + self._runner.random() / 4)
+
+    def _gave_up(self, dependency: str, trouble: Trouble) -> Trouble:
+        return type(trouble)(
+            f"the {dependency} did not answer within {self._seconds:g} s: {trouble}; "
+            f"start it, or give it longer with ANTIPHON_STARTUP_TIMEOUT"
+        )
