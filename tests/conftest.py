@@ -1,0 +1,145 @@
+"""Real servers for every test that asks for one, each worker and each test with a place of its own in them.
+
+A service that cannot be had is a failure that says what to install, never a skip. `tests/services` finds or starts
+the servers; see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+import uuid
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.services.keeping import POSTGRES, RABBITMQ, ask, kept, used
+from tests.services.management import Management
+from tests.services.private import PrivatePostgres, PrivateRabbitMQ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_KEEPER = pytest.StashKey[ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have a keeper of services; it starts nothing before the first test that asks. Workers use the controller's."""
+    if not hasattr(config, "workerinput"):
+        keeper = config.stash[_KEEPER] = ExitStack()
+        keeper.enter_context(kept())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started, after Ctrl-C too."""
+    keeper = config.stash.get(_KEEPER, None)
+    if keeper is not None:
+        keeper.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers the tests ran on."""
+    for service, source in used().items():
+        terminalreporter.write_line(f"services: {service}: {source}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> str:
+    """The URL of a superuser's maintenance database; tests make databases of their own."""
+    return ask(POSTGRES).url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database of this worker's own, empty when the run begins."""
+    name = _unique("antiphon_test")
+    yield _create_database(postgres_server, name)
+    _drop_database(postgres_server, name)
+
+
+@pytest.fixture
+def fresh_database(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Makes empty databases, as URLs; they are dropped after the test, whoever is still connected."""
+    with ExitStack() as drops:
+
+        def create() -> str:
+            name = _unique("antiphon_test")
+            drops.callback(_drop_database, postgres_server, name)
+            return _create_database(postgres_server, name)
+
+        yield create
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """A vhost of this worker's own; on a broker given by URL, without a management API, that URL itself."""
+    broker = ask(RABBITMQ)
+    if broker.management_url is None:
+        yield broker.url
+        return
+    management, vhost = Management(broker.management_url), _unique("test")
+    management.create_vhost(vhost)
+    yield urllib.parse.urlsplit(broker.url)._replace(path=f"/{vhost}").geturl()
+    management.delete_vhost(vhost)
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace no other test uses, fit for `ANTIPHON_NAMESPACE`; its queues and exchanges go after the test."""
+    name = f"t{uuid.uuid4().hex[:16]}"
+    yield name
+    if "rabbitmq_url" in request.fixturenames:
+        _clear_namespace(request.getfixturevalue("rabbitmq_url"), name)
+
+
+@pytest.fixture(scope="session")
+def _private_postgres() -> Iterator[PrivatePostgres]:
+    with PrivatePostgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _private_rabbitmq() -> Iterator[PrivateRabbitMQ]:
+    with PrivateRabbitMQ() as server:
+        yield server
+
+
+@pytest.fixture
+def private_postgres(_private_postgres: PrivatePostgres) -> PrivatePostgres:
+    """A server to kill, restart or cut; up again, with its data, when the next test begins."""
+    return _private_postgres.start()
+
+
+@pytest.fixture
+def private_rabbitmq(_private_rabbitmq: PrivateRabbitMQ) -> PrivateRabbitMQ:
+    """A broker to kill, restart or cut; up again, with its durable queues, when the next test begins."""
+    return _private_rabbitmq.start()
+
+
+def _unique(prefix: str) -> str:
+    worker = re.sub(r"\W", "", os.environ.get("PYTEST_XDIST_WORKER", "main"))
+    return f"{prefix}_{worker}_{uuid.uuid4().hex[:12]}"
+
+
+def _create_database(server: str, name: str) -> str:
+    _execute(server, f"create database {name}")
+    return urllib.parse.urlsplit(server)._replace(path=f"/{name}").geturl()
+
+
+def _drop_database(server: str, name: str) -> None:
+    _execute(server, f"drop database if exists {name} with (force)")
+
+
+def _execute(server: str, statement: str) -> None:
+    with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
+        connection.execute(statement.encode())
+
+
+def _clear_namespace(broker_url: str, name: str) -> None:
+    management_url = ask(RABBITMQ).management_url
+    if management_url is not None:
+        vhost = urllib.parse.unquote(urllib.parse.urlsplit(broker_url).path[1:])
+        Management(management_url).delete_named(vhost, f"{name}.")
