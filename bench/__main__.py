@@ -1,0 +1,117 @@
+"""`python -m bench`: measure the contenders in alternating rounds and print what was seen."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from bench.contenders import CONTENDERS
+from bench.database import durability_problems
+from bench.lean_amqp import Link
+from bench.report import conditions, document, page
+from bench.rounds import Plan, Round, run_round
+from bench.servers import Servers, open_servers
+from bench.summary import summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.contenders import Contender
+
+
+def main() -> int:
+    """Exit code 0 when every round of every contender was valid, else 1."""
+    given = _arguments()
+    plan = Plan(in_flight=given.in_flight, seconds=given.seconds, warm_up=given.warm_up, idle_orders=given.idle_orders)
+    contenders = [CONTENDERS[name] for name in given.only]
+    with open_servers() as servers:
+        return asyncio.run(_run(contenders, servers, plan, given.rounds, given.json))
+
+
+async def _run(contenders: Sequence[Contender], servers: Servers, plan: Plan, rounds: int, written: Path | None) -> int:
+    database = await asyncpg.connect(servers.database_url)
+    problems = await durability_problems(database)
+    postgresql = str(await database.fetchval("show server_version")).split()[0]
+    await database.close()
+    if problems:
+        print(
+            f"the given PostgreSQL may lose what it has committed: {', '.join(problems)}; use another", file=sys.stderr
+        )
+        return 1
+    broker = await Link.open(servers.broker_url)
+    broker.close()
+    known = conditions(servers.origin, postgresql=postgresql, rabbitmq=broker.server_version)
+    done: list[Round] = []
+    for number in range(rounds):
+        for contender in _turned(contenders, number):
+            done.append(await run_round(contender, servers, plan, number + 1))
+            _tell(done[-1])
+    summaries = [summarize(done, contender=one.name, title=one.title) for one in contenders]
+    print("\n" + page(known, summaries, done))
+    if written:
+        written.write_text(json.dumps(document(known, plan, summaries, done), indent=2) + "\n")
+    return 1 if any(one.problems for one in done) else 0
+
+
+def _turned(contenders: Sequence[Contender], number: int) -> list[Contender]:
+    """Each round begins with another one, so that none always runs on the coldest or the fullest server."""
+    turn = number % len(contenders)
+    return [*contenders[turn:], *contenders[:turn]]
+
+
+def _tell(one: Round) -> None:
+    rates = ", ".join(f"{level.sagas / level.seconds:.0f} sagas/s at {level.in_flight}" for level in one.steady)
+    print(
+        f"round {one.number} {one.contender}: {rates or 'nothing measured'}{' INVALID' if one.problems else ''}",
+        flush=True,
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    default = Plan()
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure Antiphon beside hand-written services."
+    )
+    parser.add_argument("--rounds", type=_at_least_one, default=3, help="rounds per contender (default 3)")
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="measured stretch (default 5)")
+    parser.add_argument("--warm-up", type=float, default=default.warm_up, help="seconds before it (default 2)")
+    parser.add_argument(
+        "--in-flight", type=_numbers, default=default.in_flight, help="orders in flight, a comma list (default 50,200)"
+    )
+    parser.add_argument(
+        "--idle-orders", type=_at_least_one, default=default.idle_orders, help="one at a time (default 100)"
+    )
+    parser.add_argument(
+        "--only", type=_names, default=list(CONTENDERS), help=f"a comma list of {', '.join(CONTENDERS)}"
+    )
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    return parser.parse_args()
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number
+
+
+def _numbers(text: str) -> list[int]:
+    return [_at_least_one(word) for word in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(CONTENDERS)}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""The half of a hand-written saga service that both contenders share: RabbitMQ, the relay, the process.
+
+What differs, the database half, stands in `by_hand_asyncpg` and `by_hand_orm`, so that the figures of the two differ
+by their database layer and by nothing else. It is written as a good engineer writes it who needs this one saga, happy
+path, and wants it fast: handlers run concurrently, each message is one transaction (inbox, saga row, outbox), the
+outbox is published from memory the moment the transaction has committed, confirms are pipelined, published rows
+are deleted in bulk, and what a crash left behind is published at the next start. It has no timeouts, retries,
+compensation, history or views.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import aio_pika
+import uvloop
+
+from bench import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
+
+PREFETCH = 64
+DELETE_EVERY = 0.2  # seconds
+IDENTITY = uuid.UUID("6a1c1a52-3c0a-5d0e-9a35-5f3a0d6f5c11")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What an outbox row holds."""
+
+    message_id: uuid.UUID
+    order_id: str
+    name: str
+    body: bytes
+    causation_id: str
+
+
+def command(order_id: str, name: str, causation_id: str, **fields: object) -> Command:
+    """A command with an id that is the same however often its message is handled."""
+    return Command(
+        message_id=uuid.uuid5(IDENTITY, f"{order_id}/{name}"),
+        order_id=order_id,
+        name=name,
+        body=wire.encode({"order_id": order_id, **fields}),
+        causation_id=causation_id,
+    )
+
+
+class Books(Protocol):
+    """The database half. Each of the first two is one transaction; None means that the message was handled before."""
+
+    async def place(self, message_id: str, order_id: str, body: bytes) -> Command | None:
+        """Start the saga of an order."""
+        ...
+
+    async def advance(self, message_id: str, order_id: str, reply: str, body: bytes) -> Command | None:
+        """Take a reply: keep what it brought, decide the next command. None also after the last one."""
+        ...
+
+    async def forget(self, message_ids: Sequence[uuid.UUID]) -> None:
+        """Delete outbox rows that the broker has confirmed."""
+        ...
+
+    async def unsent(self) -> Sequence[Command]:
+        """What is still in the outbox."""
+        ...
+
+
+class Relay:
+    """Publishes committed commands at once, many in flight, and deletes their rows in bulk."""
+
+    def __init__(self, exchange: AbstractExchange, books: Books, reply_to: str) -> None:
+        self._exchange = exchange
+        self._books = books
+        self._reply_to = reply_to
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._confirmed: list[uuid.UUID] = []
+
+    def send(self, outgoing: Command) -> None:
+        """Publish without waiting for the confirm. A row whose publish failed stays for the next start."""
+        task = asyncio.create_task(self._publish(outgoing))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+
+    async def _publish(self, outgoing: Command) -> None:
+        message = aio_pika.Message(
+            outgoing.body,
+            content_type="application/json",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            message_id=str(outgoing.message_id),
+            correlation_id=outgoing.order_id,
+            reply_to=self._reply_to,
+            type=outgoing.name,
+            app_id="ordering",
+            headers={"schema-version": 1, "causation-id": outgoing.causation_id},
+        )
+        await self._exchange.publish(message, outgoing.name, mandatory=True, timeout=5)
+        self._confirmed.append(outgoing.message_id)
+
+    async def tidy(self) -> None:
+        """Delete what has been confirmed, for ever."""
+        while True:
+            await asyncio.sleep(DELETE_EVERY)
+            await self._delete()
+
+    async def finish(self) -> None:
+        """Wait for what is in flight and delete the last rows."""
+        await asyncio.gather(*self._publishing, return_exceptions=True)
+        await self._delete()
+
+    async def _delete(self) -> None:
+        confirmed, self._confirmed = self._confirmed, []
+        if confirmed:
+            await self._books.forget(confirmed)
+
+
+class Service:
+    """Applies messages: one transaction, then the command goes out, then the message is acknowledged."""
+
+    def __init__(self, books: Books, relay: Relay) -> None:
+        self._books = books
+        self._relay = relay
+
+    async def take(self, message: AbstractIncomingMessage) -> None:
+        """Handle one delivery; anything that goes wrong leaves it unacknowledged and ends in a redelivery."""
+        message_id, name = message.message_id or "", message.type or ""
+        if name == wire.ORDER_PLACED:
+            order_id = json.loads(message.body)["order_id"]
+            outgoing = await self._books.place(message_id, order_id, message.body)
+        else:
+            outgoing = await self._books.advance(message_id, message.correlation_id or "", name, message.body)
+        if outgoing:
+            self._relay.send(outgoing)
+        await message.ack()
+
+
+async def declare(channel: AbstractChannel, namespace: str) -> tuple[AbstractExchange, str]:
+    """The exchange commands go to and the service's own queue, which takes orders and replies."""
+    events = await channel.declare_exchange(wire.events_exchange(namespace), "topic", durable=True)
+    outgoing = await channel.declare_exchange(wire.commands_exchange(namespace), "topic", durable=True)
+    name = wire.service_queue(namespace)
+    queue = await channel.declare_queue(name, durable=True, arguments=dict(wire.queue_arguments(namespace)))
+    await queue.bind(events, wire.ORDER_PLACED)
+    return outgoing, name
+
+
+async def serve(books: Books, broker_url: str, namespace: str) -> None:
+    """Run until SIGTERM: consume on one connection, publish on another."""
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    async with await aio_pika.connect(broker_url) as incoming, await aio_pika.connect(broker_url) as outgoing:
+        publishing = await outgoing.channel(publisher_confirms=True, on_return_raises=True)
+        exchange, queue_name = await declare(publishing, namespace)
+        relay = Relay(exchange, books, queue_name)
+        for left in await books.unsent():
+            relay.send(left)
+        consuming = await incoming.channel(publisher_confirms=False)
+        await consuming.set_qos(prefetch_count=PREFETCH)
+        queue = await consuming.get_queue(queue_name)
+        tidying = asyncio.create_task(relay.tidy())
+        tag = await queue.consume(Service(books, relay).take)
+        print("ready", flush=True)
+        await stopped.wait()
+        await queue.cancel(tag)
+        tidying.cancel()
+        await relay.finish()
+
+
+def main(open_books: Callable[[str], AbstractAsyncContextManager[Books]], description: str) -> None:
+    """Run one of the two: `--database-url URL --broker-url URL --namespace NAME`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--database-url", required=True)
+    parser.add_argument("--broker-url", required=True)
+    parser.add_argument("--namespace", required=True)
+    given = parser.parse_args()
+
+    async def run() -> None:
+        async with open_books(given.database_url) as books:
+            await serve(books, given.broker_url, given.namespace)
+
+    uvloop.run(run())

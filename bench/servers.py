@@ -1,0 +1,78 @@
+"""The PostgreSQL and the RabbitMQ that the benchmark runs on: given ones, or private ones of its own.
+
+Given by `ANTIPHON_TEST_DATABASE_URL` and `ANTIPHON_TEST_BROKER_URL`; private ones are durable and count statements
+where PostgreSQL's contrib modules are installed.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bench.processor import listeners
+from tests.services.private import PrivatePostgres, PrivateRabbitMQ
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """Where they are, in words and as URLs: the maintenance database and one vhost."""
+
+    database_url: str
+    broker_url: str
+    origin: str
+
+    def processes(self) -> dict[str, frozenset[int]]:
+        """The server processes on this machine; empty sets when they are somewhere else."""
+        return {"postgres": _local(self.database_url, 5432), "broker": _local(self.broker_url, 5672)}
+
+
+class ManySchedulers(PrivateRabbitMQ):
+    """With as many schedulers as the machine has processors, as in production; the tests' own has one."""
+
+    def _environment(self) -> dict[str, str]:
+        arguments = "-kernel inet_dist_use_interface {127,0,0,1}"
+        return {**super()._environment(), "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": arguments}
+
+
+@contextmanager
+def open_servers(environment: Mapping[str, str] = os.environ) -> Iterator[Servers]:
+    """The given servers, or private ones that end with the block."""
+    database_url = environment.get("ANTIPHON_TEST_DATABASE_URL", "")
+    broker_url = environment.get("ANTIPHON_TEST_BROKER_URL", "")
+    with _postgres(database_url) as database, _rabbitmq(broker_url) as broker:
+        origin = f"PostgreSQL {'given' if database_url else 'private'}, RabbitMQ {'given' if broker_url else 'private'}"
+        yield Servers(database_url=database, broker_url=broker, origin=origin)
+
+
+@contextmanager
+def _postgres(given: str) -> Iterator[str]:
+    if given:
+        yield given
+        return
+    with PrivatePostgres(durable=True) as server:
+        if server.psql("select 1 from pg_available_extensions where name = 'pg_stat_statements'"):
+            server.psql("alter system set shared_preload_libraries = 'pg_stat_statements'")
+            server.restart()
+        yield server.url
+
+
+@contextmanager
+def _rabbitmq(given: str) -> Iterator[str]:
+    if given:
+        yield given
+        return
+    with ManySchedulers() as server:
+        yield server.url
+
+
+def _local(url: str, default_port: int) -> frozenset[int]:
+    parts = urlsplit(url)
+    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return frozenset()
+    return listeners(parts.port or default_port)
