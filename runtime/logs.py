@@ -55,6 +55,16 @@ def redacted(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     return {name: "***" if _secret(name) else _clean(value) for name, value in event.items()}
 
 
+def spoken(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """For people: which saga and which step of how many in words, before the other fields."""
+    if "saga_type" not in event or "key" not in event:
+        return event
+    subject = f"{event.pop('saga_type')} {event.pop('key')}"
+    if "step_number" in event:
+        subject += f", step {event.pop('step_number')} of {event.pop('step_total')}: {event.pop('step', '')}"
+    return {**event, "event": f"{event['event']:<26} {subject}"}
+
+
 def _shared(people: bool) -> list[Processor]:
     clock = (
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False, key="time")
@@ -67,6 +77,7 @@ def _shared(people: bool) -> list[Processor]:
         clock,
         structlog.processors.format_exc_info,
         redacted,
+        *([spoken] if people else []),
     ]
 
 
