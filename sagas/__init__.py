@@ -1,0 +1,20 @@
+"""What a saga is and decides: the authoring language, its compiled definitions and the pure `decide`."""
+
+from sagas.authoring import Saga, start, step
+from sagas.compile import definition_of
+from sagas.definition import Definition, Retry
+from sagas.policies import Patience, Policies, with_policies
+from sagas.registry import Registry
+
+__all__ = [
+    "Definition",
+    "Patience",
+    "Policies",
+    "Registry",
+    "Retry",
+    "Saga",
+    "definition_of",
+    "start",
+    "step",
+    "with_policies",
+]

@@ -1,0 +1,151 @@
+"""`Saga`, the class that an author extends: its fields are the state, its methods the process.
+
+Creating a subclass compiles it; the engine reads the compiled definition and never the class itself. The underscored
+methods are the engine's: they carry the state between its bytes and the copy on which one method runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from sagas.compile import compile_saga
+from sagas.definition import Definition
+from sagas.flow import Flow
+from sagas.steps import Compensation, Step, start, step
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from typing import Self
+    from uuid import UUID
+
+    from messages import Event
+
+__all__ = ["Compensation", "Saga", "Step", "start", "step"]
+
+
+class Saga(BaseModel):
+    """A business process that is undone in reverse order when it cannot be finished.
+
+    ```
+    class PlaceOrder(Saga, key="order_id", version=1):
+        order_id: str
+
+        @start
+        def placed(cls, event: OrderPlaced) -> Self:
+            return cls(order_id=event.order_id)
+
+        @step(success=StockReserved, failure=OutOfStock)
+        def reserve(self) -> ReserveStock:
+            return ReserveStock(order_id=self.order_id)
+    ```
+
+    The fields are the state. It is stored as JSON after every message, and loaded for every message: validators run at
+    each load. Methods are pure: they get a copy, and nothing but fields that a hook assigned is kept.
+
+    Args:
+        key: The field of the start event that tells one process from another.
+        version: Raised when the process changes its shape or its state; running instances stay on theirs.
+        deadline: When the whole process turns back if it has not ended. Default 7 days.
+        name: The stored type, when it is not the class's name: several versions of a process share one.
+        keys: Start events that carry the key in another field.
+        key_reuse: Whether a further instance may start for a key whose instance has ended.
+        abstract: For a class that others extend; it takes no other keyword.
+
+    Raises:
+        DefinitionError: when the class is created, with everything that is wrong with it.
+    """
+
+    __slots__ = ("_identity", "_loaded", "_time")
+
+    model_config = ConfigDict(
+        extra="forbid",
+        ignored_types=(Flow, Compensation),
+        validate_by_name=True,
+        ser_json_inf_nan="strings",
+        ser_json_bytes="base64",
+        val_json_bytes="base64",
+    )
+
+    flow: ClassVar[Flow]
+    """The order of the steps. Without it they run in the order written."""
+
+    if TYPE_CHECKING:  # at run time slots: what the engine gives a copy is no part of its state
+        _time: datetime
+        _identity: UUID
+
+    _definition: ClassVar[Definition | None] = None
+    _local_names: ClassVar[Mapping[str, Any]] = {}
+
+    def __init_subclass__(
+        cls,
+        *,
+        key: str | None = None,
+        version: int = 1,
+        deadline: timedelta | None = None,
+        name: str | None = None,
+        keys: Mapping[type[Event], str] | None = None,
+        key_reuse: bool = False,
+        abstract: bool = False,
+        **unknown: object,
+    ) -> None:
+        # Declares the keywords; they are checked below, where the fields are known too.
+        super().__init_subclass__()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **keywords: object) -> None:
+        super().__pydantic_init_subclass__()
+        cls._definition = compile_saga(cls, Saga, keywords)
+
+    @property
+    def now(self) -> datetime:
+        """The time at which the message at hand is handled (aware, UTC). Not in `@start`."""
+        try:
+            return self._time
+        except AttributeError:
+            raise RuntimeError(_unbound(self, "now")) from None
+
+    @property
+    def saga_id(self) -> UUID:
+        """The identity of this instance. Not in `@start`."""
+        try:
+            return self._identity
+        except AttributeError:
+            raise RuntimeError(_unbound(self, "saga_id")) from None
+
+    def _bind(self, *, now: datetime, saga_id: UUID) -> None:
+        """Give the copy its time and identity."""
+        object.__setattr__(self, "_time", now)
+        object.__setattr__(self, "_identity", saga_id)
+
+    @classmethod
+    def _load(cls, state: bytes, *, now: datetime, saga_id: UUID) -> Self:
+        """A fresh copy of a stored state. Fields that the class no longer has are passed over.
+
+        Raises:
+            ValueError: the state does not fit the class.
+        """
+        saga = cls.model_validate_json(state, extra="ignore")
+        saga._bind(now=now, saga_id=saga_id)
+        object.__setattr__(saga, "_loaded", state)
+        return saga
+
+    def _dump(self) -> bytes:
+        """The state as JSON, proven to be loadable again when it is not what was loaded.
+
+        Raises:
+            ValueError: a field holds what its annotation does not allow, or what does not survive its own JSON.
+        """
+        state = self.__pydantic_serializer__.to_json(self, by_alias=False, round_trip=True, warnings="error")
+        if state != getattr(self, "_loaded", None):
+            type(self).model_validate_json(state, extra="ignore")
+        return state
+
+
+def _unbound(saga: Saga, name: str) -> str:
+    return (
+        f"{type(saga).__name__}: self.{name} is not known here; the engine sets it before a hook or a step runs, in "
+        f"@start and on a saga made by hand there is none"
+    )

@@ -1,0 +1,1 @@
+"""The sagas of this repository, one file per business process."""

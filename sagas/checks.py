@@ -1,0 +1,218 @@
+"""What can be known to be wrong with a saga class before it runs: its methods, its state, its names.
+
+Every check tells all it finds to `Problems`; none raises.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic.errors import PydanticUndefinedAnnotation
+
+from sagas.bytecode import Uses, uses_of_self
+from sagas.problems import listed, suggestion
+from sagas.steps import Compensation, Hook, Step, Word, hook_of, is_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sagas.problems import Problems
+    from sagas.source import Source
+
+_SECRETS = (SecretStr, SecretBytes, Secret)
+_ASYNC_OR_GENERATOR = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_OPEN_ENDED = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+
+
+# -- methods
+
+
+def check_signature(method: FunctionType, wanted: str, problems: Problems) -> None:
+    """The method takes exactly the parameters in `wanted` ("self, reply") and is neither async nor a generator."""
+    code = method.__code__
+    surplus = code.co_kwonlyargcount or code.co_flags & _OPEN_ENDED
+    if code.co_argcount != len(wanted.split(", ")) or surplus:
+        shown = f"({', '.join(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])})"
+        problems.of_method(method, f"takes {shown}; write def {method.__name__}({wanted})")
+    if code.co_flags & _ASYNC_OR_GENERATOR:
+        kind = "a generator" if code.co_flags & inspect.CO_GENERATOR else "async"
+        problems.of_method(method, f"is {kind}; write a plain method, it does no I/O and returns at once")
+
+
+def check_assignments(source: Source, problems: Problems) -> None:
+    """Hooks assign fields only; what builds a command or a first state assigns nothing."""
+    for name, member in source.members.items():
+        if isinstance(member, Word):
+            _check_builder(member._method, source, problems)
+        elif is_start(member):
+            _check_builder(member.__func__, source, problems)  # type: ignore[attr-defined]
+        elif isinstance(member, FunctionType) and name == member.__name__ and _has_self(member):
+            _check_fields_exist(member, source, problems)
+
+
+def _has_self(method: FunctionType) -> bool:
+    return method.__code__.co_varnames[:1] == ("self",)
+
+
+def _check_builder(method: FunctionType, source: Source, problems: Problems) -> None:
+    writes = uses_of(method, source).writes
+    if not writes:
+        return
+    names = listed(f"{method.__code__.co_varnames[0]}.{name}" for name in sorted(writes))
+    problems.of_method(
+        method, f"assigns {names}, which is lost: it works on a copy; assign in a reply hook, or pass it to cls(...)"
+    )
+
+
+def _check_fields_exist(method: FunctionType, source: Source, problems: Problems) -> None:
+    fields = _fields(source)
+    for name in sorted(uses_of_self(method).writes):
+        if name not in fields and not isinstance(source.members.get(name), property):
+            remedy = f"declare it in the class body, e.g. {name}: str | None = None"
+            problems.of_method(method, f"assigns self.{name}, which is no field{suggestion(name, fields)}; {remedy}")
+
+
+def uses_of(method: FunctionType, source: Source) -> Uses:
+    """What a method reads and assigns of `self`, itself or through other methods of the class."""
+
+    def find(name: str) -> object:
+        member = source.members.get(name)
+        return member.fget if isinstance(member, property) else member
+
+    return uses_of_self(method, find)
+
+
+def _fields(source: Source) -> dict[str, Any]:
+    return getattr(source.cls, "model_fields", {})
+
+
+# -- names
+
+
+def check_names(source: Source, reserved: Iterable[str], problems: Problems) -> None:
+    """No word of the language stands under a name of `Saga`'s own, and no name is used twice in a body."""
+    taken = set(reserved)
+    for name, member in source.members.items():
+        if name in taken and (isinstance(member, Word) or is_start(member) or hook_of(member)):
+            problems.of_method(_method_of(member), f"the name {name!r} is Saga's own; choose another")
+        if isinstance(member, Step):
+            _check_kept(member, source, problems)
+    for method, word in _registered(source):
+        owner = source.owner(word._method)
+        if owner and source.members.get(word._name) is not word:
+            problems.of_method(method, _lost(word))
+
+
+def _method_of(member: object) -> FunctionType:
+    method = member._method if isinstance(member, Word) else getattr(member, "__func__", member)
+    assert isinstance(method, FunctionType)  # noqa: S101 - a word stands over nothing else
+    return method
+
+
+_TWICE = "the name {!r} is used twice in the class, and the later one replaces this; rename one of them"
+
+
+def _lost(word: Word) -> str:
+    return (
+        f"belongs to a {word._name!r} that a later {word._name!r} has replaced; "
+        f"rename one of them, or write the hooks and the compensation again for the later one"
+    )
+
+
+def _registered(source: Source) -> Iterator[tuple[FunctionType, Word]]:
+    """Every hook and compensation of the class with the step or compensation it was written for."""
+    for member in source.members.values():
+        hook = hook_of(member)
+        if hook:
+            yield hook.method, hook.word
+        elif isinstance(member, Compensation):
+            yield member._method, member._step
+
+
+def _check_kept(step: Step[Any], source: Source, problems: Problems) -> None:
+    """The hooks and compensations that were written for a step still stand under their names."""
+    for undo in _written_here(step, source):
+        if source.lost(undo._method, undo):
+            problems.of_method(undo._method, _TWICE.format(undo._name))
+    undos = compensations_of(step, source)
+    if len(undos) > 1:
+        first, second = undos[0]._name, undos[1]
+        problems.of_method(
+            second._method,
+            f"is a second compensation of {step._name!r} beside {first!r}; keep one",
+        )
+    for word in (step, *undos):
+        for hook in word._hooks:
+            if source.lost(hook.method, hook.method):
+                problems.of_method(hook.method, _TWICE.format(hook.method.__name__))
+
+
+def _written_here(step: Step[Any], source: Source) -> list[Compensation[Any]]:
+    """The compensations that were written for a step in this class or its bases, not in another subclass."""
+    return [undo for undo in step._compensations if source.owner(undo._method)]
+
+
+def compensations_of(step: Step[Any], source: Source) -> list[Compensation[Any]]:
+    """The compensations of a step in this class: of those that share a name, the last."""
+    return list({undo._name: undo for undo in _written_here(step, source)}.values())
+
+
+def hooks_of(word: Word, source: Source) -> list[Hook]:
+    """The hooks of a step or compensation in this class: of those that share a name, the last."""
+    return list({hook.method.__name__: hook for hook in word._hooks if source.owner(hook.method)}.values())
+
+
+# -- state
+
+
+def check_state(source: Source, reserved: Iterable[str], problems: Problems) -> None:
+    """The fields survive their own JSON and hide nothing."""
+    cls = source.cls
+    assert issubclass(cls, BaseModel)  # noqa: S101 - Saga is one
+    if not cls.__pydantic_complete__:
+        _check_complete(cls, source, problems)
+    if cls.model_config.get("frozen"):
+        problems.of_class("is frozen, so no hook could keep anything; remove frozen=True")
+    if cls.__pydantic_generic_metadata__["parameters"]:
+        problems.of_class("is generic; write abstract=True and extend it with its parameters filled in")
+    for name in cls.__private_attributes__:
+        problems.of_class(
+            f"private attribute {name} would be lost with the first message; make it a field or a ClassVar"
+        )
+    for name, field in cls.model_fields.items():
+        if isinstance(field.default, (Word, FunctionType, classmethod)) or is_start(field.default):
+            problems.of_class(f"field {name} and a method have the same name; rename one of them")
+        elif name in reserved:
+            problems.of_class(f"field {name} hides a name of Saga's own; choose another")
+        if field.exclude:
+            problems.of_class(f"field {name} is left out of the JSON and so would be lost; remove exclude=True")
+        if _mentions_secret(field.annotation, set()):
+            problems.of_class(
+                f"field {name} holds a secret, which would be stored as asterisks and lost; "
+                f"keep a reference to it, the participant that needs it looks it up"
+            )
+
+
+def _check_complete(cls: type[BaseModel], source: Source, problems: Problems) -> None:
+    try:
+        cls.model_rebuild(_types_namespace=source.local_names)
+    except PydanticUndefinedAnnotation as error:
+        problems.of_class(
+            f"the annotation of a field names {error.name!r}, which is not known here; "
+            f"define it above the class and import it at run time, not under TYPE_CHECKING"
+        )
+
+
+def _mentions_secret(annotation: object, seen: set[object]) -> bool:
+    if annotation in _SECRETS:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation in seen:
+            return False
+        seen.add(annotation)
+        return any(_mentions_secret(field.annotation, seen) for field in annotation.model_fields.values())
+    alias = getattr(annotation, "__value__", None)  # `type X = ...`
+    return any(_mentions_secret(part, seen) for part in (*get_args(annotation), *([alias] if alias else [])))

@@ -1,0 +1,246 @@
+"""What has changed between a stored definition and the code at hand, and whether running instances forbid it.
+
+Compare documents of one type and one version: under a new version everything may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ABSENT = object()
+
+_PIECES = ("properties", "required", "additionalProperties", "items", "enum")
+
+Schema = Mapping[str, Any]
+"""A JSON schema, or a part of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change, named. `part` is shape, state, policy or code; `refused` says that live instances forbid it."""
+
+    part: str
+    text: str
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """All changes between two documents."""
+
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the code at hand must not run the instances of this version: it needs a new `version=`."""
+        return any(change.refused for change in self.changes)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{change.part}: {change.text}" for change in self.changes)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Difference:
+    """Every change from one document to the other, shape first.
+
+    Refused are changes of the shape other than a further reply or start event, and changes of the state under which an
+    old state might not load. Policy and code are named only.
+    """
+    return Difference(
+        (
+            *_shape(old["shape"], new["shape"]),
+            *_state(old["state"], new["state"]),
+            *(Change(part="policy", text=text) for text in _told(old["policy"], new["policy"])),
+            *_code(old["code"], new["code"]),
+        )
+    )
+
+
+# -- shape
+
+
+def _shape(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    for name in ("type", "key", "flow"):
+        if old[name] != new[name]:
+            yield _refused(f"{name} was {_shown(old[name])}, is {_shown(new[name])}")
+    yield from _added_only("start event", old["starts"], new["starts"])
+    yield from _steps(old["steps"], new["steps"])
+
+
+def _steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    for name in _all_names(old, new):
+        if name not in new:
+            yield _refused(f"step {name} is gone")
+        elif name not in old:
+            yield _refused(f"step {name} is new")
+        else:
+            yield from _call(f"step {name}", old[name]["do"], new[name]["do"])
+            yield from _undo(name, old[name]["undo"], new[name]["undo"])
+
+
+def _undo(step: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Iterator[Change]:
+    if old and new:
+        if old["name"] != new["name"]:
+            yield _refused(f"compensation {old['name']} of {step} is now called {new['name']}")
+        yield from _call(f"compensation {new['name']}", old, new)
+    elif old:
+        yield _refused(f"compensation {old['name']} of {step} is gone")
+    elif new:
+        yield _refused(f"compensation {new['name']} of {step} is new")
+
+
+def _call(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    if (old["command"], old["version"]) != (new["command"], new["version"]):
+        yield _refused(f"{where} sent {_message(old)}, sends {_message(new)}")
+    if bool(old["replies"]) != bool(new["replies"]):
+        yield _refused(f"{where} {'was answered, is not' if old['replies'] else 'was not answered, is'}")
+    else:
+        yield from _added_only(f"reply of {where}", old["replies"], new["replies"])
+
+
+def _added_only(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """Further ones are a pure addition: the cure for a message that nobody expected must reach running instances."""
+    for name in _all_names(old, new):
+        if name not in old:
+            yield Change(part="shape", text=f"{what} {name} is new")
+        elif name not in new:
+            yield _refused(f"{what} {name} is gone")
+        else:
+            for text in _told(old[name], new[name]):
+                yield _refused(f"{what} {name}: {text}")
+
+
+def _message(call: Mapping[str, Any]) -> str:
+    return f"{call['command']} version {call['version']}"
+
+
+def _refused(text: str) -> Change:
+    return Change(part="shape", text=text, refused=True)
+
+
+# -- state
+
+
+def _state(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    loading = _Loading(old["types"], new["types"])
+    for name in _all_names(old["fields"], new["fields"]):
+        was, now = old["fields"].get(name), new["fields"].get(name)
+        if was is None:
+            required = name in new["required"]
+            text = f"field {name} is new{' and has no default, so old states do not load' if required else ''}"
+            yield Change(part="state", text=text, refused=required)
+        elif now is None:
+            yield Change(part="state", text=f"field {name} is gone")
+        elif not loading.loads(was, now):
+            yield Change(part="state", text=f"field {name} was {_shown(was)}, is {_shown(now)}", refused=True)
+        elif loading.changed(was, now) or (name in old["required"]) != (name in new["required"]):
+            yield Change(part="state", text=f"field {name} changed, old states load")
+
+
+class _Loading:
+    """Whether every JSON that fits one schema fits another, as far as can be told without doubt."""
+
+    def __init__(self, old_types: Mapping[str, Schema], new_types: Mapping[str, Schema]) -> None:
+        self._old, self._new = old_types, new_types
+        self._under_way: set[tuple[str, str]] = set()
+
+    def changed(self, old: Schema, new: Schema) -> bool:
+        """Whether the schemas differ, or the types they name do."""
+        return bool(_resolved(old, self._old, ()) != _resolved(new, self._new, ()))
+
+    def loads(self, old: Schema, new: Schema) -> bool:
+        """Whether what fits `old` fits `new`."""
+        pair = (str(old.get("$ref")), str(new.get("$ref")))
+        if pair in self._under_way and "$ref" in old:
+            return True  # a type that holds itself
+        self._under_way.add(pair)
+        old, new = _target(old, self._old), _target(new, self._new)
+        if "anyOf" in old:
+            return all(self.loads(each, new) for each in old["anyOf"])
+        if "anyOf" in new:
+            return any(self.loads(old, each) for each in new["anyOf"])
+        if self._rest(old, self._old) != self._rest(new, self._new):
+            return False
+        return self._object(old, new) and self._items(old, new) and set(old.get("enum", ())) <= set(new.get("enum", ()))
+
+    def _rest(self, schema: Schema, types: Mapping[str, Schema]) -> object:
+        """What must be the same: all that is not compared piece by piece."""
+        return _resolved({key: value for key, value in schema.items() if key not in _PIECES}, types, ())
+
+    def _object(self, old: Schema, new: Schema) -> bool:
+        was, now = old.get("properties", {}), new.get("properties", {})
+        if not set(new.get("required", ())) <= was.keys():
+            return False
+        more, fewer = old.get("additionalProperties", True), new.get("additionalProperties", True)
+        if isinstance(more, dict) and isinstance(fewer, dict):
+            return self.loads(more, fewer)
+        if fewer is False and not was.keys() <= now.keys():
+            return False
+        return all(self.loads(was[name], now[name]) for name in was.keys() & now.keys())
+
+    def _items(self, old: Schema, new: Schema) -> bool:
+        return self.loads(old.get("items", {}), new.get("items", {})) if "items" in old or "items" in new else True
+
+
+def _target(schema: Schema, types: Mapping[str, Schema]) -> Schema:
+    return types.get(str(schema["$ref"]).rpartition("/")[2], {}) if "$ref" in schema else schema
+
+
+def _resolved(schema: object, types: Mapping[str, Schema], within: tuple[str, ...]) -> object:
+    """The schema with every named type in place, a type within itself by its depth."""
+    if isinstance(schema, list):
+        return [_resolved(each, types, within) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    reference = schema.get("$ref")
+    if reference in within:
+        return {"$ref": within.index(reference)}
+    if reference is not None:
+        return _resolved(_target(schema, types), types, (*within, reference))
+    return {key: _resolved(value, types, within) for key, value in schema.items()}
+
+
+# -- policy and code
+
+
+def _code(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    if old["python"] != new["python"]:
+        yield Change(part="code", text=f"Python was {old['python']}, is {new['python']}: methods cannot be compared")
+        return
+    for name in _all_names(old["methods"], new["methods"]):
+        was, now = old["methods"].get(name, _ABSENT), new["methods"].get(name, _ABSENT)
+        if was != now:
+            verb = "is new" if was is _ABSENT else "is gone" if now is _ABSENT else "changed"
+            yield Change(part="code", text=f"method {name} {verb}")
+
+
+def _told(old: object, new: object, path: str = "") -> Iterator[str]:
+    """The leaves in which two documents differ, by path."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in _all_names(old, new):
+            yield from _told(old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path} {name}".strip())
+    elif old != new:
+        yield f"{path} was {_shown(old)}, is {_shown(new)}"
+
+
+def _shown(value: object) -> str:
+    """A value of a document for people."""
+    if value is _ABSENT or value is None:
+        return "absent"
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return " >> ".join(value)
+    if isinstance(value, dict) and "anyOf" in value:
+        return " or ".join(_shown(each) for each in value["anyOf"])
+    if isinstance(value, dict) and "$ref" in value:
+        return str(value["$ref"]).rpartition("/")[2]
+    if isinstance(value, dict) and set(value) <= {"type", "format"}:
+        return " ".join(str(each) for each in value.values())
+    return str(value)
+
+
+def _all_names(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [*old, *(name for name in new if name not in old)]

@@ -1,0 +1,143 @@
+"""A definition as a canonical document and its four digests (design: section 4, rule 18).
+
+*shape* is what a running instance's position and its messages depend on, *state* what its stored fields depend on,
+*policy* what an operator may tune, *code* what the methods do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from hashlib import sha256
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from sagas.definition import Digests, SequenceNode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sagas.authoring import Saga
+    from sagas.definition import Call, Definition, Node, Retry, StepDefinition
+
+_PROSE = ("title", "description", "examples", "default")
+"""Parts of a JSON schema that say nothing about which states load."""
+
+
+def documented(definition: Definition, methods: Mapping[str, str | None]) -> Definition:
+    """The definition with its document and digests. `methods` are the hashes of its methods."""
+    document = {
+        "shape": _shape(definition),
+        "state": _state(definition.saga_class),
+        "policy": _policy(definition),
+        "code": {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "methods": dict(methods)},
+    }
+    return _with(definition, document)
+
+
+def with_policy_documented(definition: Definition) -> Definition:
+    """The definition with its document brought up to its policy."""
+    return _with(definition, {**definition.document, "policy": _policy(definition)})
+
+
+def canonical(document: object) -> bytes:
+    """The one JSON of a document, or of one of its parts: keys sorted, no blanks, UTF-8."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _with(definition: Definition, document: dict[str, Any]) -> Definition:
+    digests = {part: sha256(canonical(content)).hexdigest() for part, content in document.items()}
+    return replace(definition, document=MappingProxyType(document), digests=Digests(**digests))
+
+
+def _shape(definition: Definition) -> dict[str, Any]:
+    return {
+        "type": definition.type,
+        "key": definition.key,
+        "starts": {
+            name: {"version": start.event.schema_version, "key": definition.key_fields[name]}
+            for name, start in definition.starts.items()
+        },
+        "flow": _flow(definition.flow),
+        "steps": {name: _step(step) for name, step in definition.steps.items()},
+    }
+
+
+def _flow(node: Node) -> object:
+    return [_flow(child) for child in node.children] if isinstance(node, SequenceNode) else node.step
+
+
+def _step(step: StepDefinition) -> dict[str, Any]:
+    return {"do": _call(step.do), "undo": _call(step.undo) if step.undo else None}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {
+        "name": call.name,
+        "command": call.command.message_name,
+        "version": call.command.schema_version,
+        "replies": {
+            name: {"kind": reply.kind.value, "version": reply.event.schema_version}
+            for name, reply in call.replies.items()
+        },
+    }
+
+
+def _state(saga_class: type[Saga]) -> dict[str, Any]:
+    """The JSON schema of what loads, without prose; `fields` by their own names."""
+    try:
+        schema = saga_class.model_json_schema(by_alias=False)
+    except PydanticInvalidForJsonSchema:
+        # A type that pydantic can load and dump but not describe: its name must do.
+        known = {name: {"python": str(field.annotation)} for name, field in saga_class.model_fields.items()}
+        required = [name for name, field in saga_class.model_fields.items() if field.is_required()]
+        return {"fields": known, "required": sorted(required), "types": {}}
+    types = {name: _without_prose(content) for name, content in schema.get("$defs", {}).items()}
+    fields = {name: _without_prose(content) for name, content in schema.get("properties", {}).items()}
+    return {"fields": fields, "required": sorted(schema.get("required", [])), "types": types}
+
+
+def _without_prose(schema: object, *, names: bool = False) -> object:
+    """The schema without titles and the like. `names`: the keys are those of fields, which may be called "title"."""
+    if isinstance(schema, list):
+        return [_without_prose(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: sorted(value) if key == "required" and not names else _without_prose(value, names=key == "properties")
+        for key, value in schema.items()
+        if names or key not in _PROSE
+    }
+
+
+def _policy(definition: Definition) -> dict[str, Any]:
+    return {
+        "deadline": definition.deadline.total_seconds(),
+        "key_reuse": definition.key_reuse,
+        "steps": {
+            step.name: {
+                "in_doubt": step.in_doubt,
+                "on_silence": step.on_silence,
+                "do": _patience(step.do),
+                "undo": _patience(step.undo) if step.undo else None,
+            }
+            for step in definition.steps.values()
+        },
+    }
+
+
+def _patience(call: Call) -> dict[str, Any]:
+    return {"timeout": call.timeout.total_seconds(), "retry": _retry(call.retry)}
+
+
+def _retry(retry: Retry) -> dict[str, Any]:
+    return {
+        "attempts": retry.attempts,
+        "backoff": retry.backoff.total_seconds(),
+        "factor": float(retry.factor),
+        "cap": retry.cap.total_seconds(),
+        "jitter": float(retry.jitter),
+    }

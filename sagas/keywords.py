@@ -1,0 +1,201 @@
+"""The keywords of the language: which there are, what they must be, and what holds without them.
+
+Type checkers cannot see the keywords of a class statement, and nobody must rely on one, so all are checked here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, cast
+
+from messages import Event
+from sagas.definition import Purpose, Retry
+from sagas.problems import suggestion
+
+DEADLINE = timedelta(days=7)
+TIMEOUT = timedelta(seconds=30)
+RETRY = {
+    Purpose.DO: Retry(),
+    Purpose.UNDO: Retry(attempts=10, cap=timedelta(hours=1)),
+}
+
+_SAGA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+_MAX_VERSION = 2**31 - 1
+
+Complain = Callable[[str], None]
+"""Takes `problem; remedy`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassKeywords:
+    """`class PlaceOrder(Saga, key="order_id", version=1, deadline=timedelta(days=3))`."""
+
+    key: str | None
+    version: int
+    deadline: timedelta
+    name: str
+    keys: Mapping[type[Event], str]
+    key_reuse: bool
+    abstract: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallKeywords:
+    """The keywords of `@step` and `@….compensation` but for the replies."""
+
+    timeout: timedelta
+    retry: Retry
+    reply: bool
+    in_doubt: Literal["undo", "wait"]
+    on_silence: Literal["resend", "new_attempt"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a keyword must be: a test and the words for it."""
+
+    test: Callable[[object], bool]
+    remedy: str
+
+
+def _is_span(value: object) -> bool:
+    return isinstance(value, timedelta) and value > timedelta(0)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_keys(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(event, type) and issubclass(event, Event) and isinstance(field, str)
+        for event, field in value.items()
+    )
+
+
+def _is_replies(value: object) -> bool:
+    types = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(one, type) and issubclass(one, Event) for one in types)
+
+
+_FLAG = _Rule(lambda value: isinstance(value, bool), "write True or False")
+_SPAN = _Rule(_is_span, "write a positive timedelta, e.g. timedelta(minutes=5)")
+_REPLIES = _Rule(_is_replies, "write an Event class or a tuple of them")
+
+_CLASS = {
+    "key": _Rule(
+        lambda value: isinstance(value, str) and bool(value), 'write the name of a field, e.g. key="order_id"'
+    ),
+    "version": _Rule(
+        lambda value: _is_whole(value) and 1 <= cast("int", value) <= _MAX_VERSION, "write a whole number from 1"
+    ),
+    "deadline": _SPAN,
+    "name": _Rule(
+        lambda value: isinstance(value, str) and _SAGA_NAME.fullmatch(value) is not None,
+        "write at most 100 letters, digits, '_', '.' and '-', beginning with a letter",
+    ),
+    "keys": _Rule(_is_keys, 'write the start events that carry the key elsewhere, e.g. keys={OrderPlaced: "orderId"}'),
+    "key_reuse": _FLAG,
+    "abstract": _FLAG,
+}
+_CALL = {
+    "timeout": _SPAN,
+    "retry": _Rule(lambda value: isinstance(value, Retry), "write Retry(attempts=5, backoff=timedelta(seconds=2))"),
+    "success": _REPLIES,
+    "failure": _REPLIES,
+    "transient": _REPLIES,
+    "reply": _FLAG,
+    "on_silence": _Rule(lambda value: value in ("resend", "new_attempt"), 'write "resend" or "new_attempt"'),
+}
+_KNOWN = {
+    Purpose.DO: {**_CALL, "in_doubt": _Rule(lambda value: value in ("undo", "wait"), 'write "undo" or "wait"')},
+    Purpose.UNDO: _CALL,
+}
+
+
+def class_keywords(class_name: str, given: Mapping[str, object], complain: Complain) -> ClassKeywords:
+    """The class keywords, with the defaults in place of what is absent or wrong."""
+    good = _sound(given, _CLASS, complain)
+    if good.get("abstract") is True:
+        for keyword in sorted(given.keys() & _CLASS.keys() - {"abstract"}):
+            complain(f"an abstract saga takes no {keyword}=; write it in the class that extends this one")
+    elif "key" not in given:
+        complain(
+            'no key=; name the field of the start event that tells one process from another, e.g. key="order_id", '
+            "or write abstract=True for a class that others extend"
+        )
+    return ClassKeywords(
+        key=cast("str | None", good.get("key")),
+        version=cast("int", good.get("version", 1)),
+        deadline=cast("timedelta", good.get("deadline", DEADLINE)),
+        name=cast("str", good.get("name", class_name)),
+        keys=cast("Mapping[type[Event], str]", good.get("keys", {})),
+        key_reuse=good.get("key_reuse") is True,
+        abstract=good.get("abstract") is True,
+    )
+
+
+def call_keywords(purpose: Purpose, given: Mapping[str, object], complain: Complain) -> CallKeywords:
+    """The keywords of a step or compensation, with the defaults in place of what is absent or wrong."""
+    good = _sound(given, _KNOWN[purpose], complain)
+    retry = cast("Retry", good.get("retry", RETRY[purpose]))
+    for problem in retry_problems(retry):
+        complain(problem)
+    return CallKeywords(
+        timeout=cast("timedelta", good.get("timeout", TIMEOUT)),
+        retry=retry,
+        reply=good.get("reply") is not False,
+        in_doubt=cast('Literal["undo", "wait"]', good.get("in_doubt", "undo")),
+        on_silence=cast('Literal["resend", "new_attempt"]', good.get("on_silence", "resend")),
+    )
+
+
+def reply_types(given: Mapping[str, object], kind: str) -> tuple[type[Event], ...]:
+    """The reply types that a keyword declares, where it is sound."""
+    value = given.get(kind, ())
+    if not _is_replies(value):
+        return ()
+    return cast("tuple[type[Event], ...]", value if isinstance(value, tuple) else (value,))
+
+
+def retry_problems(retry: Retry) -> list[str]:
+    """What is wrong with the numbers of a Retry."""
+    zero = timedelta(0)
+    rules = {
+        "attempts": (_is_whole(retry.attempts) and retry.attempts >= 1, "write how many sends in all, at least 1"),
+        "backoff": (_is_timedelta(retry.backoff) and retry.backoff >= zero, "write a timedelta"),
+        "factor": (_is_number(retry.factor) and retry.factor >= 1, "write a number of at least 1"),
+        "cap": (_is_timedelta(retry.cap) and retry.cap >= zero, "write a timedelta"),
+        "jitter": (_is_number(retry.jitter) and 0 <= retry.jitter <= 1, "write a fraction from 0 to 1"),
+    }
+    return [f"Retry({name}={getattr(retry, name)!r}); {remedy}" for name, (sound, remedy) in rules.items() if not sound]
+
+
+def _is_timedelta(value: object) -> bool:
+    return isinstance(value, timedelta)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _sound(given: Mapping[str, object], rules: Mapping[str, _Rule], complain: Complain) -> dict[str, object]:
+    """What is known and right of what was given."""
+    for keyword in (keyword for keyword in given if keyword not in rules):
+        complain(f"unknown keyword {keyword}={suggestion(keyword, rules)}; there are {', '.join(rules)}")
+    good = {}
+    for keyword, rule in rules.items():
+        if keyword not in given:
+            continue
+        if rule.test(given[keyword]):
+            good[keyword] = given[keyword]
+        else:
+            complain(f"{keyword}={_shown(given[keyword])} will not do; {rule.remedy}")
+    return good
+
+
+def _shown(value: object) -> str:
+    return value.__name__ if isinstance(value, type) else repr(value)

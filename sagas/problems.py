@@ -1,0 +1,69 @@
+"""What is wrong with a saga class, collected so that its author sees all of it at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from messages.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import FunctionType
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where something stands in the source."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Problems:
+    """The problems of one class. `str()` shows each as `Class.method (file:line): problem; remedy`, by line."""
+
+    def __init__(self, name: str, place: Place) -> None:
+        self._name, self._place = name, place
+        self._found: list[tuple[Place, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def __str__(self) -> str:
+        lines = [text for _, text in sorted(self._found, key=lambda found: found[0])]
+        return "\n".join(dict.fromkeys(lines))
+
+    def of_class(self, text: str) -> None:
+        """Something about the class as a whole."""
+        self._found.append((self._place, f"{self._name} ({self._place}): {text}"))
+
+    def of_method(self, method: FunctionType, text: str) -> None:
+        """Something about one of its methods."""
+        place = Place(method.__code__.co_filename, method.__code__.co_firstlineno)
+        self._found.append((place, f"{self._name}.{method.__name__} ({place}): {text}"))
+
+    def raise_if_any(self) -> None:
+        """End the class creation if anything was found.
+
+        Raises:
+            DefinitionError: with all of it.
+        """
+        if self._found:
+            raise DefinitionError(str(self), saga_type=self._name)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing."""
+    close = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a sentence: `a, b and c`."""
+    *most, last = list(names) or ["nothing"]
+    return f"{', '.join(most)} and {last}" if most else last

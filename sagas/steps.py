@@ -1,0 +1,236 @@
+"""The words an author writes over methods: `@start`, `@step`, its reply hooks and its compensation.
+
+They only keep what was written. What it means, and what is wrong with it, is found when the class is compiled. Whatever
+is for the engine is underscored, so that completion shows an author nothing but the language.
+"""
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+
+from messages import Command, Event
+from messages.errors import DefinitionError
+from sagas.definition import ReplyKind, Retry
+from sagas.flow import Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import timedelta
+    from typing import Self
+
+    from sagas.authoring import Saga
+
+Replies = type[Event] | tuple[type[Event], ...]
+"""One reply type or several."""
+
+C = TypeVar("C", bound=Command)
+C_co = TypeVar("C_co", bound=Command, covariant=True)
+S = TypeVar("S", bound="Saga")
+E = TypeVar("E", bound=Event)
+
+MARK = "__antiphon__"
+"""The attribute that leads from a hook's function to its `Hook`."""
+
+
+class Hook:
+    """A method that takes a reply; the function itself stays what the author wrote."""
+
+    def __init__(self, word: Word, kind: ReplyKind, method: FunctionType) -> None:
+        self.word, self.kind, self.method = word, kind, method
+
+
+class Word:
+    """What a step and a compensation have in common: a method that builds a command, keywords and reply hooks."""
+
+    _SAYS = "@step"
+
+    def __init__(self, method: object, keywords: Mapping[str, object]) -> None:
+        if not isinstance(method, FunctionType):
+            message = f"{self._SAYS} stands over a plain method, not over {method!r}; remove what is between them"
+            raise DefinitionError(message)
+        self.__doc__ = method.__doc__
+        self._method = method
+        self._keywords = dict(keywords)
+        self._hooks: list[Hook] = []
+
+    @property
+    def _name(self) -> str:
+        return self._method.__name__
+
+    def _hook(self, kind: ReplyKind, method: Callable[[S, E], None]) -> Callable[[S, E], None]:
+        if not isinstance(method, FunctionType):
+            message = f"@{self._name}.on_{kind} stands over a plain method, not over {method!r}; write it over a `def`"
+            raise DefinitionError(message)
+        hook = Hook(self, kind, method)
+        setattr(method, MARK, hook)
+        self._hooks.append(hook)
+        return method
+
+    def on_success(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
+        """The method takes a reply that says it is done. Its parameter's annotation names the type, unions too.
+
+        The hook assigns to fields what the saga needs later. It runs on a copy: what it does counts only if it does not
+        raise.
+        """
+        return self._hook(ReplyKind.SUCCESS, method)
+
+    def on_failure(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
+        """The method takes a reply that says it cannot be done, for good. A failed step turns the saga back."""
+        return self._hook(ReplyKind.FAILURE, method)
+
+    def on_transient(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
+        """The method takes a reply that says "not now": the command is sent anew after the backoff."""
+        return self._hook(ReplyKind.TRANSIENT, method)
+
+
+class Step(Word, Flow, Generic[C_co]):
+    """A step: a method that returns a command, and in the class body a part of the flow.
+
+    `PlaceOrder.reserve` is the step, `order.reserve()` builds the command.
+    """
+
+    def __init__(self, method: object, keywords: Mapping[str, object]) -> None:
+        super().__init__(method, keywords)
+        self._compensations: list[Compensation[Command]] = []
+
+    @overload
+    def __get__(self, saga: None, owner: type[Any], /) -> Self: ...
+    @overload
+    def __get__(self, saga: Saga, owner: type[Any], /) -> Callable[[], C_co]: ...
+    def __get__(self, saga: Saga | None, owner: type[Any], /) -> Self | Callable[[], C_co]:
+        return self if saga is None else self._method.__get__(saga, owner)
+
+    @overload
+    def compensation(self, method: Callable[[Any], C], /) -> Compensation[C]: ...
+    @overload
+    def compensation(
+        self,
+        /,
+        *,
+        timeout: timedelta = ...,
+        retry: Retry = ...,
+        success: Replies = ...,
+        failure: Replies = ...,
+        transient: Replies = ...,
+        reply: bool = ...,
+        on_silence: Literal["resend", "new_attempt"] = ...,
+    ) -> CompensationDecorator: ...
+    def compensation(self, method: object = None, /, **keywords: object) -> object:
+        """The method builds the command that undoes this step. Bare, or with keywords.
+
+        What its step's own reply would have set may be missing: a step in doubt is undone too.
+
+        Args:
+            method: Bare use.
+            timeout: How long to wait for a reply before the same command is sent again. Default 30 s.
+            retry: How often and how patiently. Default `Retry(attempts=10, cap=timedelta(hours=1))`.
+            success: Reply types that say it is undone, where there is nothing to keep.
+            failure: Reply types that say it cannot be undone: an operator is asked.
+            transient: Reply types that say "not now".
+            reply: False when nobody answers: it is done once it is committed to the outbox.
+            on_silence: "new_attempt" for participants that swallow repeated message ids.
+        """
+
+        def decorate(method: object, /) -> Compensation[Command]:
+            made = Compensation[Command](method, keywords, self)
+            self._compensations.append(made)
+            return made
+
+        return decorate if method is None else decorate(method)
+
+
+class Compensation(Word, Generic[C_co]):
+    """The undoing of a step: a method that returns a command. It has reply hooks of its own."""
+
+    _SAYS = "@….compensation"
+
+    def __init__(self, method: object, keywords: Mapping[str, object], step: Step[Any]) -> None:
+        super().__init__(method, keywords)
+        self._step = step
+
+    @overload
+    def __get__(self, saga: None, owner: type[Any], /) -> Self: ...
+    @overload
+    def __get__(self, saga: Saga, owner: type[Any], /) -> Callable[[], C_co]: ...
+    def __get__(self, saga: Saga | None, owner: type[Any], /) -> Self | Callable[[], C_co]:
+        return self if saga is None else self._method.__get__(saga, owner)
+
+
+class StepDecorator(Protocol):
+    """What `@step(...)` puts over a method."""
+
+    def __call__(self, method: Callable[[Any], C], /) -> Step[C]:
+        """Make the method a step."""
+
+
+class CompensationDecorator(Protocol):
+    """What `@….compensation(...)` puts over a method."""
+
+    def __call__(self, method: Callable[[Any], C], /) -> Compensation[C]:
+        """Make the method a compensation."""
+
+
+@overload
+def step(method: Callable[[Any], C], /) -> Step[C]: ...
+@overload
+def step(
+    *,
+    timeout: timedelta = ...,
+    retry: Retry = ...,
+    success: Replies = ...,
+    failure: Replies = ...,
+    transient: Replies = ...,
+    reply: bool = ...,
+    in_doubt: Literal["undo", "wait"] = ...,
+    on_silence: Literal["resend", "new_attempt"] = ...,
+) -> StepDecorator: ...
+def step(method: object = None, /, **keywords: object) -> object:
+    """A step of the saga: the method builds the command that does it. Bare, or with keywords.
+
+    The return annotation names the command's type.
+
+    Args:
+        method: Bare use.
+        timeout: How long to wait for a reply before the same command is sent again. Default 30 s.
+        retry: How often and how patiently. Default `Retry()`: 3 sends in all, 1 s, doubled, at most 1 min.
+        success: Reply types that say it is done, where there is nothing to keep.
+        failure: Reply types that say it cannot be done: the saga turns back.
+        transient: Reply types that say "not now": the command is sent anew after the backoff.
+        reply: False when nobody answers: the step is done once its command is committed to the outbox.
+        in_doubt: "undo" (default) or "wait": what becomes of the step when nobody answered in time and the saga
+            turns back: undone like a completed one, or waited for.
+        on_silence: "resend" (default) the same bytes under the same id, or "new_attempt" for participants that swallow
+            repeated ids.
+    """
+
+    def decorate(method: object, /) -> Step[Command]:
+        return Step[Command](method, keywords)
+
+    return decorate if method is None else decorate(method)
+
+
+class _Start(classmethod):  # type: ignore[type-arg]
+    """The method makes a new saga of an event."""
+
+    def __init__(self, method: object = None, /, *surplus: object, **keywords: object) -> None:
+        if surplus or keywords or not isinstance(method, FunctionType):
+            message = "@start stands bare over a plain method; write `@start` and `def placed(cls, event: OrderPlaced)`"
+            raise DefinitionError(message)
+        super().__init__(method)
+
+
+if TYPE_CHECKING:
+    start = classmethod  # the one form in which both mypy and pyright see `cls` as the class
+else:
+    start = _Start
+
+
+def is_start(value: object) -> bool:
+    """Whether a class attribute was made by `@start`."""
+    return isinstance(value, _Start)
+
+
+def hook_of(value: object) -> Hook | None:
+    """The hook that a function of a class body is, if it is one."""
+    return getattr(value, MARK, None) if isinstance(value, FunctionType) else None
