@@ -12,7 +12,10 @@
 
 from __future__ import annotations
 
-from messages.errors import AntiphonError, ConfigurationError, Trouble
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from messages.errors import AntiphonError
 
 OK = 0
 FAILED = 1
@@ -24,6 +27,8 @@ CONFIGURATION = 78
 
 def exit_code(error: AntiphonError) -> int:
     """The exit code of a process that ends with this error."""
+    from messages.errors import ConfigurationError, Trouble  # the codes are needed before our packages can be trusted
+
     if isinstance(error, ConfigurationError):
         return CONFIGURATION
     return UNAVAILABLE if isinstance(error, Trouble) else FAILED
