@@ -6,6 +6,7 @@ out: writes the instance and its history, sets its timers, puts its messages int
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
@@ -99,6 +100,13 @@ def resume(definition: Definition, instance: Instance, now: datetime) -> Decisio
     return turn.finish()
 
 
+def park(definition: Definition, instance: Instance, text: str, now: datetime) -> Decision:
+    """Stop an instance that cannot go on, until someone acts: state and revision stay, its timers stand still."""
+    turn = Turn(definition, instance, now)
+    turn.park("method_raised", text)
+    return turn.finish()
+
+
 def _arrived(turn: Turn, arrived: Arrived) -> Decision:
     target = replies.find_target(turn.definition, turn.before, arrived)
     if target is None:
@@ -133,13 +141,12 @@ def _gave_up(turn: Turn, marker: GiveUp) -> Decision:
 def _parked(
     definition: Definition, instance: Instance, happened: Input, error: MethodRaised, now: datetime
 ) -> Decision:
-    """State, phase and revision stay; the timers stand still; the message, if it was one, becomes a dead letter."""
-    turn = Turn(definition, instance, now)
-    turn.park("method_raised", str(error))
+    """The instance is parked; the message, if it was one, becomes a dead letter."""
+    decision = park(definition, instance, str(error), now)
     if not isinstance(happened, Arrived):
-        return turn.finish()
+        return decision
     error.message_id = happened.message_id
-    return turn.finish(Disposition.DEAD_LETTERED, error.reason, error)
+    return replace(decision, disposition=Disposition.DEAD_LETTERED, reason=error.reason, error=error)
 
 
 def _go_on(turn: Turn) -> None:

@@ -44,7 +44,7 @@ def patch(before: Instance | None, after: Instance) -> bytes:
 
 
 def rebuild(patches: Iterable[bytes]) -> Instance:
-    """The instance that a history of patches amounts to. Its state bytes are JSON equal to the row's, not byte-equal."""
+    """The instance that a history of patches amounts to; its state is JSON equal to the row's, not byte-equal."""
     fields: dict[str, Any] = {}
     mappings: dict[str, dict[str, Any]] = {name: {} for name in ("state", *_MAPPINGS)}
     for change in map(json.loads, patches):

@@ -1,0 +1,116 @@
+"""The first stage: bytes become an event for this saga type, a marker, or the error that will dead-letter them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from messages import codec
+from messages.errors import MessageError, MissingKey, UnknownMessage
+from messages.keys import business_key
+from messages.strict_json import check_json_object
+from sagas.turn import MARKER
+
+if TYPE_CHECKING:
+    from messages import Event
+    from messages.codec import Limits
+    from messages.envelope import Envelope, Raw
+    from sagas.definition import Definition
+
+
+class Marker(BaseModel):
+    """The body of the message by which a saga gives up waiting."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timer: str
+    entry: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """What one delivery turned out to be.
+
+    Exactly one of `event`, `marker` and `error` is set. `envelope` is missing when not even that could be read. `key`
+    is the business key in its body, where it has one; `claims` the instance that its `correlation_id` names, if any.
+    """
+
+    raw: Raw
+    envelope: Envelope | None = None
+    event: Event | None = None
+    marker: Marker | None = None
+    error: MessageError | None = None
+    key: str | None = None
+    claims: UUID | None = None
+    body_hash: bytes = b""
+
+
+def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
+    """Decode one delivery for one saga type. Never raises: a message that cannot be read says so in its `error`."""
+    body_hash = codec.body_hash(raw.body)
+    envelope = None
+    try:
+        envelope = codec.open_envelope(raw, limits)
+        if envelope.name == MARKER:
+            marker = _marker(envelope, limits)
+            return Decoded(
+                raw=raw, envelope=envelope, marker=marker, claims=_uuid(envelope.correlation_id), body_hash=body_hash
+            )
+        event = _event(envelope, definition, limits)
+        return Decoded(
+            raw=raw,
+            envelope=envelope,
+            event=event,
+            key=_key(envelope, event, definition),
+            claims=_uuid(envelope.correlation_id),
+            body_hash=body_hash,
+        )
+    except MessageError as error:
+        return Decoded(raw=raw, envelope=envelope, error=error, body_hash=body_hash)
+
+
+def _event(envelope: Envelope, definition: Definition, limits: Limits) -> Event:
+    event_class = definition.events.get(envelope.name)
+    if event_class is None:
+        known = ", ".join(sorted(definition.events))
+        raise UnknownMessage(f"{definition.type} consumes no {envelope.name}; it knows {known}")
+    if envelope.schema_version > event_class.schema_version:
+        raise UnknownMessage(
+            f"{envelope.name} has schema-version {envelope.schema_version}, this process knows up to "
+            f"{event_class.schema_version}; deploy the newer one, then replay"
+        )
+    return codec.parse(envelope, event_class, limits)
+
+
+def _key(envelope: Envelope, event: Event, definition: Definition) -> str | None:
+    """The business key: a start must have one, a reply may."""
+    if envelope.name in definition.starts:
+        field = definition.key_fields[envelope.name]
+        try:
+            return business_key(getattr(event, field, None))
+        except MissingKey as error:
+            raise MissingKey(f"{envelope.name}.{field}: {error}", message_id=envelope.message_id) from None
+    try:
+        return business_key(getattr(event, definition.key, None))
+    except MissingKey:
+        return None
+
+
+def _marker(envelope: Envelope, limits: Limits) -> Marker:
+    check_json_object(envelope.body, max_depth=limits.max_depth)
+    try:
+        return Marker.model_validate_json(envelope.body)
+    except ValidationError as error:
+        raise UnknownMessage(f"{MARKER} with a body that no saga sends: {error.error_count()} errors") from error
+
+
+def _uuid(text: str | None) -> UUID | None:
+    if text is None or len(text) != 36:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,63 @@
+"""What the message path reports, after the commit that made it true: frozen facts for logs, metrics and spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sagas.decision import HistoryEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaMoved:
+    """One history row of an instance was committed. `step_number` of `step_total` where a step is concerned."""
+
+    saga_id: UUID
+    saga_type: str
+    key: str
+    entry: HistoryEntry
+    step_number: int | None
+    step_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDeadLettered:
+    """A message could not be processed and is kept raw."""
+
+    consumer: str
+    message_id: str | None
+    name: str
+    reason: str
+    error: str
+    saga_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageIgnored:
+    """A message concerns no instance here: acknowledged and counted."""
+
+    consumer: str
+    message_id: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDuplicated:
+    """A copy of a message that was handled before: acknowledged and counted."""
+
+    consumer: str
+    message_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCommitted:
+    """A batch was committed: how many messages it decided and how many were left for the next."""
+
+    consumer: str
+    messages: int
+    deferred: int

@@ -1,0 +1,125 @@
+"""Which instance a message is for: by its correlation id where that is one of ours, by its business key otherwise.
+
+A reply is found by either and then matched by the command it answers (`sagas.replies`), never by key alone. A message
+whose id and key name different instances belongs to neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from messages.errors import CorrelationConflict
+from sagas.instance import saga_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
+
+    from handlers.decoding import Decoded
+    from messages.errors import MessageError
+    from outbox.interface import KeyOwner, Locked, MessageKey
+    from sagas.definition import Definition
+    from sagas.instance import Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """A message and where it goes.
+
+    `identity` is what the inbox knows it by, None when it has none. `deferred`: another process holds the instance.
+    `nobody`: it answers another saga type, or an instance that is no more.
+    """
+
+    index: int
+    message: Decoded
+    identity: MessageKey | None = None
+    target: UUID | None = None
+    instance: Instance | None = None
+    error: MessageError | None = None
+    starts: bool = False
+    deferred: bool = False
+    nobody: bool = False
+
+    @property
+    def trace(self) -> str | None:
+        """The trace that what follows belongs to."""
+        return self.message.envelope.traceparent if self.message.envelope else None
+
+
+class Router:
+    """Routes the messages of one batch for one saga type."""
+
+    def __init__(self, definition: Definition, namespace: str, owners: Mapping[str, KeyOwner]) -> None:
+        self._definition = definition
+        self._namespace = namespace
+        self._owners = owners
+
+    def wanted(self, messages: Iterable[Decoded]) -> set[UUID]:
+        """Every instance that must be locked to route and apply these messages; none that is just being born."""
+        born = {owner.saga_id for owner in self._owners.values() if owner.mine}
+        return {candidate for message in messages for candidate in self._candidates(message)} - born
+
+    def route(self, index: int, message: Decoded, locked: Locked) -> Routed:
+        """Where one message goes, now that the instances are locked."""
+        envelope = message.envelope
+        if envelope is None:
+            return Routed(index=index, message=message)
+        identity = (envelope.source, envelope.message_id)
+        if message.error is not None:
+            return Routed(index=index, message=message, identity=identity)
+        starts = self._starts(message)
+        if any(candidate in locked.busy for candidate in self._candidates(message)):
+            return Routed(index=index, message=message, identity=identity, starts=starts, deferred=True)
+        target, instance = self._target(message, locked)
+        return Routed(
+            index=index,
+            message=message,
+            identity=identity,
+            target=target,
+            instance=instance,
+            error=self._conflict(message, target, locked),
+            starts=starts,
+            nobody=target is None,
+        )
+
+    def _starts(self, message: Decoded) -> bool:
+        return message.envelope is not None and message.envelope.name in self._definition.starts
+
+    def _candidates(self, message: Decoded) -> set[UUID]:
+        by_key = self._by_key(message.key)
+        return {candidate for candidate in (message.claims, by_key) if candidate is not None}
+
+    def _by_key(self, key: str | None) -> UUID | None:
+        if key is None:
+            return None
+        owner = self._owners.get(key)
+        return owner.saga_id if owner else saga_id(self._namespace, self._definition.type, key)
+
+    def _target(self, message: Decoded, locked: Locked) -> tuple[UUID | None, Instance | None]:
+        by_key = self._by_key(message.key)
+        if self._starts(message):
+            return by_key, self._ours(by_key, locked)
+        for candidate in (message.claims, by_key):
+            instance = self._ours(candidate, locked)
+            if instance is not None or self._being_born(candidate):
+                return candidate, instance
+        return None, None
+
+    def _ours(self, candidate: UUID | None, locked: Locked) -> Instance | None:
+        instance = locked.instances.get(candidate) if candidate else None
+        return instance if instance is not None and instance.saga_type == self._definition.type else None
+
+    def _being_born(self, candidate: UUID | None) -> bool:
+        return any(owner.mine and owner.saga_id == candidate for owner in self._owners.values())
+
+    def _conflict(self, message: Decoded, target: UUID | None, locked: Locked) -> MessageError | None:
+        """An id of ours and a key that names another instance."""
+        by_id = self._ours(message.claims, locked)
+        if by_id is None or message.key is None or by_id.key == message.key:
+            return None
+        return CorrelationConflict(
+            f"correlation_id names the instance of {by_id.key!r}, the body names {message.key!r}",
+            saga_type=self._definition.type,
+            saga_id=str(target) if target else None,
+        )

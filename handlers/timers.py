@@ -1,0 +1,126 @@
+"""The loop of the timers: what is due by the database's clock is decided under the lock of its saga.
+
+Candidates are read without a lock and mean nothing by themselves: the saga is locked first, and the instance knows
+which of its timers still stand. Sagas that another process holds are left for the next round.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from handlers.work import Work
+from messages.errors import MessageError, Trouble
+from outbox.facts import LoopTroubled
+from outbox.interface import Changes
+from sagas.decision import TimerFired
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from uuid import UUID
+
+    from handlers.work import Definitions
+    from outbox.interface import ClaimedRow, DueTimer, Locked, Storage, Unit
+    from outbox.relay import Lease, Relay
+    from running import Runner
+
+_CONSUMER = "timers"
+
+
+class Timers:
+    """One per process. `run` until `stop`."""
+
+    name = "timers"
+
+    def __init__(
+        self,
+        types: Mapping[str, Definitions],
+        *,
+        namespace: str,
+        storage: Storage,
+        relay: Relay,
+        runner: Runner,
+        report: Callable[[object], None],
+        sweep: float = 1.0,
+        batch: int = 200,
+    ) -> None:
+        """`sweep` is the longest pause in seconds between two looks at the table."""
+        self._types = types
+        self._namespace = namespace
+        self._storage = storage
+        self._relay = relay
+        self._runner = runner
+        self._report = report
+        self._sweep_seconds = sweep
+        self._batch = batch
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Fire what is due, until stopped."""
+        while not self._stopping:
+            pause = self._sweep_seconds
+            try:
+                due, next_in = await self._storage.due_timers(list(self._types), self._batch)
+                if due and await self.fire(due):
+                    continue
+                pause = min(pause, next_in if next_in is not None and not due else pause)
+            except (Trouble, MessageError) as error:
+                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=pause))
+            await self._runner.sleep(pause)
+
+    def stop(self) -> None:
+        """Return from `run` after the round under way."""
+        self._stopping = True
+
+    async def fire(self, due: Sequence[DueTimer]) -> bool:
+        """Decide on due timers in one transaction. Returns whether any of their sagas could be locked.
+
+        Raises:
+            Trouble: nothing was committed, or nobody knows; a timer that did fire is gone, so a new look tells.
+        """
+        lease, confirmed = self._relay.lease(), self._relay.take_confirmed()
+        try:
+            async with self._storage.transaction() as unit:
+                locked = await unit.lock({timer.saga_id for timer in due})
+                if locked.now is None:
+                    self._relay.give_back(confirmed)
+                    return False
+                work = Work(self._namespace, locked.now)
+                await self._decide(unit, work, locked, due)
+                rows = await self._save(unit, work, lease, confirmed)
+        except BaseException:
+            self._relay.give_back(confirmed)
+            raise
+        for fact in work.facts():
+            self._report(fact)
+        await self._relay.publish(rows, lease.until)
+        return bool(work.updated())
+
+    async def _decide(self, unit: Unit, work: Work, locked: Locked, due: Sequence[DueTimer]) -> None:
+        by_saga: dict[UUID, list[DueTimer]] = defaultdict(list)
+        for timer in due:
+            by_saga[timer.saga_id].append(timer)
+        unsent = await unit.unsent(locked.instances)
+        for saga_id, instance in locked.instances.items():
+            definition = self._types.get(instance.saga_type, {}).get(instance.version)
+            if definition is None:
+                continue
+            fold = work.load(definition, instance)
+            for timer in by_saga[saga_id]:
+                fired = TimerFired(name=timer.name, fence=timer.fence, unsent=unsent.get(saga_id, frozenset()))
+                await work.decide(unit, fold, fired)
+
+    async def _save(
+        self, unit: Unit, work: Work, lease: Lease, confirmed: Sequence[tuple[int, UUID]]
+    ) -> Sequence[ClaimedRow]:
+        return await unit.save(
+            Changes(
+                consumer=_CONSUMER,
+                updated=work.updated(),
+                history=work.history(),
+                outgoing=await work.outgoing(unit),
+                claim=(lease.token, lease.seconds),
+                claim_limit=lease.limit,
+                confirmed=confirmed,
+            )
+        )

@@ -1,0 +1,39 @@
+"""What the outbox reports: frozen facts for whoever turns them into logs and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicationFailed:
+    """A row could not be published this time; it will be tried again in `retry_in` seconds."""
+
+    message_id: str
+    name: str
+    saga_id: UUID | None
+    verdict: str
+    reason: str
+    attempts: int
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventUnrouted:
+    """An event that nobody here consumes found no queue: done, and counted."""
+
+    message_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopTroubled:
+    """A loop met trouble with the database or the broker and runs again in `retry_in` seconds."""
+
+    loop: str
+    error: str
+    retry_in: float

@@ -1,0 +1,294 @@
+"""The relay: committed messages reach the broker, each until it is confirmed and routed, or visibly stuck.
+
+Rows of this process's own transactions come straight from memory after their commit, born claimed; what others left
+behind is swept. A row belongs to whoever holds its token until its lease ends, nothing is published shortly before
+that, and no transaction is open while the broker is spoken to. Confirmed rows wait a moment in memory, to be deleted in
+bulk by the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from messages.errors import BrokerAway, Trouble
+from outbox.facts import EventUnrouted, LoopTroubled, PublicationFailed
+from outbox.interface import RowOutcome
+from transport.interface import Publication, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from uuid import UUID
+
+    from outbox.interface import ClaimedRow, Storage
+    from running import Runner
+    from transport.interface import Outcome, Publisher
+
+MAX_ROWS = 2_000
+MAX_BYTES = 16 * 1024 * 1024
+SWEEP_LIMIT = 500
+_MARGIN = 2.0  # seconds before a lease's end in which nothing is published any more
+_SLOWEST_RETRY = 60.0
+_REFUSED_RETRY = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """What a transaction needs to let its rows be born claimed. `until` is on the runner's monotonic clock."""
+
+    token: UUID
+    seconds: float
+    until: float
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InFlight:
+    row: ClaimedRow
+    until: float
+    sent_at: float
+
+
+class Relay:
+    """One per process. `run` until `stop`."""
+
+    name = "relay"
+
+    def __init__(
+        self,
+        storage: Storage,
+        publisher: Publisher,
+        runner: Runner,
+        report: Callable[[object], None],
+        *,
+        is_consumed: Callable[[str], bool],
+        lease: float = 15.0,
+        confirm_timeout: float = 5.0,
+        sweep: float = 1.0,
+    ) -> None:
+        """`is_consumed` tells whether a saga type of this namespace consumes an event of that name."""
+        self._storage = storage
+        self._publisher = publisher
+        self._runner = runner
+        self._report = report
+        self._is_consumed = is_consumed
+        self._lease_seconds = lease
+        self._margin = min(_MARGIN, lease / 3)
+        self._confirm_timeout = confirm_timeout
+        self._sweep_seconds = sweep
+        self._in_flight: dict[int, _InFlight] = {}
+        self._bytes = 0
+        self._tickets = 0
+        self._confirmed: list[tuple[int, UUID]] = []
+        self._failed: list[RowOutcome] = []
+        self._stopping = False
+        self._wake = asyncio.Event()
+
+    # -- for the message path
+
+    def lease(self) -> Lease:
+        """A fresh token and as much room as there is: none while the broker cannot take anything."""
+        room = self._room() if self._publisher.ready and not self._stopping else 0
+        until = self._runner.monotonic() + self._lease_seconds
+        return Lease(token=self._runner.token(), seconds=self._lease_seconds, until=until, limit=room)
+
+    async def publish(self, rows: Sequence[ClaimedRow], until: float) -> None:
+        """Publish rows this process has claimed. What the broker does not take now goes back to the table."""
+        if not rows:
+            return
+        if self._runner.monotonic() > until - self._margin:
+            return  # their lease is over, or nearly: whoever sweeps next takes them
+        publications = [self._register(row, until) for row in rows]
+        try:
+            await self._publisher.publish(publications)
+        except BrokerAway:
+            for publication in publications:
+                self._forget(publication.ticket)
+            await self._release(rows)
+
+    def take_confirmed(self) -> list[tuple[int, UUID]]:
+        """The rows whose confirm has arrived, for the next transaction to delete; `give_back` them if it fails."""
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed
+
+    def give_back(self, confirmed: Iterable[tuple[int, UUID]]) -> None:
+        """The transaction that was to delete them failed."""
+        self._confirmed.extend(confirmed)
+
+    def wake(self) -> None:
+        """Sweep now rather than at the next tick: rows were committed unclaimed."""
+        self._wake.set()
+
+    # -- the loops
+
+    async def run(self) -> None:
+        """Read outcomes, sweep, delete what was confirmed, until stopped; then see to what is under way."""
+        outcomes = self._runner.start(self._read_outcomes(), name="relay.outcomes")
+        try:
+            while not self._stopping:
+                await self._guarded(self._tick)
+                await self._pause()
+        finally:
+            await self._drain(outcomes)
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns once what is under way has ended or waited long enough."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _read_outcomes(self) -> None:
+        while outcomes := await self._publisher.outcomes():
+            for outcome in outcomes:
+                self._take(outcome)
+
+    async def _tick(self) -> None:
+        await self._keep_leases() if self._publisher.holds else self._give_up_on_silent()
+        await self._settle()
+        while not self._stopping and self._publisher.ready and (room := min(self._room(), SWEEP_LIMIT)):
+            token, until = self._runner.token(), self._runner.monotonic() + self._lease_seconds
+            rows = await self._storage.claim_outbox(token=token, lease=self._lease_seconds, limit=room)
+            await self.publish(rows, until)
+            if len(rows) < room:
+                break
+
+    async def _pause(self) -> None:
+        try:
+            async with self._runner.timeout(self._sweep_seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            await work()  # type: ignore[misc]
+        except Trouble as error:
+            self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._sweep_seconds))
+
+    async def _drain(self, outcomes: asyncio.Task[None]) -> None:
+        """Wait for confirms already on their way, then leave the table as it should be found."""
+        deadline = self._runner.monotonic() + (0.0 if self._publisher.holds else self._confirm_timeout)
+        while self._in_flight and not outcomes.done() and self._runner.monotonic() < deadline:
+            await self._runner.sleep(0.01)
+        outcomes.cancel()
+        await asyncio.wait([outcomes])
+        for ticket, flying in list(self._in_flight.items()):
+            self._forget(ticket)
+            self._fail(flying.row, Verdict.UNKNOWN, "the process stopped before it was confirmed", retry_in=0.0)
+        await self._guarded(self._settle)
+
+    # -- outcomes
+
+    def _take(self, outcome: Outcome) -> None:
+        flying = self._forget(outcome.ticket)
+        if flying is None:
+            return  # given up on before; the row has been or will be published again under the same id
+        row = flying.row
+        name = row.outgoing.envelope.name
+        if outcome.verdict is Verdict.CONFIRMED:
+            self._confirmed.append((row.outbox_id, row.token))
+        elif outcome.verdict is Verdict.RETURNED and self._is_foreign_event(row):
+            self._confirmed.append((row.outbox_id, row.token))
+            self._report(EventUnrouted(message_id=row.outgoing.envelope.message_id, name=name))
+        else:
+            self._fail(row, outcome.verdict, outcome.reason)
+
+    def _is_foreign_event(self, row: ClaimedRow) -> bool:
+        """Whether nobody of this namespace misses it: it was not sent to a queue, nor as a command, nor is consumed."""
+        to_events = row.outgoing.exchange.endswith(".events")
+        return to_events and not self._is_consumed(row.outgoing.envelope.name)
+
+    def _fail(self, row: ClaimedRow, verdict: Verdict, reason: str, *, retry_in: float | None = None) -> None:
+        if retry_in is None:
+            retry_in = _REFUSED_RETRY if verdict is Verdict.REFUSED else min(2.0**row.attempts / 2, _SLOWEST_RETRY)
+        state = {Verdict.RETURNED: "returned", Verdict.REFUSED: "refused"}.get(verdict, "unknown")
+        if verdict is Verdict.NACKED and self._publisher.holds:
+            state, retry_in = "new", self._sweep_seconds  # a full queue in this process: nothing was handed over
+        self._failed.append(
+            RowOutcome(
+                outbox_id=row.outbox_id,
+                token=row.token,
+                state=state,
+                retry_in=retry_in,
+                error=reason,
+            )
+        )
+        envelope = row.outgoing.envelope
+        self._report(
+            PublicationFailed(
+                message_id=envelope.message_id,
+                name=envelope.name,
+                saga_id=row.outgoing.saga_id,
+                verdict=verdict.value,
+                reason=reason,
+                attempts=row.attempts + 1,
+                retry_in=retry_in,
+            )
+        )
+
+    def _give_up_on_silent(self) -> None:
+        oldest = self._runner.monotonic() - self._confirm_timeout
+        for ticket, flying in list(self._in_flight.items()):
+            if flying.sent_at < oldest:
+                self._forget(ticket)
+                self._fail(flying.row, Verdict.UNKNOWN, f"no confirm within {self._confirm_timeout:g} s")
+
+    async def _keep_leases(self) -> None:
+        """In process a confirm takes as long as the slowest consumer: hold on to what it still works on."""
+        soon = self._runner.monotonic() + self._lease_seconds * 2 / 3
+        by_token: dict[UUID, list[int]] = {}
+        for ticket, flying in self._in_flight.items():
+            if flying.until < soon:
+                by_token.setdefault(flying.row.token, []).append(ticket)
+        for token, tickets in by_token.items():
+            await self._renew(token, tickets)
+
+    async def _renew(self, token: UUID, tickets: Sequence[int]) -> None:
+        until = self._runner.monotonic() + self._lease_seconds
+        flying = {ticket: self._in_flight[ticket] for ticket in tickets if ticket in self._in_flight}
+        ids = [each.row.outbox_id for each in flying.values()]
+        await self._storage.renew_leases(token, ids, self._lease_seconds)
+        for ticket, each in flying.items():
+            if ticket in self._in_flight:
+                self._in_flight[ticket] = _InFlight(row=each.row, until=until, sent_at=each.sent_at)
+
+    async def _settle(self) -> None:
+        confirmed, self._confirmed = self._confirmed, []
+        failed, self._failed = self._failed, []
+        if not confirmed and not failed:
+            return
+        try:
+            await self._storage.settle_outbox(confirmed=confirmed, failed=failed)
+        except BaseException:
+            self._confirmed.extend(confirmed)
+            self._failed.extend(failed)
+            raise
+
+    async def _release(self, rows: Sequence[ClaimedRow]) -> None:
+        try:
+            await self._storage.release_leases([(row.outbox_id, row.token) for row in rows])
+        except Trouble as error:  # then their leases end by themselves
+            self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._lease_seconds))
+
+    # -- what is in memory
+
+    def _room(self) -> int:
+        return 0 if self._bytes >= MAX_BYTES else max(0, MAX_ROWS - len(self._in_flight))
+
+    def _register(self, row: ClaimedRow, until: float) -> Publication:
+        self._tickets += 1
+        self._bytes += len(row.outgoing.envelope.body)
+        self._in_flight[self._tickets] = _InFlight(row=row, until=until, sent_at=self._runner.monotonic())
+        return Publication(
+            ticket=self._tickets,
+            exchange=row.outgoing.exchange,
+            routing_key=row.outgoing.routing_key,
+            envelope=row.outgoing.envelope,
+        )
+
+    def _forget(self, ticket: int) -> _InFlight | None:
+        flying = self._in_flight.pop(ticket, None)
+        if flying is not None:
+            self._bytes -= len(flying.row.outgoing.envelope.body)
+        return flying
