@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.services.discovery import offer_postgres, offer_rabbitmq
-from tests.services.keeping import POSTGRES, RABBITMQ, USED
+from tests.services.keeping import POSTGRES, RABBITMQ, USED, VARIABLE
+from tests.services.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,10 +52,10 @@ class _Keeper:
             return {"error": str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"}
 
 
-def _serve(address: str) -> None:
+def _serve(address: Path) -> None:
     with ExitStack() as ending, socket.socket(socket.AF_UNIX) as door:
         keeper = _Keeper(ending)
-        door.bind(address)
+        door.bind(str(address))
         door.listen(64)
         print("listening", flush=True)
         while True:
@@ -80,7 +83,17 @@ def _leave_with_the_owner() -> None:
 def main() -> None:
     """Keep services at the address given as the only argument."""
     _leave_with_the_owner()
-    _serve(sys.argv[1])
+    address = Path(sys.argv[1])
+    os.environ[VARIABLE] = str(address)
+    try:
+        _serve(address)
+    finally:
+        until(lambda: _removed(address.parent), what=f"{address.parent} to be given up by the servers of the run")
+
+
+def _removed(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 if __name__ == "__main__":

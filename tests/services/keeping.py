@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -53,8 +52,9 @@ def kept() -> Iterator[None]:
     if VARIABLE in os.environ:
         yield
         return
-    folder = Path(tempfile.mkdtemp(prefix="antiphon-keeper-"))
-    address = folder / "socket"
+    folder = Path(tempfile.mkdtemp(prefix="antiphon-tests-"))
+    folder.chmod(0o711)  # the servers in it may run as another user
+    address = folder / "keeper"
     keeper = subprocess.Popen(
         [sys.executable, "-m", "tests.services.keeper", str(address)],
         cwd=Path(__file__).parents[2],
@@ -74,7 +74,12 @@ def kept() -> Iterator[None]:
         keeper.stdin.close()
         keeper.stdout.close()
         keeper.wait(timeout=_LONGEST_STOP)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def folder_of_the_run() -> Path | None:
+    """Where servers of this test run keep their files, so that the keeper can remove them whatever happens."""
+    address = os.environ.get(VARIABLE)
+    return Path(address).parent if address else None
 
 
 def _exchange(question: str) -> dict[str, str]:

@@ -106,6 +106,7 @@ async def test_a_killed_broker_comes_back_with_confirmed_messages(private_rabbit
         queue = await channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"})
         message = aio_pika.Message(b"still here", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, queue.name)
+    private_rabbitmq.settle()
     private_rabbitmq.restart(graceful=False)
     async with await aio_pika.connect(private_rabbitmq.url) as connection:
         queue = await (await connection.channel()).get_queue("kept")
