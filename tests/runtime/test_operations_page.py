@@ -1,0 +1,52 @@
+"""The operator's page names every setting with its default and every command."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from runtime import exits
+from runtime.cli import app
+from runtime.settings import Settings, load, variable
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+
+
+def commands(group: typer.Typer, prefix: str = "antiphon") -> list[str]:
+    own = [
+        f"{prefix} {command.name or str(command.callback.__name__)}"
+        for command in group.registered_commands
+        if command.callback
+    ]
+    return own + [
+        name
+        for sub in group.registered_groups
+        if sub.typer_instance is not None
+        for name in commands(sub.typer_instance, f"{prefix} {sub.name}")
+    ]
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_is_there_with_its_default(field: str) -> None:
+    default = load({}).shown()[field]
+    row = re.search(rf"^\| `{variable(field)}` \| `(.*?)` \| (.+) \|$", PAGE, re.MULTILINE)
+    assert row is not None
+    assert row[1] == default
+    assert row[2].startswith((Settings.model_fields[field].description or "?").rstrip("."))
+
+
+def test_no_setting_is_there_that_does_not_exist() -> None:
+    named = set(re.findall(r"^\| `(ANTIPHON_\w+)`", PAGE, re.MULTILINE))
+    assert named == {variable(field) for field in Settings.model_fields}
+
+
+@pytest.mark.parametrize("command", commands(app))
+def test_every_command_is_there(command: str) -> None:
+    assert re.search(rf"^\| `{command}[ `]", PAGE, re.MULTILINE)
+
+
+def test_every_exit_code_is_there() -> None:
+    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    named = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
+    assert named == codes
