@@ -85,6 +85,10 @@ class Queue:
         """The queue of a participant, bound to the commands it takes."""
         return cls(name=participant_queue(namespace, name), bindings=_bound(commands_exchange(namespace), commands))
 
+    def joined(self, other: Queue) -> Queue:
+        """This queue with the bindings of both descriptions."""
+        return Queue(name=self.name, bindings=self.bindings | other.bindings)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
