@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-MAX_EXPONENT = 308
-"""Largest power of ten, either way, that a number may be written with."""
+MAX_EXPONENT_DIGITS = 3
+"""What 64-bit floats need. A longer exponent makes a few bytes a number that fills the memory of exact readers."""
 
 _ENCODING_MARKS = (b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")
 _ESCAPED_BYTE = re.compile(rb"\\.", re.DOTALL)
@@ -43,8 +43,8 @@ def check_json_object(body: bytes, *, max_depth: int) -> None:
 
     Raises:
         MalformedMessage: it is not UTF-8 without byte order mark, not JSON, not an object, nested deeper than
-            `max_depth`, or holds a duplicate key, NaN or Infinity, an integer beyond 64 bits, a number with an exponent
-            beyond 308, U+0000 or half a surrogate pair. The text names what it was and, where known, the position.
+            `max_depth`, or holds a duplicate key, NaN or Infinity, an integer beyond 64 bits, a number beyond 64-bit
+            floats, U+0000 or half a surrogate pair. The text names what it was and, where known, the position.
     """
     text = _decoded(body)
     if body.count(b"{") + body.count(b"[") > max_depth:  # else it cannot be too deep
@@ -77,7 +77,7 @@ def _scan(text: str) -> object:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise MalformedMessage(printable(f"the body is not JSON: {error.msg} at {where}")) from None
+        raise MalformedMessage(f"the body is not JSON: {where}: {error.msg}") from None
 
 
 def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
@@ -100,7 +100,7 @@ def _integer(digits: str) -> int:
 
 def _fraction(digits: str) -> float:
     exponent = digits.lower().partition("e")[2].lstrip("+-0")
-    if len(exponent) > 3 or int(exponent or 0) > MAX_EXPONENT or math.isinf(float(digits)):
+    if len(exponent) > MAX_EXPONENT_DIGITS or math.isinf(float(digits)):
         raise MalformedMessage(f"the number {printable(digits, 40)} is out of range; send it as a string")
     return 0.0
 
