@@ -30,7 +30,11 @@ SCALARS = st.one_of(
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 OBJECTS = st.dictionaries(
     KEYS,
-    st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner), st.dictionaries(KEYS, inner)), max_leaves=20),
+    st.recursive(
+        SCALARS,
+        lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4)),
+        max_leaves=8,
+    ),
 )
 
 
