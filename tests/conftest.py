@@ -6,17 +6,19 @@ the servers; see CONTRIBUTING.md.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import urllib.parse
 import uuid
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from tests.services.keeping import POSTGRES, RABBITMQ, ask, kept, used
+from tests.services.keeping import POSTGRES, RABBITMQ, TALLY, ask, kept, used
 from tests.services.management import Management
 from tests.services.private import PrivatePostgres, PrivateRabbitMQ
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _KEEPER = pytest.StashKey[ExitStack]()
+_CRASH_TESTS = Path(__file__).parent / "crash"
+_SERVERS = {"postgres_server", "rabbitmq_url", "_private_postgres", "_private_rabbitmq"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,9 +45,34 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which servers the tests ran on."""
+    """Say which servers the tests ran on, and add the counts to those of the other runs of `make test`."""
     for service, source in used().items():
         terminalreporter.write_line(f"services: {service}: {source}")
+    if TALLY in os.environ:
+        with Path(os.environ[TALLY]).open("a") as tally:
+            tally.write(json.dumps(_counts(terminalreporter)) + "\n")
+
+
+def _counts(terminalreporter: pytest.TerminalReporter) -> dict[str, int]:
+    outcomes = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+    return {name: len(found) for name in outcomes if (found := terminalreporter.stats.get(name))}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by what it needs, so that `make unit`, `property`, `integration` and `crash` find theirs."""
+    for item in items:
+        marks = list(_marks(item))
+        for mark in marks or ["unit"]:
+            item.add_marker(mark)
+
+
+def _marks(item: pytest.Item) -> Iterator[str]:
+    if _CRASH_TESTS in item.path.parents:
+        yield "crash"
+    elif _SERVERS & set(getattr(item, "fixturenames", ())):
+        yield "integration"
+    if item.get_closest_marker("hypothesis"):
+        yield "property"
 
 
 @pytest.fixture(scope="session")

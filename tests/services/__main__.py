@@ -1,16 +1,27 @@
-"""Run a command with real servers at hand: `python -m tests.services pytest …`. Both are started first, and named."""
+"""Run commands with real servers at hand: `python -m tests.services "pytest …" "pytest …"`.
+
+Both servers are started first and named, the commands run one after the other until one fails, and the last line
+counts the tests of all of them.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
+from pathlib import Path
 
-from tests.services.keeping import POSTGRES, RABBITMQ, ServiceMissingError, ask, kept
+from tests.services.keeping import POSTGRES, RABBITMQ, TALLY, ServiceMissingError, ask, folder_of_the_run, kept
 
 
-def main(command: list[str]) -> int:
-    """The command's exit code, or 1 when a server cannot be had."""
+def main(commands: list[str]) -> int:
+    """The exit code of the first command that fails, 1 when a server cannot be had, else 0."""
+    began = time.monotonic()
     with kept():
         for service in (POSTGRES, RABBITMQ):
             try:
@@ -18,15 +29,26 @@ def main(command: list[str]) -> int:
             except ServiceMissingError as error:
                 print(f"services: {service}: {error}", file=sys.stderr, flush=True)
                 return 1
-        return _run(command)
+        tally = (folder_of_the_run() or Path()) / "tally"
+        os.environ[TALLY] = str(tally)
+        code = next((code for code in map(_run, commands) if code), 0)
+        print(_total(tally), f"in {time.monotonic() - began:.0f} s", flush=True)
+        return code
 
 
-def _run(command: list[str]) -> int:
+def _run(command: str) -> int:
     """Ctrl-C reaches the command by itself, being in our group; it decides how to end, and we tidy up after it."""
-    with subprocess.Popen(command) as child:
+    with subprocess.Popen(shlex.split(command)) as child:
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: child.terminate())
         return child.wait()
+
+
+def _total(tally: Path) -> str:
+    counts: Counter[str] = Counter()
+    for line in tally.read_text().splitlines() if tally.exists() else []:
+        counts.update(json.loads(line))
+    return "all tests: " + (", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "none ran")
 
 
 if __name__ == "__main__":

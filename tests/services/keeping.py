@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLE = "ANTIPHON_TEST_SERVICES"  # where the keeper listens; workers of pytest-xdist inherit it
+TALLY = "ANTIPHON_TEST_TALLY"  # a file to which each pytest run adds its counts as a line
 POSTGRES = "postgres"
 RABBITMQ = "rabbitmq"
 USED = "used"
