@@ -1,0 +1,172 @@
+"""What a participant does with an order's commands: written into the order's id, or drawn from a seed.
+
+An order's id may end in directives: `o-7~payment=fail~stock.undo=late:2`. Each names a participant, for its undo with
+`.undo`, and a word with an optional number behind a colon:
+
+| word          | what the participant does                                                                     |
+|---------------|-----------------------------------------------------------------------------------------------|
+| `ok`          | applies the effect, answers success                                                           |
+| `fail[:n]`    | applies nothing, answers its failure (the n-th of several, from 0)                            |
+| `transient:n` | answers "try again" to the first n command ids of one idempotency key, then as `ok`           |
+| `silent`      | applies the effect and never answers                                                          |
+| `deaf`        | applies nothing and never answers                                                             |
+| `mute:n`      | applies the effect, leaves the first n arrivals of one command id unanswered, answers the next |
+| `late:s`      | applies the effect at once and answers s seconds later                                        |
+| `twice`       | applies the effect, sends its answer twice                                                    |
+
+Pure: the same order, seed and mix always give the same behaviour, in every process and after every restart.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Purpose = Literal["do", "undo"]
+DIRECTIVE = re.compile(r"~(?P<who>\w+)(?P<undo>\.undo)?=(?P<word>[a-z]+)(?::(?P<number>[0-9.]+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trade:
+    """The commands one participant takes and the events it answers with, by their wire names."""
+
+    do: str
+    done: str
+    failures: Sequence[str]
+    transient: str | None
+    undo: str
+    undone: str
+    receipt: str  # the field of `done` that carries the participant's own number
+
+    def purpose(self, command: str) -> Purpose:
+        """Whether a command does or undoes.
+
+        Raises:
+            ValueError: it is none of this participant's commands.
+        """
+        if command == self.do:
+            return "do"
+        if command == self.undo:
+            return "undo"
+        raise ValueError(f"{command} is not a command of this participant ({self.do}, {self.undo})")
+
+
+TRADES: Mapping[str, Trade] = {
+    "stock": Trade(
+        do="stock.ReserveStock",
+        done="stock.StockReserved",
+        failures=("stock.OutOfStock",),
+        transient=None,
+        undo="stock.ReleaseStock",
+        undone="stock.StockReleased",
+        receipt="reservation_id",
+    ),
+    "payment": Trade(
+        do="payment.MakePayment",
+        done="payment.PaymentCompleted",
+        failures=("payment.PaymentDeclined", "payment.CardExpired"),
+        transient="payment.PaymentGatewayBusy",
+        undo="payment.RefundPayment",
+        undone="payment.PaymentRefunded",
+        receipt="payment_id",
+    ),
+    "warehouse": Trade(
+        do="warehouse.CreateShippingLabel",
+        done="warehouse.ShippingLabelCreated",
+        failures=("warehouse.LabelRefused",),
+        transient=None,
+        undo="warehouse.VoidShippingLabel",
+        undone="warehouse.ShippingLabelVoided",
+        receipt="tracking_code",
+    ),
+}
+"""The participants of the ordering process, in the order in which a saga calls them."""
+
+
+class Word(StrEnum):
+    """What to do; see the table above."""
+
+    OK = "ok"
+    FAIL = "fail"
+    TRANSIENT = "transient"
+    SILENT = "silent"
+    DEAF = "deaf"
+    MUTE = "mute"
+    LATE = "late"
+    TWICE = "twice"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """A word and its number."""
+
+    word: Word = Word.OK
+    number: float = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """Decides a participant's behaviour; `mix` gives each word its share where an order's id says nothing.
+
+    What the mix leaves over to 1 is `ok`. It is drawn for commands that do; those that undo are `ok` unless told.
+    """
+
+    seed: int = 0
+    mix: Mapping[str, float] = field(default_factory=dict)
+
+    def behaviour(self, order_id: str, participant: str, purpose: Purpose) -> Behaviour:
+        """What this participant does with this order's do or undo.
+
+        Raises:
+            ValueError: the order's id directs something that participant cannot do.
+        """
+        told = directives(order_id)
+        if (participant, purpose) in told:
+            return told[participant, purpose]
+        if purpose == "undo" or told or not self.mix:
+            return Behaviour()
+        return self._draw(order_id, participant)
+
+    def _draw(self, order_id: str, participant: str) -> Behaviour:
+        dice = random.Random(f"{self.seed}/{order_id}/{participant}")
+        lot = dice.random()
+        for word, share in self.mix.items():
+            if (lot := lot - share) < 0:
+                return _checked(participant, "do", Behaviour(word=Word(word), number=_number(Word(word), dice)))
+        return Behaviour()
+
+
+def _number(word: Word, dice: random.Random) -> float:
+    return round(dice.uniform(0.1, 2.0), 2) if word is Word.LATE else 1.0 if word is not Word.FAIL else 0.0
+
+
+def directives(order_id: str) -> Mapping[tuple[str, Purpose], Behaviour]:
+    """The behaviours an order's id asks for.
+
+    Raises:
+        ValueError: a participant, a word or a combination that does not exist.
+    """
+    found: dict[tuple[str, Purpose], Behaviour] = {}
+    for match in DIRECTIVE.finditer(order_id):
+        who, purpose = match["who"], "undo" if match["undo"] else "do"
+        told = Behaviour(word=Word(match["word"]), number=float(match["number"] or 0))
+        found[who, "undo" if match["undo"] else "do"] = _checked(who, purpose, told)
+    if order_id.count("~") != len(found):
+        raise ValueError(f"{order_id}: a directive reads ~participant[.undo]=word[:number], each one once")
+    return found
+
+
+def _checked(who: str, purpose: str, told: Behaviour) -> Behaviour:
+    if who not in TRADES:
+        raise ValueError(f"no participant {who}; there are {', '.join(TRADES)}")
+    if told.word is Word.TRANSIENT and (purpose == "undo" or TRADES[who].transient is None):
+        raise ValueError(f"{who} has no transient reply to {purpose}")
+    if told.word is Word.FAIL and purpose == "undo":
+        raise ValueError(f"{who} has no failure reply to undo")
+    return told
