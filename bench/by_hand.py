@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import signal
 import uuid
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 
-PREFETCH = 64
+PREFETCH = 200
+ACKNOWLEDGE_EVERY = 0.005  # seconds
 DELETE_EVERY = 0.2  # seconds
 IDENTITY = uuid.UUID("6a1c1a52-3c0a-5d0e-9a35-5f3a0d6f5c11")
 
@@ -124,15 +126,51 @@ class Relay:
             await self._books.forget(confirmed)
 
 
-class Service:
-    """Applies messages: one transaction, then the command goes out, then the message is acknowledged."""
+class Acknowledger:
+    """Acknowledges many handled messages with one frame, some milliseconds later; nothing waits for it."""
 
-    def __init__(self, books: Books, relay: Relay) -> None:
+    def __init__(self) -> None:
+        self._undecided: dict[AbstractIncomingMessage, bool] = {}  # in order of arrival; True: handled
+        self._handled = asyncio.Event()
+
+    def arrived(self, message: AbstractIncomingMessage) -> None:
+        """Called in order of delivery."""
+        self._undecided[message] = False
+
+    def handled(self, message: AbstractIncomingMessage) -> None:
+        """It is committed and may be acknowledged, with every earlier one that is."""
+        self._undecided[message] = True
+        self._handled.set()
+
+    async def run(self) -> None:
+        """Acknowledge for ever."""
+        while True:
+            await self._handled.wait()
+            await asyncio.sleep(ACKNOWLEDGE_EVERY)
+            self._handled.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Acknowledge up to the first message that is not handled yet."""
+        last = None
+        while self._undecided and self._undecided[first := next(iter(self._undecided))]:
+            del self._undecided[first]
+            last = first
+        if last:
+            await last.ack(multiple=True)
+
+
+class Service:
+    """Applies messages: one transaction, then the command goes out, then the message may be acknowledged."""
+
+    def __init__(self, books: Books, relay: Relay, acknowledger: Acknowledger) -> None:
         self._books = books
         self._relay = relay
+        self._acknowledger = acknowledger
 
     async def take(self, message: AbstractIncomingMessage) -> None:
         """Handle one delivery; anything that goes wrong leaves it unacknowledged and ends in a redelivery."""
+        self._acknowledger.arrived(message)
         message_id, name = message.message_id or "", message.type or ""
         if name == wire.ORDER_PLACED:
             order_id = json.loads(message.body)["order_id"]
@@ -141,7 +179,7 @@ class Service:
             outgoing = await self._books.advance(message_id, message.correlation_id or "", name, message.body)
         if outgoing:
             self._relay.send(outgoing)
-        await message.ack()
+        self._acknowledger.handled(message)
 
 
 async def declare(channel: AbstractChannel, namespace: str) -> tuple[AbstractExchange, str]:
@@ -167,13 +205,16 @@ async def serve(books: Books, broker_url: str, namespace: str) -> None:
         consuming = await incoming.channel(publisher_confirms=False)
         await consuming.set_qos(prefetch_count=PREFETCH)
         queue = await consuming.get_queue(queue_name)
-        tidying = asyncio.create_task(relay.tidy())
-        tag = await queue.consume(Service(books, relay).take)
+        acknowledger = Acknowledger()
+        background = [asyncio.create_task(relay.tidy()), asyncio.create_task(acknowledger.run())]
+        tag = await queue.consume(Service(books, relay, acknowledger).take)
         print("ready", flush=True)
         await stopped.wait()
         await queue.cancel(tag)
-        tidying.cancel()
+        for task in background:
+            task.cancel()
         await relay.finish()
+        await acknowledger.flush()
 
 
 def main(open_books: Callable[[str], AbstractAsyncContextManager[Books]], description: str) -> None:
@@ -188,4 +229,6 @@ def main(open_books: Callable[[str], AbstractAsyncContextManager[Books]], descri
         async with open_books(given.database_url) as books:
             await serve(books, given.broker_url, given.namespace)
 
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     uvloop.run(run())
