@@ -212,7 +212,11 @@ class InProcessConsumer:
         return not self._stopped
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
-        """See `Consumer.receive`. No more than `prefetch` deliveries are unsettled at a time."""
+        """See `Consumer.receive`. No more than `prefetch` deliveries are unsettled at a time.
+
+        It lets others run first, as waiting for a socket would: a consumer that never waits would starve the loop.
+        """
+        await asyncio.sleep(0)
         while not self._stopped:
             room = min(limit, self._prefetch - len(self._unsettled), len(self._queue.waiting))
             if room > 0:

@@ -39,6 +39,12 @@ class Ledger:
             self._waiting -= overdue
         return acknowledgements
 
+    def flush(self) -> list[Acknowledgement]:
+        """Everything settled that still waits: the channel is about to be closed."""
+        tags, self._waiting = sorted(self._waiting), set()
+        self._single.update(tags)
+        return [(tag, False) for tag in tags]
+
     def _advance(self) -> int | None:
         """Move the hole up; the highest tag passed that the broker still waits for, or None."""
         highest = None

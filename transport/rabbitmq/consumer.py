@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from running import Runner
     from transport.facts import Report
     from transport.interface import Delivery
+    from transport.rabbitmq.acknowledging import Acknowledgement
     from transport.rabbitmq.link import Link
 
 
@@ -96,11 +97,7 @@ class RabbitMQConsumer:
         tags = [delivery.tag for delivery in deliveries if delivery.channel == self._generation]
         if channel is None or channel.is_closed or not tags:
             return
-        acknowledgements = self._ledger.settle(tags)
-        if acknowledgements:
-            with suppress(CutOff, AMQPChannelError):  # then they come again, and the inbox knows them
-                async with talking(self._runner, self._timeout):
-                    await channel.acknowledge(acknowledgements)
+        await self._acknowledge(self._ledger.settle(tags))
 
     async def stop(self) -> None:
         """See `Consumer.stop`."""
@@ -122,7 +119,15 @@ class RabbitMQConsumer:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
+        await self._acknowledge(self._ledger.flush())
         await self._detach()
+
+    async def _acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> None:
+        channel = self._channel
+        if acknowledgements and channel is not None and not channel.is_closed:
+            with suppress(CutOff, AMQPChannelError):  # then they come again, and the inbox knows them
+                async with talking(self._runner, self._timeout):
+                    await channel.acknowledge(acknowledgements)
 
     # What the channel hears; see `channel.Listener`.
 
