@@ -14,8 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
 PACKAGES: list[str] = WHEEL["packages"]
-    "packages"
-]
 LONGEST_MODULE = 500
 WORDS_WITHOUT_MEANING = {"utils", "util", "helpers", "helper", "common", "base", "manager", "managers", "misc"}
 
