@@ -100,7 +100,7 @@ class Book:
         self._db.close()
 
     def take(self, command: Command, behaviour: Behaviour) -> Reply | None:
-        """Record an arrival and do what is to be done, in one durable transaction; return what to answer, if anything."""
+        """Record an arrival and do what is to be done, in one durable transaction; return the answer, if any."""
         purpose = self._trade.purpose(command.name)
         self._db.execute("begin immediate")
         try:
@@ -245,7 +245,7 @@ class Arrival:
     compensates: str
     correlation_id: str
     body_hash: str
-    redelivered: bool
+    redelivered: int  # 1 when the broker said so
     disposition: str
 
 
