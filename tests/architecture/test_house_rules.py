@@ -104,13 +104,22 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
 def _uses(tree: ast.Module, forbidden: set[str]) -> list[tuple[int, str]]:
     """Line and name of every use of a forbidden name or of anything in a forbidden module."""
     names = _imported_names(tree)
+    yields = _plain_yields(tree)
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute):
             used = _dotted(node, names)
+            if used == "asyncio.sleep" and node in yields:
+                continue
             if used and any(used == name or used.startswith(f"{name}.") for name in forbidden):
                 found.append((node.lineno, used))
     return found
+
+
+def _plain_yields(tree: ast.Module) -> set[ast.expr]:
+    """`sleep(0)` lets others run and has nothing to do with a clock."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) == 1]
+    return {call.func for call in calls if isinstance(call.args[0], ast.Constant) and call.args[0].value == 0}
 
 
 def _violations(forbidden: set[str], *, allowed: tuple[str, ...]) -> list[str]:
@@ -128,7 +137,7 @@ def test_the_scan_sees_through_every_spelling() -> None:
 import os, time as t, random
 from asyncio import sleep as nap
 from datetime import datetime
-os.environ["A"]; t.monotonic(); random.choice([1]); nap(1); datetime.now(); datetime.fromisoformat("2020-01-01")
+os.environ["A"]; t.monotonic(); random.choice([1]); nap(1); nap(0); datetime.now(); datetime.fromisoformat("2020-01-01")
 """
     found = [name for _, name in _uses(ast.parse(source), WORLD | ENVIRONMENT)]
     assert {"os.environ", "time.monotonic", "random.choice", "asyncio.sleep", "datetime.datetime.now"} <= set(found)
