@@ -96,7 +96,8 @@ def check_names(source: Source, reserved: Iterable[str], problems: Problems) -> 
     """No word of the language stands under a name of `Saga`'s own, and no name is used twice in a body."""
     taken = set(reserved)
     for name, member in source.members.items():
-        if name in taken and (isinstance(member, Word) or is_start(member) or hook_of(member)):
+        is_word = isinstance(member, Word) or is_start(member) or hook_of(member)
+        if name in taken and is_word and _method_of(member).__name__ == name:
             problems.of_method(_method_of(member), f"the name {name!r} is Saga's own; choose another")
         if isinstance(member, Step):
             _check_kept(member, source, problems)

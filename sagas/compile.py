@@ -231,9 +231,10 @@ class _Reading:
         """Add a reply unless the command has it already."""
         name = reply.event.message_name
         if name in replies:
+            kinds = " and as ".join(dict.fromkeys((replies[name].kind, reply.kind)))
             self.problems.of_method(
                 method,
-                f"{reply.event.__name__} is declared twice, as {replies[name].kind} and as {reply.kind}; "
+                f"{reply.event.__name__} is declared twice, as {kinds}; "
                 f"each reply once per command, by a keyword or by a hook",
             )
         else:
@@ -256,13 +257,13 @@ class _Reading:
 
     def command(self, method: FunctionType) -> type[Command]:
         """The command class that a step's or compensation's return annotation names."""
-        wanted = f"-> and the command it builds, e.g. def {method.__name__}(self) -> ReserveStock"
+        wanted = f"annotate the command it builds, e.g. def {method.__name__}(self) -> ReserveStock"
         found = self.annotation(method, "return", wanted)
         problem = None
         if len(found) > 1:
             problem = f"returns {_names(found)}; a step sends one command, make a step of each"
         elif found and not _is(found[0], Command):
-            problem = f"returns {_names(found)}, which is no Command; {wanted.replace('->', 'write ->', 1)}"
+            problem = f"returns {_names(found)}, which is no Command; {wanted}"
         elif found and self.is_concrete(cast("type[Command]", found[0]), method):
             return cast("type[Command]", found[0])
         if problem:
@@ -275,7 +276,7 @@ class _Reading:
         if code.co_argcount < 2:
             return []
         name = code.co_varnames[1]
-        found = self.annotation(method, name, f"the type of {name!r}: {meaning}")
+        found = self.annotation(method, name, f"annotate {name!r} with {meaning}")
         for one in found:
             if not _is(one, Event):
                 self.problems.of_method(method, f"{name!r} is {_names([one])}, which is no Event; annotate {meaning}")
@@ -292,7 +293,7 @@ class _Reading:
             )
             return ()
         if not found:
-            self.problems.of_method(method, f"lacks an annotation; write {wanted}")
+            self.problems.of_method(method, f"lacks an annotation; {wanted}")
         return found
 
     def is_concrete(self, message: type[Command | Event], method: FunctionType) -> bool:
@@ -336,7 +337,7 @@ class _Reading:
             return SequenceNode(())
         names = list(self.names_in(written))
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-            self.problems.of_class(f"flow has the step {name!r} twice; write a second step with a name of its own")
+            self.problems.of_class(f"flow holds the step {name!r} twice; write a second step with a name of its own")
         for name in steps.keys() - set(names):
             self.problems.of_method(steps[name]._method, "is not in the flow and would never run; add it or remove it")
         return SequenceNode(tuple(StepNode(name) for name in names))
@@ -346,11 +347,11 @@ class _Reading:
         steps = self.steps()
         for leaf in leaves(flow):
             if not isinstance(leaf, Step):
-                self.problems.of_class(f"flow has {_shown(leaf)} in it; only steps stand in a flow")
+                self.problems.of_class(f"flow holds {_shown(leaf)}; only steps stand in a flow")
             elif leaf._name not in steps or self.source.lost(leaf._method, leaf):
                 known = suggestion(leaf._name, steps)
                 self.problems.of_class(
-                    f"flow has a step {leaf._name!r} in it that is no longer in the class{known}; "
+                    f"flow holds a step {leaf._name!r} that is no longer in the class{known}; "
                     f"was its name used twice?"
                 )
             else:

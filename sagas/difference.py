@@ -135,14 +135,14 @@ def _state(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
             yield Change(part="state", text=text, refused=required)
         elif now is None:
             yield Change(part="state", text=f"field {name} is gone")
-        elif not loading.loads(was, now):
-            yield Change(part="state", text=f"field {name} was {_shown(was)}, is {_shown(now)}", refused=True)
+        elif obstacle := loading.obstacle(was, now, name):
+            yield Change(part="state", text=f"field {obstacle}", refused=True)
         elif loading.changed(was, now) or (name in old["required"]) != (name in new["required"]):
             yield Change(part="state", text=f"field {name} changed, old states load")
 
 
 class _Loading:
-    """Whether every JSON that fits one schema fits another, as far as can be told without doubt."""
+    """Whether every JSON that fits one schema fits another. What cannot be told for certain counts as not."""
 
     def __init__(self, old_types: Mapping[str, Schema], new_types: Mapping[str, Schema]) -> None:
         self._old, self._new = old_types, new_types
@@ -152,38 +152,46 @@ class _Loading:
         """Whether the schemas differ, or the types they name do."""
         return bool(_resolved(old, self._old, ()) != _resolved(new, self._new, ()))
 
-    def loads(self, old: Schema, new: Schema) -> bool:
-        """Whether what fits `old` fits `new`."""
-        pair = (str(old.get("$ref")), str(new.get("$ref")))
-        if pair in self._under_way and "$ref" in old:
-            return True  # a type that holds itself
-        self._under_way.add(pair)
-        old, new = _target(old, self._old), _target(new, self._new)
-        if "anyOf" in old:
-            return all(self.loads(each, new) for each in old["anyOf"])
-        if "anyOf" in new:
-            return any(self.loads(old, each) for each in new["anyOf"])
-        if self._rest(old, self._old) != self._rest(new, self._new):
-            return False
-        return self._object(old, new) and self._items(old, new) and set(old.get("enum", ())) <= set(new.get("enum", ()))
+    def obstacle(self, old: Schema, new: Schema, path: str) -> str | None:
+        """Why something that fits `old` might not fit `new`: the place and what was there and is. None: all fits."""
+        if "$ref" in old and "$ref" in new:
+            pair = (old["$ref"], new["$ref"])
+            if pair in self._under_way:
+                return None  # a type that holds itself
+            self._under_way.add(pair)
+        was, now = _target(old, self._old), _target(new, self._new)
+        differs = f"{path} was {_shown(old)}, is {_shown(new)}"
+        if "anyOf" in was:
+            return differs if any(self.obstacle(each, now, path) for each in was["anyOf"]) else None
+        if "anyOf" in now:
+            return differs if all(self.obstacle(was, each, path) for each in now["anyOf"]) else None
+        if self._rest(was, self._old) != self._rest(now, self._new) or not _values(was) <= _values(now):
+            return differs
+        return self._in_object(was, now, path) or self._in_items(was, now, path)
 
     def _rest(self, schema: Schema, types: Mapping[str, Schema]) -> object:
         """What must be the same: all that is not compared piece by piece."""
         return _resolved({key: value for key, value in schema.items() if key not in _PIECES}, types, ())
 
-    def _object(self, old: Schema, new: Schema) -> bool:
+    def _in_object(self, old: Schema, new: Schema, path: str) -> str | None:
         was, now = old.get("properties", {}), new.get("properties", {})
-        if not set(new.get("required", ())) <= was.keys():
-            return False
-        more, fewer = old.get("additionalProperties", True), new.get("additionalProperties", True)
-        if isinstance(more, dict) and isinstance(fewer, dict):
-            return self.loads(more, fewer)
-        if fewer is False and not was.keys() <= now.keys():
-            return False
-        return all(self.loads(was[name], now[name]) for name in was.keys() & now.keys())
+        for name in new.get("required", ()):
+            if name not in was:
+                return f"{path}.{name} is new and has no default, so old states do not load"
+        others, others_now = old.get("additionalProperties", True), new.get("additionalProperties", True)
+        gone = [name for name in was if name not in now]
+        if others_now is False and gone:
+            return f"{path}.{gone[0]} is gone, and its class forbids fields it does not know"
+        if isinstance(others_now, dict):
+            return self.obstacle(others if isinstance(others, dict) else {}, others_now, f"{path}[…]")
+        return next(filter(None, (self.obstacle(was[n], now[n], f"{path}.{n}") for n in was if n in now)), None)
 
-    def _items(self, old: Schema, new: Schema) -> bool:
-        return self.loads(old.get("items", {}), new.get("items", {})) if "items" in old or "items" in new else True
+    def _in_items(self, old: Schema, new: Schema, path: str) -> str | None:
+        return self.obstacle(old.get("items", {}), new.get("items", {}), f"{path}[…]") if "items" in new else None
+
+
+def _values(schema: Schema) -> set[str]:
+    return {str(value) for value in schema.get("enum", ())}
 
 
 def _target(schema: Schema, types: Mapping[str, Schema]) -> Schema:
@@ -237,7 +245,9 @@ def _shown(value: object) -> str:
         return " or ".join(_shown(each) for each in value["anyOf"])
     if isinstance(value, dict) and "$ref" in value:
         return str(value["$ref"]).rpartition("/")[2]
-    if isinstance(value, dict) and set(value) <= {"type", "format"}:
+    if isinstance(value, dict) and "items" in value:
+        return f"{value.get('type', '')} of {_shown(value['items'])}"
+    if isinstance(value, dict) and value and set(value) <= {"type", "format"}:
         return " ".join(str(each) for each in value.values())
     return str(value)
 

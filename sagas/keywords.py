@@ -108,10 +108,13 @@ _CALL = {
     "failure": _REPLIES,
     "transient": _REPLIES,
     "reply": _FLAG,
+}
+_STEP = {
+    "in_doubt": _Rule(lambda value: value in ("undo", "wait"), 'write "undo" or "wait"'),
     "on_silence": _Rule(lambda value: value in ("resend", "new_attempt"), 'write "resend" or "new_attempt"'),
 }
 _KNOWN = {
-    Purpose.DO: {**_CALL, "in_doubt": _Rule(lambda value: value in ("undo", "wait"), 'write "undo" or "wait"')},
+    Purpose.DO: {**_CALL, **_STEP},
     Purpose.UNDO: _CALL,
 }
 

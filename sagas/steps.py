@@ -114,7 +114,6 @@ class Step(Word, Flow, Generic[C_co]):
         failure: Replies = ...,
         transient: Replies = ...,
         reply: bool = ...,
-        on_silence: Literal["resend", "new_attempt"] = ...,
     ) -> CompensationDecorator: ...
     def compensation(self, method: object = None, /, **keywords: object) -> object:
         """The method builds the command that undoes this step. Bare, or with keywords.
@@ -129,7 +128,6 @@ class Step(Word, Flow, Generic[C_co]):
             failure: Reply types that say it cannot be undone: an operator is asked.
             transient: Reply types that say "not now".
             reply: False when nobody answers: it is done once it is committed to the outbox.
-            on_silence: "new_attempt" for participants that swallow repeated message ids.
         """
 
         def decorate(method: object, /) -> Compensation[Command]:
@@ -201,7 +199,7 @@ def step(method: object = None, /, **keywords: object) -> object:
         in_doubt: "undo" (default) or "wait": what becomes of the step when nobody answered in time and the saga
             turns back: undone like a completed one, or waited for.
         on_silence: "resend" (default) the same bytes under the same id, or "new_attempt" for participants that swallow
-            repeated ids.
+            repeated ids; for the compensation too.
     """
 
     def decorate(method: object, /) -> Step[Command]:

@@ -1,4 +1,4 @@
-"""Place an order: reserve the stock, take the payment, print the shipping label; undo in reverse order when any fails."""
+"""Place an order: reserve stock, take the payment, print the shipping label; undo in reverse order when any fails."""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""What `from sagas import …` offers: words that are not built yet are absent."""
+
+import pytest
+
+import sagas
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(sagas.__all__) == [
+        "Definition",
+        "Patience",
+        "Policies",
+        "Registry",
+        "Retry",
+        "Saga",
+        "definition_of",
+        "start",
+        "step",
+        "with_policies",
+    ]
+
+
+@pytest.mark.parametrize("name", sagas.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    assert getattr(sagas, name).__doc__
+
+
+@pytest.mark.parametrize("word", ["parallel", "when", "wait", "each", "decision", "signal", "cancel", "query", "sleep"])
+def test_a_word_that_is_not_built_is_absent(word: str) -> None:
+    assert word not in sagas.__all__
