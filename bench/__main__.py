@@ -18,6 +18,8 @@ from bench.report import conditions, document, page
 from bench.rounds import Plan, Round, run_round
 from bench.servers import Servers, open_servers
 from bench.summary import summarize
+from tests.services.binaries import NotInstalledError
+from tests.services.private import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,25 +27,36 @@ if TYPE_CHECKING:
     from bench.contenders import Contender
 
 
+class NotDurable(RuntimeError):  # noqa: N818 - names the situation
+    """The given PostgreSQL does not keep what it has committed, so its figures would mean nothing."""
+
+
 def main() -> int:
     """Exit code 0 when every round of every contender was valid, else 1."""
     given = _arguments()
     plan = Plan(in_flight=given.in_flight, seconds=given.seconds, warm_up=given.warm_up, idle_orders=given.idle_orders)
     contenders = [CONTENDERS[name] for name in given.only]
-    with open_servers() as servers:
-        return asyncio.run(_run(contenders, servers, plan, given.rounds, given.json))
+    try:
+        with open_servers() as servers:
+            report, invalid = asyncio.run(_run(contenders, servers, plan, given.rounds))
+    except (NotInstalledError, ServerError, NotDurable, asyncpg.PostgresError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 1 if invalid else 0
 
 
-async def _run(contenders: Sequence[Contender], servers: Servers, plan: Plan, rounds: int, written: Path | None) -> int:
+async def _run(
+    contenders: Sequence[Contender], servers: Servers, plan: Plan, rounds: int
+) -> tuple[dict[str, object], bool]:
+    """The whole report, and whether any round was invalid."""
     database = await asyncpg.connect(servers.database_url)
     problems = await durability_problems(database)
     postgresql = str(await database.fetchval("show server_version")).split()[0]
     await database.close()
     if problems:
-        print(
-            f"the given PostgreSQL may lose what it has committed: {', '.join(problems)}; use another", file=sys.stderr
-        )
-        return 1
+        raise NotDurable(f"the given PostgreSQL may lose what it has committed: {', '.join(problems)}; use another")
     broker = await Link.open(servers.broker_url)
     broker.close()
     known = conditions(servers.origin, postgresql=postgresql, rabbitmq=broker.server_version)
@@ -54,9 +67,7 @@ async def _run(contenders: Sequence[Contender], servers: Servers, plan: Plan, ro
             _tell(done[-1])
     summaries = [summarize(done, contender=one.name, title=one.title) for one in contenders]
     print("\n" + page(known, summaries, done))
-    if written:
-        written.write_text(json.dumps(document(known, plan, summaries, done), indent=2) + "\n")
-    return 1 if any(one.problems for one in done) else 0
+    return document(known, plan, summaries, done), any(one.problems for one in done)
 
 
 def _turned(contenders: Sequence[Contender], number: int) -> list[Contender]:

@@ -1,4 +1,4 @@
-"""A hand-written ordering service: aio-pika and the SQLAlchemy ORM (asyncio, over asyncpg), one transaction per message.
+"""A hand-written ordering service: aio-pika and the SQLAlchemy ORM over asyncpg, one transaction per message.
 
 The inbox row, the saga and the outbox row are mapped objects and go out in one flush. A message that was handled before
 is found by the inbox's primary key when the flush fails on it, which costs nothing in the usual case.
@@ -7,7 +7,7 @@ is found by the inbox's primary key when the flush fails on it, which costs noth
 from __future__ import annotations
 
 import json
-import uuid
+import uuid  # noqa: TC003 - read by the mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING

@@ -37,8 +37,15 @@ class Place:
 class Contender(Protocol):
     """One service that runs the ordering saga."""
 
-    name: str
-    title: str
+    @property
+    def name(self) -> str:
+        """One word: as `--only` takes it."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """As the report prints it."""
+        ...
 
     async def start(self, place: Place) -> Child:
         """Start it as a process and wait until it takes orders.

@@ -22,7 +22,7 @@ STATEMENTS = f"""
 select {OURS} sum(calls)::bigint from pg_stat_statements
 where dbid = (select oid from pg_database where datname = current_database()) and position('{OURS}' in query) = 0
   and query !~* '^\\s*(begin|start transaction|commit|rollback|savepoint|release|set|reset|show)'
-"""
+"""  # noqa: S608 - put together from constants
 
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 
@@ -53,7 +53,7 @@ async def read_work(connection: Connection, *, counts_statements: bool) -> Work:
     """The counters as they stand now, exact and without delay."""
     row = await connection.fetchrow(
         f"""select {OURS} pg_snapshot_xmax(pg_current_snapshot())::text::bigint as commits,
-                   pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint as wal_bytes"""
+                   pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint as wal_bytes"""
     )
     assert row is not None  # noqa: S101 - a select without from has one row
     statements = await connection.fetchval(STATEMENTS) if counts_statements else None

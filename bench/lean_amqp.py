@@ -36,7 +36,7 @@ TIMESTAMP, TYPE, USER_ID, APP_ID = 0x0040, 0x0020, 0x0010, 0x0008
 PERSISTENT = 2
 
 
-class LinkLost(ConnectionError):
+class LinkLost(ConnectionError):  # noqa: N818 - names the situation
     """The broker closed the connection or the channel, with its words, or the connection broke."""
 
 

@@ -24,7 +24,7 @@ WATCH_IDLE = 0.001  # and while one is; the resolution of the idle latency
 STALL = 30.0  # seconds without a single completion after which a contender is taken to be stuck
 
 
-class Stalled(RuntimeError):
+class Stalled(RuntimeError):  # noqa: N818 - names the situation
     """Orders are on their way and none has been completed for a long time."""
 
 

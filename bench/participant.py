@@ -1,8 +1,8 @@
 """One participant of the ordering saga as a process of its own: takes its command, answers success, keeps a ledger.
 
 It speaks the wire contract over plain AMQP and knows nothing of any contender. A reply's id is derived from the
-command's id, so a repeated command gets the same reply. A command is acknowledged, many at a time, only after the broker
-has confirmed the reply. At SIGTERM it writes the ledger, `{order id: {message id: copies}}`, and ends.
+command's id, so a repeated command gets the same reply. A command is acknowledged, many at a time, only after the
+broker has confirmed the reply. At SIGTERM it writes the ledger, `{order id: {message id: copies}}`, and ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench import wire
 from bench.lean_amqp import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.lean_amqp import Received
 
@@ -78,8 +78,8 @@ async def declare(link: Link, namespace: str, name: str) -> str:
     return queue
 
 
-async def serve(name: str, broker_url: str, namespace: str, ledger: Path) -> None:
-    """Answer commands until SIGTERM, then write the ledger."""
+async def serve(name: str, broker_url: str, namespace: str) -> Mapping[str, Mapping[str, int]]:
+    """Answer commands until SIGTERM; returns the ledger."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     link = await Link.open(broker_url)
@@ -90,8 +90,8 @@ async def serve(name: str, broker_url: str, namespace: str, ledger: Path) -> Non
     await asyncio.wait((stopping, link.lost), return_when=asyncio.FIRST_COMPLETED)
     if not stopped.is_set():
         link.lost.result()
-    ledger.write_text(json.dumps(desk.ledger))
     link.close()
+    return desk.ledger
 
 
 def main() -> None:
@@ -102,7 +102,8 @@ def main() -> None:
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--ledger", type=Path, required=True)
     given = parser.parse_args()
-    uvloop.run(serve(given.name, given.broker_url, given.namespace, given.ledger))
+    ledger = uvloop.run(serve(given.name, given.broker_url, given.namespace))
+    given.ledger.write_text(json.dumps(ledger))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 POLITE = 30.0  # seconds to end after SIGTERM
 
 
-class DidNotStart(RuntimeError):
+class DidNotStart(RuntimeError):  # noqa: N818 - names the situation
     """A process of the round ended or was not ready in time; the text has the end of what it wrote."""
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import uuid
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Round:
 
 async def run_round(contender: Contender, servers: Servers, plan: Plan, number: int) -> Round:
     """Start participants and contender, measure, stop them, check. A contender that fails is reported, not raised."""
-    namespace = f"bench_{contender.name}"
+    namespace = f"bench_{contender.name}_{uuid.uuid4().hex[:8]}"
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="antiphon-bench-")))
         database_url = await stack.enter_async_context(fresh_database(servers.database_url, namespace))
@@ -68,17 +69,17 @@ async def run_round(contender: Contender, servers: Servers, plan: Plan, number: 
         children: list[Child] = []
         stack.push_async_callback(_end, children)
         try:
-            return await _measure(contender, servers, place, plan, number, children)
+            return await _measure(contender, servers, place, plan=plan, number=number, children=children)
         except (DidNotStart, Stalled, LinkLost, asyncpg.PostgresError) as error:
             words = [f"{child.name}:\n{child.last_words}" for child in children if not child.running]
             return Round(contender=contender.name, number=number, problems=[str(error), *words])
 
 
 async def _measure(
-    contender: Contender, servers: Servers, place: Place, plan: Plan, number: int, children: list[Child]
+    contender: Contender, servers: Servers, place: Place, *, plan: Plan, number: int, children: list[Child]
 ) -> Round:
     for name in wire.COMMAND_OF:
-        children.append(await _participant(name, place))
+        children.append(await _participant(name, place))  # noqa: PERF401 - ended even if the next does not start
     await asyncio.gather(*(child.line("ready", STARTING) for child in children))
     service = await contender.start(place)
     participants = [child.pid for child in children]
