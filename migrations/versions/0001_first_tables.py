@@ -1,0 +1,473 @@
+"""The first tables, the read-only views, and the door for other services in the same PostgreSQL database."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+WORDS = sa.Text()
+WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+FLAG = sa.Boolean(create_constraint=False)
+OCTETS = sa.LargeBinary()
+MOMENT = sa.DateTime(timezone=True).with_variant(sa.Text(), "sqlite")
+IDENTITY = sa.Uuid().with_variant(sa.Text(), "sqlite")
+BYTEWISE = postgresql.TEXT(collation="C").with_variant(sa.Text(), "sqlite")
+
+TABLES = (
+    "saga_key",
+    "saga",
+    "saga_event",
+    "attention",
+    "inbox",
+    "outbox",
+    "timer",
+    "held",
+    "dead_letter",
+    "definition",
+    "definition_message",
+    "participant_message",
+    "participant_effect",
+)
+
+STORAGE_PARAMETERS = {
+    "saga": "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02",
+    "timer": "fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000",
+    "outbox": "fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000",
+    "inbox": "fillfactor = 90, autovacuum_vacuum_insert_scale_factor = 0.05",
+}
+
+POSTGRESQL_VIEWS = (
+    """
+create view v_saga as
+select saga_id, saga_type, business_key, version,
+       case when attention in ('method_raised', 'undo_needs_reply', 'compensation_failed', 'compensation_exhausted') then 'parked' else phase end as status,
+       phase, paused, attention, waiting_for, started_at, updated_at, deadline_at, ended_at, end_reason, skipped,
+       revision
+from (
+    select s.saga_id, s.saga_type, s.key as business_key, s.version, s.phase, s.paused, (select a.reason from attention a where a.saga_id = s.saga_id order by case a.reason when 'method_raised' then 0 when 'undo_needs_reply' then 1 when 'compensation_failed' then 2 when 'compensation_exhausted' then 3 when 'orphaned_effect' then 4 when 'unroutable' then 5 when 'version_missing' then 6 when 'timer_overdue' then 7 else 8 end, a.reason limit 1) as attention,
+           s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
+    from saga s
+) as instance
+""",
+    """
+create view v_saga_event as
+select saga_id, seq, at, kind, step, message_id, message_name, cast(detail as json) as detail from saga_event
+""",
+    """
+create view v_outbox as
+select message_id, saga_id, name,
+       case when state = 'claimed' and next_attempt_at < clock_timestamp() then 'unknown' else state end as state,
+       created_at, attempts, next_attempt_at,
+       (state in ('returned', 'refused') or attempts >= 10 or created_at < clock_timestamp() - interval '10 minutes') as stuck
+from outbox
+""",
+    """
+create view v_timer as
+select saga_id, name, generation, due_at from timer
+""",
+    """
+create view v_held as
+select saga_id, saga_type, business_key, message_id, name, reason, received_at, expires_at from held
+""",
+    """
+create view v_inbox as
+select consumer, source, message_id, received_at, disposition from inbox
+""",
+    """
+create view v_dead_letter as
+select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status
+from dead_letter
+""",
+)
+
+SQLITE_VIEWS = (
+    """
+create view v_saga as
+select saga_id, saga_type, business_key, version,
+       case when attention in ('method_raised', 'undo_needs_reply', 'compensation_failed', 'compensation_exhausted') then 'parked' else phase end as status,
+       phase, paused, attention, waiting_for, started_at, updated_at, deadline_at, ended_at, end_reason, skipped,
+       revision
+from (
+    select s.saga_id, s.saga_type, s.key as business_key, s.version, s.phase, s.paused, (select a.reason from attention a where a.saga_id = s.saga_id order by case a.reason when 'method_raised' then 0 when 'undo_needs_reply' then 1 when 'compensation_failed' then 2 when 'compensation_exhausted' then 3 when 'orphaned_effect' then 4 when 'unroutable' then 5 when 'version_missing' then 6 when 'timer_overdue' then 7 else 8 end, a.reason limit 1) as attention,
+           s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
+    from saga s
+) as instance
+""",
+    """
+create view v_saga_event as
+select saga_id, seq, at, kind, step, message_id, message_name, detail as detail from saga_event
+""",
+    """
+create view v_outbox as
+select message_id, saga_id, name,
+       case when state = 'claimed' and next_attempt_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') then 'unknown' else state end as state,
+       created_at, attempts, next_attempt_at,
+       (state in ('returned', 'refused') or attempts >= 10 or created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-10 minutes')) as stuck
+from outbox
+""",
+    """
+create view v_timer as
+select saga_id, name, generation, due_at from timer
+""",
+    """
+create view v_held as
+select saga_id, saga_type, business_key, message_id, name, reason, received_at, expires_at from held
+""",
+    """
+create view v_inbox as
+select consumer, source, message_id, received_at, disposition from inbox
+""",
+    """
+create view v_dead_letter as
+select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status
+from dead_letter
+""",
+)
+
+VIEWS = ("v_saga", "v_saga_event", "v_outbox", "v_timer", "v_held", "v_inbox", "v_dead_letter")
+
+DOOR_SIGNATURE = "publish(text, text, text, jsonb, text)"
+
+DOOR = r"""
+create function publish(
+    name text,
+    body text,
+    message_id text default gen_random_uuid()::text,
+    headers jsonb default '{}',
+    order_key text default null
+) returns text
+language plpgsql
+security definer
+set search_path = "{namespace}", pg_temp
+as $door$
+declare
+    allowed constant text[] := array['schema-version', 'causation-id', 'correlation-id', 'traceparent', 'tracestate'];
+    wrong text;
+    envelope jsonb;
+begin
+    if publish.name is null or publish.name !~ '^[A-Za-z][A-Za-z0-9_.-]{0,254}$' then
+        raise exception 'publish: % is not a message name', coalesce(quote_literal(left(publish.name, 300)), 'null')
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Write at most 255 letters, digits, "_", "." and "-", beginning with a letter.';
+    end if;
+    if exists (select from definition_message m where m.name = publish.name and m.role = 'command') then
+        raise exception 'publish: % is a command', publish.name
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Only events go through this door; a saga sends its commands itself.';
+    end if;
+    if publish.message_id is null or publish.message_id !~ '^[\x20-\x7e]{1,255}$' then
+        raise exception 'publish: the message id of % is not 1 to 255 printable ASCII characters', publish.name
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Leave message_id out for a fresh one, or give a UUID.';
+    end if;
+    if publish.body is null or octet_length(publish.body) > 1048576 then
+        raise exception 'publish: the body of % has % bytes; it needs 2 to 1048576', publish.name,
+            coalesce(octet_length(publish.body), 0)
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Publish a reference instead of the data.';
+    end if;
+    begin
+        wrong := json_typeof(publish.body::json);
+    exception when data_exception or program_limit_exceeded or statement_too_complex then
+        raise exception 'publish: the body of % is not JSON: %', publish.name, sqlerrm
+            using errcode = 'invalid_parameter_value', hint = 'Give one JSON object as text.';
+    end;
+    if wrong <> 'object' then
+        raise exception 'publish: the body of % is a JSON %, not an object', publish.name, wrong
+            using errcode = 'invalid_parameter_value', hint = 'Give one JSON object as text.';
+    end if;
+    if publish.headers is null or jsonb_typeof(publish.headers) <> 'object' then
+        raise exception 'publish: the headers of % are not a JSON object', publish.name
+            using errcode = 'invalid_parameter_value', hint = 'Leave them out, or give ''{"schema-version": 1}''.';
+    end if;
+    select h.key into wrong from jsonb_each_text(publish.headers) h where h.key <> all (allowed) limit 1;
+    if found then
+        raise exception 'publish: % carries the header %, which no event has', publish.name, quote_literal(wrong)
+            using errcode = 'invalid_parameter_value', hint = 'Known headers: ' || array_to_string(allowed, ', ') || '.';
+    end if;
+    select h.key into wrong from jsonb_each_text(publish.headers) h
+    where coalesce(h.value, '') !~ case h.key when 'schema-version' then '^[1-9][0-9]{0,8}$' else '^[\x20-\x7e]{1,255}$' end
+    limit 1;
+    if found then
+        raise exception 'publish: the header % of % has an impossible value', wrong, publish.name
+            using errcode = 'invalid_parameter_value',
+                  hint = 'schema-version is a whole number from 1; the others are 1 to 255 printable ASCII characters.';
+    end if;
+    if publish.order_key !~ '^[^\x01-\x1f\x7f-\x9f]{1,255}$' then
+        raise exception 'publish: the order key of % is not 1 to 255 characters without control characters', publish.name
+            using errcode = 'invalid_parameter_value', hint = 'Use the business key, or leave it out.';
+    end if;
+    if publish.order_key is not null then
+        perform pg_advisory_xact_lock(hashtextextended('{namespace}/' || publish.order_key, 0));
+    end if;
+    envelope := jsonb_build_object('source', session_user, 'timestamp', clock_timestamp());
+    for wrong in select jsonb_object_keys(publish.headers) loop
+        envelope := jsonb_set(
+            envelope,
+            array[replace(wrong, '-', '_')],
+            case wrong
+                when 'schema-version' then to_jsonb((publish.headers ->> wrong)::integer)
+                else to_jsonb(publish.headers ->> wrong)
+            end
+        );
+    end loop;
+    insert into outbox (
+        message_id, path, name, exchange, routing_key, body, headers,
+        state, maybe_sent, next_attempt_at, attempts, created_at
+    ) values (
+        publish.message_id, publish.order_key, publish.name, '{namespace}.events', publish.name,
+        convert_to(publish.body, 'UTF8'), envelope::text,
+        'new', false, clock_timestamp(), 0, clock_timestamp()
+    );
+    return publish.message_id;
+end
+$door$
+"""
+
+
+def upgrade() -> None:
+    op.create_table(
+        "saga_key",
+        sa.Column("saga_type", BYTEWISE, nullable=False),
+        sa.Column("key", BYTEWISE, nullable=False),
+        sa.Column("n", WHOLE, nullable=False),
+        sa.Column("saga_id", IDENTITY, nullable=False),
+        sa.Column("start_id", BYTEWISE, nullable=False),
+        sa.Column("start_hash", OCTETS, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("saga_type", "key", "n", name="saga_key_pkey"),
+        comment="Who owns a business key; outlives the instance.",
+    )
+    op.create_table(
+        "saga",
+        sa.Column("saga_id", IDENTITY, nullable=False),
+        sa.Column("saga_type", BYTEWISE, nullable=False),
+        sa.Column("key", BYTEWISE, nullable=False),
+        sa.Column("n", WHOLE, nullable=False),
+        sa.Column("version", WHOLE, nullable=False),
+        sa.Column("phase", WORDS, nullable=False),
+        sa.Column("paused", FLAG, nullable=False),
+        sa.Column("waiting_for", WORDS, nullable=True),
+        sa.Column("state", OCTETS, nullable=False),
+        sa.Column("progress", OCTETS, nullable=False),
+        sa.Column("started_at", MOMENT, nullable=False),
+        sa.Column("updated_at", MOMENT, nullable=False),
+        sa.Column("deadline_at", MOMENT, nullable=False),
+        sa.Column("ended_at", MOMENT, nullable=True),
+        sa.Column("end_reason", WORDS, nullable=True),
+        sa.Column("skipped", WHOLE, nullable=False),
+        sa.Column("revision", WHOLE, nullable=False),
+        sa.Column("seq", WHOLE, nullable=False),
+        sa.PrimaryKeyConstraint("saga_id", name="saga_pkey"),
+        comment="One row per instance; state and progress are JSON bytes.",
+    )
+    op.create_index("saga_by_key", "saga", ["saga_type", "key"])
+    op.create_index("saga_by_start", "saga", ["started_at", "saga_id"])
+    _where("saga_live", "saga", ["started_at", "saga_id"], "phase in ('running', 'compensating')")
+    op.create_table(
+        "saga_event",
+        sa.Column("saga_id", IDENTITY, nullable=False),
+        sa.Column("seq", WHOLE, nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("kind", WORDS, nullable=False),
+        sa.Column("step", WORDS, nullable=True),
+        sa.Column("message_id", BYTEWISE, nullable=True),
+        sa.Column("message_name", WORDS, nullable=True),
+        sa.Column("detail", WORDS, nullable=False),
+        sa.Column("body", OCTETS, nullable=True),
+        sa.Column("patch", OCTETS, nullable=True),
+        sa.PrimaryKeyConstraint("saga_id", "seq", name="saga_event_pkey"),
+        comment="History, append-only: every applied message's bytes and the patch it made.",
+    )
+    op.create_table(
+        "attention",
+        sa.Column("saga_id", IDENTITY, nullable=False),
+        sa.Column("reason", BYTEWISE, nullable=False),
+        sa.Column("detail", WORDS, nullable=False),
+        sa.Column("since", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("saga_id", "reason", name="attention_pkey"),
+        comment="Why an instance wants an operator; each reason clears only when its own cause is healed.",
+    )
+    op.create_table(
+        "inbox",
+        sa.Column("consumer", BYTEWISE, nullable=False),
+        sa.Column("source", BYTEWISE, nullable=False),
+        sa.Column("message_id", BYTEWISE, nullable=False),
+        sa.Column("body_hash", OCTETS, nullable=False),
+        sa.Column("token", IDENTITY, nullable=False),
+        sa.Column("disposition", WORDS, nullable=False),
+        sa.Column("received_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("consumer", "source", "message_id", name="inbox_pkey"),
+        comment="The ids already handled. Not partitioned by time: its key would end at the border.",
+    )
+    op.create_table(
+        "outbox",
+        sa.Column("outbox_id", WHOLE, sa.Identity(always=False), nullable=False),
+        sa.Column("message_id", BYTEWISE, nullable=False),
+        sa.Column("saga_id", IDENTITY, nullable=True),
+        sa.Column("path", BYTEWISE, nullable=True),
+        sa.Column("name", BYTEWISE, nullable=False),
+        sa.Column("exchange", BYTEWISE, nullable=False),
+        sa.Column("routing_key", BYTEWISE, nullable=False),
+        sa.Column("body", OCTETS, nullable=False),
+        sa.Column("headers", WORDS, nullable=False),
+        sa.Column("state", WORDS, nullable=False),
+        sa.Column("maybe_sent", FLAG, nullable=False),
+        sa.Column("token", IDENTITY, nullable=True),
+        sa.Column("next_attempt_at", MOMENT, nullable=False),
+        sa.Column("attempts", WHOLE, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("error", WORDS, nullable=True),
+        sa.PrimaryKeyConstraint("outbox_id", name="outbox_pkey"),
+        sqlite_autoincrement=True,
+        comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker.",
+    )
+    op.create_index("outbox_by_message", "outbox", ["message_id"])
+    op.create_index("outbox_by_path", "outbox", ["saga_id", "path", "outbox_id"])
+    op.create_table(
+        "timer",
+        sa.Column("saga_id", IDENTITY, nullable=False),
+        sa.Column("name", BYTEWISE, nullable=False),
+        sa.Column("saga_type", BYTEWISE, nullable=False),
+        sa.Column("generation", WHOLE, nullable=False),
+        sa.Column("due_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("saga_id", "name", name="timer_pkey"),
+        comment="Armed timers; generation is the history number at which it was set.",
+    )
+    op.create_index("timer_due", "timer", ["due_at"])
+    op.create_table(
+        "held",
+        sa.Column("held_id", WHOLE, sa.Identity(always=False), nullable=False),
+        sa.Column("consumer", BYTEWISE, nullable=False),
+        sa.Column("source", BYTEWISE, nullable=False),
+        sa.Column("message_id", BYTEWISE, nullable=False),
+        sa.Column("body_hash", OCTETS, nullable=False),
+        sa.Column("saga_type", BYTEWISE, nullable=False),
+        sa.Column("business_key", BYTEWISE, nullable=True),
+        sa.Column("saga_id", IDENTITY, nullable=True),
+        sa.Column("name", BYTEWISE, nullable=False),
+        sa.Column("reason", WORDS, nullable=False),
+        sa.Column("body", OCTETS, nullable=False),
+        sa.Column("properties", WORDS, nullable=False),
+        sa.Column("received_at", MOMENT, nullable=False),
+        sa.Column("expires_at", MOMENT, nullable=True),
+        sa.PrimaryKeyConstraint("held_id", name="held_pkey"),
+        sa.UniqueConstraint("consumer", "source", "message_id", name="held_once"),
+        sqlite_autoincrement=True,
+        comment="Valid messages that cannot be applied yet, raw.",
+    )
+    _where("held_by_instance", "held", ["saga_id"], "saga_id is not null")
+    op.create_index("held_by_key", "held", ["saga_type", "business_key"])
+    op.create_table(
+        "dead_letter",
+        sa.Column("dead_letter_id", WHOLE, sa.Identity(always=False), nullable=False),
+        sa.Column("consumer", BYTEWISE, nullable=False),
+        sa.Column("source", BYTEWISE, nullable=False),
+        sa.Column("message_id", BYTEWISE, nullable=False),
+        sa.Column("name", BYTEWISE, nullable=False),
+        sa.Column("body_hash", OCTETS, nullable=False),
+        sa.Column("body", OCTETS, nullable=False),
+        sa.Column("properties", WORDS, nullable=False),
+        sa.Column("reason", WORDS, nullable=False),
+        sa.Column("error", WORDS, nullable=False),
+        sa.Column("saga_id", IDENTITY, nullable=True),
+        sa.Column("first_seen_at", MOMENT, nullable=False),
+        sa.Column("last_seen_at", MOMENT, nullable=False),
+        sa.Column("copies", WHOLE, nullable=False),
+        sa.Column("status", WORDS, nullable=False),
+        sa.PrimaryKeyConstraint("dead_letter_id", name="dead_letter_pkey"),
+        sa.UniqueConstraint("consumer", "source", "message_id", "body_hash", name="dead_letter_once"),
+        sqlite_autoincrement=True,
+        comment="Messages nobody could process, raw and complete.",
+    )
+    _where("dead_letter_by_instance", "dead_letter", ["saga_id"], "saga_id is not null")
+    _where("dead_letter_open", "dead_letter", ["last_seen_at"], "status = 'open'")
+    op.create_table(
+        "definition",
+        sa.Column("type", BYTEWISE, nullable=False),
+        sa.Column("version", WHOLE, nullable=False),
+        sa.Column("document", WORDS, nullable=False),
+        sa.Column("shape", WORDS, nullable=False),
+        sa.Column("state", WORDS, nullable=False),
+        sa.Column("policy", WORDS, nullable=False),
+        sa.Column("code", WORDS, nullable=False),
+        sa.Column("recorded_at", MOMENT, nullable=False),
+        sa.Column("python", WORDS, nullable=False),
+        sa.PrimaryKeyConstraint("type", "version", name="definition_pkey"),
+        comment="Every definition version that ever ran, with the digests of its four parts.",
+    )
+    op.create_table(
+        "definition_message",
+        sa.Column("name", BYTEWISE, nullable=False),
+        sa.Column("role", WORDS, nullable=False),
+        sa.Column("type", BYTEWISE, nullable=False),
+        sa.Column("version", WHOLE, nullable=False),
+        sa.PrimaryKeyConstraint("name", "role", "type", "version", name="definition_message_pkey"),
+        comment="Which message names the definitions send (role command) and consume (role event).",
+    )
+    op.create_table(
+        "participant_message",
+        sa.Column("participant", BYTEWISE, nullable=False),
+        sa.Column("message_id", BYTEWISE, nullable=False),
+        sa.Column("source", BYTEWISE, nullable=False),
+        sa.Column("body_hash", OCTETS, nullable=False),
+        sa.Column("idempotency_key", BYTEWISE, nullable=True),
+        sa.Column("reply_id", BYTEWISE, nullable=True),
+        sa.Column("reply_name", BYTEWISE, nullable=True),
+        sa.Column("reply_version", WHOLE, nullable=True),
+        sa.Column("reply_body", OCTETS, nullable=True),
+        sa.Column("received_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("participant", "message_id", name="participant_message_pkey"),
+        comment="The commands a participant has handled, with the reply it gave: a repeated id gets it again.",
+    )
+    op.create_table(
+        "participant_effect",
+        sa.Column("participant", BYTEWISE, nullable=False),
+        sa.Column("idempotency_key", BYTEWISE, nullable=False),
+        sa.Column("status", WORDS, nullable=False),
+        sa.Column("reply_name", BYTEWISE, nullable=True),
+        sa.Column("reply_version", WHOLE, nullable=True),
+        sa.Column("reply_body", OCTETS, nullable=True),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("participant", "idempotency_key", name="participant_effect_pkey"),
+        comment="The idempotency-keys a participant has applied, and tombstones of those undone before they came.",
+    )
+    if _on_postgresql():
+        _upgrade_postgresql()
+    else:
+        for view in SQLITE_VIEWS:
+            op.execute(view)
+
+
+def _upgrade_postgresql() -> None:
+    for table, parameters in STORAGE_PARAMETERS.items():
+        op.execute(f"alter table {table} set ({parameters})")
+    for view in POSTGRESQL_VIEWS:
+        op.execute(view)
+    namespace = op.get_context().opts["namespace"]
+    op.execute(DOOR.replace("{namespace}", namespace))
+    op.execute(f"revoke all on function {DOOR_SIGNATURE} from public")
+
+
+def _where(name: str, table: str, columns: list[str], condition: str) -> None:
+    where = sa.text(condition)
+    op.create_index(name, table, columns, postgresql_where=where, sqlite_where=where)
+
+
+def _on_postgresql() -> bool:
+    return op.get_context().dialect.name == "postgresql"
+
+
+def downgrade() -> None:
+    if _on_postgresql():
+        op.execute(f"drop function {DOOR_SIGNATURE}")
+    for view in reversed(VIEWS):
+        op.execute(f"drop view {view}")
+    for table in reversed(TABLES):
+        op.drop_table(table)

@@ -1,0 +1,246 @@
+"""How messages are put into the outbox: in the order given, born claimed where this process publishes them itself.
+
+A message whose row still stands is made due again instead of added twice. A row is born claimed only when no older row
+of its (saga, path) stands before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from outbox.interface import ClaimedRow, Outgoing
+from outbox.rows import headers
+from outbox.store import CONFIRM
+from storage.statements import Statement, Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from storage.database import Session
+    from storage.statements import Batch
+
+_COLUMNS = {
+    "item": "bigint",
+    "message_id": "text",
+    "saga_id": "uuid",
+    "path": "text",
+    "name": "text",
+    "exchange": "text",
+    "routing_key": "text",
+    "body": "bytea",
+    "headers": "text",
+    "head": "boolean",
+}
+_ROWS = (
+    "unnest("
+    + ", ".join(f"cast(:out_{column} as {kind}[])" for column, kind in _COLUMNS.items())
+    + f") as r({', '.join(_COLUMNS)})"
+)
+_NEW = "message_id, saga_id, path, name, exchange, routing_key, body, headers"
+
+
+def _tail(gone: str) -> Tail:
+    """`gone` is a query for the ids of rows that another part of the same statement deletes: it still sees them."""
+    return Tail(
+        ctes=f"""
+        sent as materialized (select * from {_ROWS}),
+        standing as materialized (
+            select s.item, o.outbox_id from sent s
+            join outbox o on o.message_id = s.message_id and o.exchange = s.exchange
+                         and o.routing_key = s.routing_key and o.saga_id is not distinct from s.saga_id
+            where o.outbox_id not in ({gone})
+        ),
+        made_due as (
+            update outbox o set
+                next_attempt_at = clock_timestamp(), token = null,
+                state = case when o.state = 'claimed' then 'unknown' else o.state end,
+                attempts = o.attempts + case when o.state = 'claimed' then 1 else 0 end,
+                maybe_sent = o.maybe_sent or o.state = 'claimed'
+            from standing st
+            where o.outbox_id = st.outbox_id
+              and not (o.state = 'claimed' and o.next_attempt_at > clock_timestamp())
+        ),
+        fresh as materialized (
+            select nextval('outbox_outbox_id_seq') as outbox_id, ordered.* from (
+                select s.*, s.head and not exists (
+                        select 1 from outbox e
+                        where e.path = s.path and e.outbox_id not in ({gone})
+                          and (e.saga_id = s.saga_id or (e.saga_id is null and s.saga_id is null))
+                    ) as free
+                from sent s
+                where not exists (select 1 from standing st where st.item = s.item)
+                order by s.item
+            ) as ordered
+        ),
+        born as materialized (
+            select f.*, f.free and count(*) filter (where f.free) over (order by f.item) <= cast(:claim_limit as bigint)
+                   as mine
+            from fresh f
+        ),
+        added as (
+            insert into outbox (outbox_id, {_NEW}, state, maybe_sent, token, next_attempt_at, attempts, created_at)
+            select outbox_id, {_NEW}, case when mine then 'claimed' else 'new' end, false,
+                   case when mine then cast(:claim_token as uuid) end,
+                   clock_timestamp() + case when mine then cast(:claim_lease as float8) else 0 end * interval '1 second',
+                   0, clock_timestamp()
+            from born
+        )
+        """,
+        select="select 'born' as part, item, outbox_id as amount from born where mine",
+    )
+
+
+_TAIL = _tail("select null::bigint where false")
+_TAIL_BESIDE_CONFIRMED = _tail(f"select outbox_id from {CONFIRM.name}")
+
+_STANDING = Statement.both("""
+    select outbox_id, message_id, exchange, routing_key, saga_id, state, next_attempt_at from outbox
+    where message_id in (select value from json_each(:ids))
+""")
+_OCCUPIED = Statement.both("""
+    select distinct saga_id, path from outbox where path in (select value from json_each(:paths))
+""")
+_LAST_ID = Statement.both("select coalesce(max(seq), 0) as last from sqlite_sequence where name = 'outbox'")
+_MAKE_DUE = Statement.both("""
+    update outbox set
+        next_attempt_at = :now, token = null,
+        state = case when state = 'claimed' then 'unknown' else state end,
+        attempts = attempts + case when state = 'claimed' then 1 else 0 end,
+        maybe_sent = maybe_sent or state = 'claimed'
+    where outbox_id = :outbox_id and not (state = 'claimed' and next_attempt_at > :now)
+""")
+_ADD = Statement.both(f"""
+    insert into outbox (outbox_id, {_NEW}, state, maybe_sent, token, next_attempt_at, attempts, created_at)
+    values (:outbox_id, :message_id, :saga_id, :path, :name, :exchange, :routing_key, :body, :headers, :state, false,
+            :token, :next_attempt_at, 0, :now)
+""")
+
+Identity = tuple[str, str, str, "UUID | None"]
+"""One message on its way to one place: copies of it share a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Under which token, until when and how many rows are born claimed. `until` is the host's, for SQLite."""
+
+    token: UUID
+    lease: float
+    limit: int
+    until: datetime
+
+
+def identity(outgoing: Outgoing) -> Identity:
+    """What makes two rows the same message to the same place."""
+    return outgoing.envelope.message_id, outgoing.exchange, outgoing.routing_key, outgoing.saga_id
+
+
+def distinct(outgoing: Sequence[Outgoing]) -> list[tuple[Outgoing, bool]]:
+    """Each message once, with whether it is the first of its (saga, path) here (or has no path)."""
+    seen: set[Identity] = set()
+    paths: set[tuple[UUID | None, str]] = set()
+    kept: list[tuple[Outgoing, bool]] = []
+    for each in outgoing:
+        if identity(each) in seen:
+            continue
+        seen.add(identity(each))
+        lane = (each.saga_id, each.path) if each.path is not None else None
+        kept.append((each, lane not in paths))
+        if lane is not None:
+            paths.add(lane)
+    return kept
+
+
+def tail(batch: Batch) -> Tail:
+    """The part of a composed PostgreSQL statement that adds messages, beside the other writes of the batch."""
+    return _TAIL_BESIDE_CONFIRMED if any(write is CONFIRM for write, _ in batch.writes) else _TAIL
+
+
+def parameters(rows: Sequence[tuple[Outgoing, bool]], claim: Claim | None) -> Mapping[str, object]:
+    """What `tail` needs: one array per column, and the claim."""
+    columns = zip(*(_row(item, each, head) for item, (each, head) in enumerate(rows)), strict=True)
+    return {
+        **{f"out_{column}": list(values) for column, values in zip(_COLUMNS, columns, strict=True)},
+        "claim_token": claim.token if claim else None,
+        "claim_lease": claim.lease if claim else 0.0,
+        "claim_limit": claim.limit if claim else 0,
+    }
+
+
+def _row(item: int, each: Outgoing, head: bool) -> tuple[object, ...]:
+    envelope = each.envelope
+    return (
+        item,
+        envelope.message_id,
+        each.saga_id,
+        each.path,
+        envelope.name,
+        each.exchange,
+        each.routing_key,
+        envelope.body,
+        headers(envelope),
+        head,
+    )
+
+
+def born(outgoing: Outgoing, outbox_id: int, claim: Claim) -> ClaimedRow:
+    """A row that was born claimed."""
+    return ClaimedRow(outbox_id=outbox_id, token=claim.token, attempts=0, outgoing=outgoing)
+
+
+async def add_on_sqlite(
+    session: Session, rows: Sequence[tuple[Outgoing, bool]], claim: Claim | None, now: datetime
+) -> Sequence[ClaimedRow]:
+    """Add messages to SQLite's outbox, in a transaction that writes: nobody else changes the table meanwhile."""
+    standing = await _standing(session, rows)
+    if standing:
+        await session.many(_MAKE_DUE, [{"outbox_id": outbox_id, "now": now} for outbox_id in standing.values()])
+    fresh = [(each, head) for each, head in rows if identity(each) not in standing]
+    if not fresh:
+        return ()
+    occupied = await _occupied(session, fresh)
+    next_id = (await session.fetch(_LAST_ID, {}))[0].last
+    claimed: list[ClaimedRow] = []
+    added: list[Mapping[str, object]] = []
+    for outbox_id, (each, head) in enumerate(fresh, start=next_id + 1):
+        free = head and (each.path is None or (_text(each.saga_id), each.path) not in occupied)
+        mine = claim if claim is not None and free and len(claimed) < claim.limit else None
+        if mine is not None:
+            claimed.append(born(each, outbox_id, mine))
+        added.append(_added(outbox_id, each, mine, now))
+    await session.many(_ADD, added)
+    return claimed
+
+
+def _added(outbox_id: int, each: Outgoing, claim: Claim | None, now: datetime) -> Mapping[str, object]:
+    row = dict(zip(_COLUMNS, _row(0, each, False), strict=True))
+    del row["item"], row["head"]
+    return row | {
+        "outbox_id": outbox_id,
+        "state": "new" if claim is None else "claimed",
+        "token": None if claim is None else claim.token,
+        "next_attempt_at": now if claim is None else claim.until,
+        "now": now,
+    }
+
+
+async def _standing(session: Session, rows: Sequence[tuple[Outgoing, bool]]) -> dict[Identity, int]:
+    wanted = {identity(each) for each, _ in rows}
+    texts = {(message_id, exchange, key, _text(saga_id)): (message_id, exchange, key, saga_id)
+             for message_id, exchange, key, saga_id in wanted}  # fmt: skip
+    found = await session.fetch(_STANDING, {"ids": [message_id for message_id, *_ in wanted]})
+    same = ((texts.get((row.message_id, row.exchange, row.routing_key, row.saga_id)), row.outbox_id) for row in found)
+    return {who: outbox_id for who, outbox_id in same if who is not None}
+
+
+async def _occupied(session: Session, rows: Sequence[tuple[Outgoing, bool]]) -> set[tuple[str | None, str]]:
+    paths = sorted({each.path for each, _ in rows if each.path is not None})
+    if not paths:
+        return set()
+    return {(row.saga_id, row.path) for row in await session.fetch(_OCCUPIED, {"paths": paths})}
+
+
+def _text(saga_id: UUID | None) -> str | None:
+    return None if saga_id is None else str(saga_id)

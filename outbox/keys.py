@@ -1,0 +1,145 @@
+"""Who owns a business key: the first start of a key inserts its row, every later one reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from messages.errors import DatabaseBusy
+from outbox.interface import KeyClaim, KeyOwner
+from storage.statements import Statement, Write, as_uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from storage.database import Session
+    from storage.statements import Batch
+
+Key = tuple[str, str, int]
+"""(saga type, business key, n)."""
+
+_NAMES = "saga_type, key, n, saga_id, start_id, start_hash, created_at"
+_CLAIM = Statement.of(
+    postgresql=f"""
+        insert into saga_key ({_NAMES})
+        select saga_type, key, n, saga_id, start_id, start_hash, clock_timestamp()
+        from unnest(cast(:types as text[]), cast(:keys as text[]), cast(:ns as bigint[]), cast(:ids as uuid[]),
+                    cast(:starts as text[]), cast(:hashes as bytea[]))
+             as r(saga_type, key, n, saga_id, start_id, start_hash)
+        on conflict (saga_type, key, n) do nothing
+        returning saga_type, key, n
+    """,
+    sqlite=f"""
+        insert into saga_key ({_NAMES})
+        values (:saga_type, :key, :n, :saga_id, :start_id, :start_hash, :now)
+    """,
+)
+_OWNERS = Statement.of(
+    postgresql="""
+        select k.saga_type, k.key, k.n, k.saga_id, k.start_id, k.start_hash
+        from unnest(cast(:types as text[]), cast(:keys as text[]), cast(:ns as bigint[])) as r(saga_type, key, n)
+        join saga_key k on k.saga_type = r.saga_type and k.key = r.key and k.n = r.n
+    """,
+    sqlite="""
+        select k.saga_type, k.key, k.n, k.saga_id, k.start_id, k.start_hash
+        from json_each(:entries) r
+        join saga_key k on k.saga_type = json_extract(r.value, '$[0]') and k.key = json_extract(r.value, '$[1]')
+                       and k.n = json_extract(r.value, '$[2]')
+    """,
+)
+RELEASE = Write(
+    name="key_release",
+    columns={"saga_type": "text", "key": "text", "n": "bigint"},
+    postgresql="delete from saga_key k using {rows} where k.saga_type = r.saga_type and k.key = r.key and k.n = r.n",
+    sqlite="delete from saga_key where saga_type = :saga_type and key = :key and n = :n",
+)
+
+
+def key_of(claim: KeyClaim) -> Key:
+    """What a claim claims."""
+    return claim.saga_type, claim.key, claim.n
+
+
+async def claim(session: Session, claims: Sequence[KeyClaim], now: datetime) -> Sequence[KeyOwner]:
+    """See `outbox.interface.Unit.claim_keys`. Of two claims of one key in one call, the first has it.
+
+    Raises:
+        DatabaseBusy: a key's row vanished between two looks.
+    """
+    first: dict[Key, KeyClaim] = {}
+    for wanted in claims:
+        first.setdefault(key_of(wanted), wanted)
+    ordered = [first[key] for key in sorted(first)]
+    if not ordered:
+        return ()
+    owners = await (_claim_at_once(session, ordered) if session.postgresql else _claim_each(session, ordered, now))
+    return [_owner(wanted, owners[key_of(wanted)], first) for wanted in claims]
+
+
+def _owner(wanted: KeyClaim, owner: KeyOwner, first: dict[Key, KeyClaim]) -> KeyOwner:
+    if not owner.mine or first[key_of(wanted)] is wanted:
+        return owner
+    return KeyOwner(saga_id=owner.saga_id, n=owner.n, start_id=owner.start_id, start_hash=owner.start_hash, mine=False)
+
+
+async def _claim_at_once(session: Session, ordered: Sequence[KeyClaim]) -> dict[Key, KeyOwner]:
+    rows = await session.fetch(
+        _CLAIM,
+        {
+            **_arrays(ordered),
+            "ids": [c.saga_id for c in ordered],
+            "starts": [c.start_id for c in ordered],
+            "hashes": [c.start_hash for c in ordered],
+        },
+    )
+    inserted = {(row.saga_type, row.key, row.n) for row in rows}
+    owners = {key_of(c): _mine(c) for c in ordered if key_of(c) in inserted}
+    lost = [c for c in ordered if key_of(c) not in inserted]
+    if lost:
+        owners |= await _owners(session, lost)
+    vanished = [c.key for c in lost if key_of(c) not in owners]
+    if vanished:
+        raise DatabaseBusy(
+            f"the key {vanished[0]!r} was given up by another transaction just now; the batch runs again"
+        )
+    return owners
+
+
+async def _claim_each(session: Session, ordered: Sequence[KeyClaim], now: datetime) -> dict[Key, KeyOwner]:
+    owners = await _owners(session, ordered)
+    fresh = [c for c in ordered if key_of(c) not in owners]
+    if fresh:
+        names = ("saga_type", "key", "n", "saga_id", "start_id", "start_hash")
+        await session.many(_CLAIM, [{name: getattr(c, name) for name in names} | {"now": now} for c in fresh])
+    return owners | {key_of(c): _mine(c) for c in fresh}
+
+
+async def _owners(session: Session, claims: Sequence[KeyClaim]) -> dict[Key, KeyOwner]:
+    parameters = _arrays(claims) if session.postgresql else {"entries": [key_of(c) for c in claims]}
+    return {
+        (row.saga_type, row.key, row.n): KeyOwner(
+            saga_id=as_uuid(row.saga_id),
+            n=row.n,
+            start_id=row.start_id,
+            start_hash=bytes(row.start_hash),
+            mine=False,
+        )
+        for row in await session.fetch(_OWNERS, parameters)
+    }
+
+
+def _arrays(claims: Sequence[KeyClaim]) -> dict[str, object]:
+    return {
+        "types": [c.saga_type for c in claims],
+        "keys": [c.key for c in claims],
+        "ns": [c.n for c in claims],
+    }
+
+
+def _mine(claim: KeyClaim) -> KeyOwner:
+    return KeyOwner(saga_id=claim.saga_id, n=claim.n, start_id=claim.start_id, start_hash=claim.start_hash, mine=True)
+
+
+def release(batch: Batch, keys: Iterable[Key]) -> None:
+    """Add the removal of keys that this transaction claimed and did not use."""
+    batch.add(RELEASE, sorted(keys))

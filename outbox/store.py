@@ -1,0 +1,218 @@
+"""The outbox table: messages go in with the decision that made them, and leave when the broker has them.
+
+A row is `new` (never published), `claimed` (someone may be publishing it until its lease ends), `unknown` (a
+publication ended without answer), `returned` (every one so far came back) or `refused` (it cannot be published as it
+is). Once a publication may have reached the broker the row says `maybe_sent`, and is never again `new` or `returned`:
+only those two can be withdrawn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from outbox.interface import ClaimedRow
+from outbox.rows import outgoing as loaded
+from storage.statements import Statement, Write, as_uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Row
+
+    from outbox.interface import RowOutcome
+    from storage.database import Session
+    from storage.statements import Batch
+
+_PAIRS = "unnest(cast(:ids as bigint[]), cast(:tokens as uuid[])) as r(outbox_id, token)"
+_RETURNED = """
+    o.outbox_id, o.message_id, o.saga_id, o.path, o.name, o.exchange, o.routing_key, o.body, o.headers, o.attempts
+"""
+_IS_HEAD = """
+    (o.path is null
+     or (o.saga_id is not null and not exists (
+            select 1 from outbox e where e.saga_id = o.saga_id and e.path = o.path and e.outbox_id < o.outbox_id))
+     or (o.saga_id is null and not exists (
+            select 1 from outbox e where e.saga_id is null and e.path = o.path and e.outbox_id < o.outbox_id)))
+"""
+# A lease that ended means that a publication was begun and nobody knows how it went.
+_CLAIM = Statement.of(
+    postgresql=f"""
+        with due as materialized (
+            select o.outbox_id from outbox o
+            where o.next_attempt_at <= now() and {_IS_HEAD}
+            order by o.outbox_id limit cast(:limit as bigint)
+            for update skip locked
+        )
+        update outbox o set
+            state = 'claimed', token = cast(:token as uuid),
+            next_attempt_at = clock_timestamp() + cast(:lease as float8) * interval '1 second',
+            attempts = o.attempts + case when o.state = 'claimed' then 1 else 0 end,
+            maybe_sent = o.maybe_sent or o.state = 'claimed'
+        from due where o.outbox_id = due.outbox_id
+        returning {_RETURNED}
+    """,
+    sqlite=f"""
+        select {_RETURNED}, o.state from outbox o
+        where o.next_attempt_at <= :now and {_IS_HEAD}
+        order by o.outbox_id limit :limit
+    """,
+)
+_TAKE = Statement.both("""
+    update outbox set
+        state = 'claimed', token = :token, next_attempt_at = :until,
+        attempts = attempts + case when state = 'claimed' then 1 else 0 end,
+        maybe_sent = maybe_sent or state = 'claimed'
+    where outbox_id = :outbox_id
+""")
+
+CONFIRM = Write(
+    name="outbox_confirm",
+    columns={"outbox_id": "bigint", "token": "uuid"},
+    postgresql="""
+        delete from outbox o using {rows} where o.outbox_id = r.outbox_id and o.token = r.token returning o.outbox_id
+    """,
+    sqlite="delete from outbox where outbox_id = :outbox_id and token = :token",
+)
+_SETTLED = """
+    state = case
+        when {state} in ('new', 'returned') and outbox.maybe_sent then 'unknown'
+        when {state} = 'new' and outbox.attempts > 0 then 'returned'
+        else {state} end,
+    maybe_sent = outbox.maybe_sent or {state} = 'unknown',
+    attempts = outbox.attempts + case when {state} = 'new' then 0 else 1 end,
+    token = null,
+    error = {error}
+"""
+FAIL = Write(
+    name="outbox_fail",
+    columns={
+        "outbox_id": "bigint",
+        "token": "uuid",
+        "state": "text",
+        "retry_in": "float8",
+        "error": "text",
+        "retry_at": "timestamptz",
+    },  # fmt: skip
+    postgresql=f"""
+        update outbox set {_SETTLED.format(state="r.state", error="r.error")},
+            next_attempt_at = clock_timestamp() + r.retry_in * interval '1 second'
+        from {{rows}} where outbox.outbox_id = r.outbox_id and outbox.token = r.token
+    """,
+    sqlite=f"""
+        update outbox set {_SETTLED.format(state=":state", error=":error")}, next_attempt_at = :retry_at
+        where outbox_id = :outbox_id and token = :token
+    """,
+)
+_RELEASED = """
+    state = case when maybe_sent then 'unknown' when attempts > 0 then 'returned' else 'new' end, token = null
+"""
+RELEASE = Write(
+    name="outbox_release",
+    columns={"outbox_id": "bigint", "token": "uuid"},
+    postgresql=f"""
+        update outbox set {_RELEASED}, next_attempt_at = clock_timestamp()
+        from {{rows}} where outbox.outbox_id = r.outbox_id and outbox.token = r.token and outbox.state = 'claimed'
+    """,
+    sqlite=f"""
+        update outbox set {_RELEASED}, next_attempt_at = :now
+        where outbox_id = :outbox_id and token = :token and state = 'claimed'
+    """,
+)
+_RENEW = Statement.of(
+    postgresql="""
+        update outbox set next_attempt_at = clock_timestamp() + cast(:lease as float8) * interval '1 second'
+        where outbox_id = any(cast(:ids as bigint[])) and token = cast(:token as uuid) and state = 'claimed'
+        returning outbox_id
+    """,
+    sqlite="""
+        update outbox set next_attempt_at = :until
+        where outbox_id in (select value from json_each(:ids)) and token = :token and state = 'claimed'
+        returning outbox_id
+    """,
+)
+_WITHDRAW = Statement.of(
+    postgresql="""
+        with found as materialized (
+            select outbox_id from outbox
+            where message_id = any(cast(:ids as text[])) and saga_id is not null and state in ('new', 'returned')
+            order by outbox_id for update
+        )
+        delete from outbox o using found
+        where o.outbox_id = found.outbox_id and o.state in ('new', 'returned') returning o.message_id
+    """,
+    sqlite="""
+        delete from outbox
+        where message_id in (select value from json_each(:ids)) and saga_id is not null and state in ('new', 'returned')
+        returning message_id
+    """,
+)
+_UNSENT = Statement.of(
+    postgresql="select saga_id, message_id from outbox where saga_id = any(cast(:ids as uuid[]))",
+    sqlite="select saga_id, message_id from outbox where saga_id in (select value from json_each(:ids))",
+)
+
+
+async def claim(
+    session: Session, *, token: UUID, lease: float, limit: int, now: datetime, until: datetime
+) -> Sequence[ClaimedRow]:
+    """See `outbox.interface.Storage.claim_outbox`. `now` and `until` are the host's, for SQLite."""
+    if session.postgresql:
+        rows = await session.fetch(_CLAIM, {"token": token, "lease": lease, "limit": limit})
+        claimed = [_claimed(row, token, row.attempts) for row in rows]
+        return sorted(claimed, key=lambda each: each.outbox_id)
+    rows = await session.fetch(_CLAIM, {"now": now, "limit": limit})
+    if rows:
+        await session.many(_TAKE, [{"token": token, "until": until, "outbox_id": row.outbox_id} for row in rows])
+    return [_claimed(row, token, row.attempts + (row.state == "claimed")) for row in rows]
+
+
+def _claimed(row: Row[Any], token: UUID, attempts: int) -> ClaimedRow:
+    return ClaimedRow(outbox_id=row.outbox_id, token=token, attempts=attempts, outgoing=loaded(row))
+
+
+def confirm(batch: Batch, confirmed: Sequence[tuple[int, UUID]]) -> None:
+    """Add the removal of rows that the broker has confirmed."""
+    batch.add(CONFIRM, sorted(confirmed, key=lambda pair: pair[0]))
+
+
+def fail(batch: Batch, failed: Sequence[tuple[RowOutcome, datetime]]) -> None:
+    """Add the new state of rows whose publication failed, with the host's time for the next attempt (for SQLite)."""
+    ordered = sorted(failed, key=lambda pair: pair[0].outbox_id)
+    batch.add(FAIL, [(o.outbox_id, o.token, o.state, o.retry_in, o.error, retry_at) for o, retry_at in ordered])
+
+
+def release(batch: Batch, rows: Sequence[tuple[int, UUID]]) -> None:
+    """Add the return of rows that were claimed and not published."""
+    batch.add(RELEASE, sorted(rows, key=lambda pair: pair[0]))
+
+
+async def renew(
+    session: Session, token: UUID, outbox_ids: Sequence[int], lease: float, until: datetime
+) -> frozenset[int]:
+    """See `outbox.interface.Storage.renew_leases`. `until` is the host's, for SQLite."""
+    if not outbox_ids:
+        return frozenset()
+    parameters: dict[str, object] = {"ids": sorted(outbox_ids), "token": token}
+    bound = {"lease": lease} if session.postgresql else {"until": until}
+    rows = await session.fetch(_RENEW, parameters | bound)
+    return frozenset(row.outbox_id for row in rows)
+
+
+async def withdraw(session: Session, message_ids: Collection[str]) -> frozenset[str]:
+    """See `outbox.interface.Unit.withdraw`."""
+    if not message_ids:
+        return frozenset()
+    rows = await session.fetch(_WITHDRAW, {"ids": sorted(message_ids)})
+    return frozenset(row.message_id for row in rows)
+
+
+async def unsent(session: Session, saga_ids: Collection[UUID]) -> dict[UUID, frozenset[str]]:
+    """See `outbox.interface.Unit.unsent`."""
+    if not saga_ids:
+        return {}
+    found: dict[UUID, set[str]] = {saga_id: set() for saga_id in saga_ids}
+    for row in await session.fetch(_UNSENT, {"ids": sorted(saga_ids)}):
+        found[as_uuid(row.saga_id)].add(row.message_id)
+    return {saga_id: frozenset(ids) for saga_id, ids in found.items()}

@@ -1,0 +1,218 @@
+"""`SqlStorage`: what `outbox.interface` promises, carried out in SQL on PostgreSQL and on SQLite.
+
+Locks are taken in the order saga key, saga, inbox, timer, outbox. On PostgreSQL `save` is one statement, whatever it
+writes. On SQLite the host's clock decides, read when a transaction has begun.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from outbox import enqueue, inbox, keys, store
+from outbox.interface import Claimed, DueTimer, HistoryRow, Locked
+from storage import instances, timers
+from storage.dead_letters import Letters
+from storage.statements import Batch, Statement
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from outbox.interface import (
+        Changes,
+        ClaimedRow,
+        InboxEntry,
+        KeyClaim,
+        KeyOwner,
+        MessageKey,
+        Outgoing,
+        RowOutcome,
+    )
+    from storage.database import Database, Session
+
+_KEEP_ORDER = Statement.of(
+    postgresql="select pg_advisory_xact_lock(hashtextextended(cast(:lane as text), 0))", sqlite="select 1"
+)
+
+
+class SqlUnit:
+    """One transaction; see `outbox.interface.Unit`. `session` is for whoever has further rows to write in it."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self.session = session
+        self._now = now  # the host's; only SQLite uses it
+        self._claimed: dict[UUID, keys.Key] = {}
+
+    async def claim_keys(self, claims: Sequence[KeyClaim]) -> Sequence[KeyOwner]:
+        """See `outbox.interface.Unit.claim_keys`."""
+        owners = await keys.claim(self.session, claims, self._now)
+        for claim, owner in zip(claims, owners, strict=True):
+            if owner.mine:
+                self._claimed[claim.saga_id] = keys.key_of(claim)
+        return owners
+
+    async def lock(self, saga_ids: Collection[UUID], *, wait: bool = False) -> Locked:
+        """See `outbox.interface.Unit.lock`."""
+        locked, busy, now = await instances.lock(self.session, saga_ids, wait=wait)
+        if locked and now is None:
+            now = self._now
+        return Locked(instances=locked, busy=busy, now=now)
+
+    async def claim_inbox(self, consumer: str, token: UUID, entries: Sequence[InboxEntry]) -> Claimed:
+        """See `outbox.interface.Unit.claim_inbox`."""
+        return await inbox.claim(self.session, consumer, token, entries, self._now)
+
+    async def withdraw(self, message_ids: Collection[str]) -> frozenset[str]:
+        """See `outbox.interface.Unit.withdraw`."""
+        return await store.withdraw(self.session, message_ids)
+
+    async def unsent(self, saga_ids: Collection[UUID]) -> Mapping[UUID, frozenset[str]]:
+        """See `outbox.interface.Unit.unsent`."""
+        return await store.unsent(self.session, saga_ids)
+
+    async def sent(self, sends: Collection[tuple[UUID, str]]) -> Mapping[tuple[UUID, str], HistoryRow]:
+        """See `outbox.interface.Unit.sent`."""
+        rows = await instances.sent(self.session, sends)
+        return {
+            send: HistoryRow(saga_id=row.saga_id, at=row.at, entry=row.entry, patch=row.patch)
+            for send, row in rows.items()
+        }
+
+    async def save(self, changes: Changes) -> Sequence[ClaimedRow]:
+        """See `outbox.interface.Unit.save`."""
+        batch = self._batch(changes)
+        rows = enqueue.distinct(changes.outgoing)
+        claim = self._claim(changes)
+        if not rows:
+            await self.session.write(batch, self._now)
+            return ()
+        if not self.session.postgresql:
+            await self.session.write(batch, self._now)
+            return await enqueue.add_on_sqlite(self.session, rows, claim, self._now)
+        found = await self.session.write(
+            batch, self._now, tail=enqueue.tail(batch), parameters=enqueue.parameters(rows, claim)
+        )
+        if claim is None:
+            return ()
+        return [enqueue.born(rows[row.item][0], row.amount, claim) for row in sorted(found, key=lambda row: row.item)]
+
+    def _batch(self, changes: Changes) -> Batch:
+        batch = Batch()
+        keys.release(batch, [self._claimed[saga_id] for saga_id in changes.released])
+        instances.save(batch, inserted=changes.inserted, updated=changes.updated)
+        batch.add(
+            instances.INSERT_EVENT,
+            [instances.history_row(row.saga_id, row.at, row.entry, row.patch) for row in changes.history],
+        )
+        inbox.dispose(batch, changes.consumer, changes.dispositions)
+        _dead_letters(changes).save(batch)
+        timers.save(batch, [*((None, instance) for instance in changes.inserted), *changes.updated])
+        store.confirm(batch, changes.confirmed)
+        return batch
+
+    def _claim(self, changes: Changes) -> enqueue.Claim | None:
+        if changes.claim is None or changes.claim_limit <= 0:
+            return None
+        token, lease = changes.claim
+        return enqueue.Claim(
+            token=token, lease=lease, limit=changes.claim_limit, until=self._now + timedelta(seconds=lease)
+        )
+
+
+def _dead_letters(changes: Changes) -> Letters:
+    letters = Letters()
+    for letter in changes.dead_letters:
+        letters.add(
+            consumer=letter.consumer,
+            source=letter.source,
+            message_id=letter.message_id,
+            name=letter.name,
+            raw=letter.raw,
+            body_hash=letter.body_hash,
+            reason=letter.reason,
+            error=letter.error,
+            saga_id=letter.saga_id,
+        )
+    return letters
+
+
+class SqlStorage:
+    """The database; see `outbox.interface.Storage`."""
+
+    def __init__(self, database: Database) -> None:
+        """`database` stays the caller's, who closes it."""
+        self.database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlUnit]:
+        """See `outbox.interface.Storage.transaction`."""
+        async with self.database.write() as session:
+            yield SqlUnit(session, self._now())
+
+    async def committed(self, consumer: str, token: UUID, probe: MessageKey) -> bool:
+        """See `outbox.interface.Storage.committed`."""
+        async with self.database.read() as session:
+            return await inbox.committed(session, consumer, token, probe)
+
+    async def due_timers(self, saga_types: Collection[str], limit: int) -> tuple[Sequence[DueTimer], float | None]:
+        """See `outbox.interface.Storage.due_timers`."""
+        async with self.database.read() as session:
+            found, following = await timers.due(session, saga_types, limit, self._now())
+        due = [
+            DueTimer(saga_id=row.saga_id, saga_type=row.saga_type, name=row.name, fence=row.generation) for row in found
+        ]
+        return due, following
+
+    async def claim_outbox(self, *, token: UUID, lease: float, limit: int) -> Sequence[ClaimedRow]:
+        """See `outbox.interface.Storage.claim_outbox`."""
+        async with self.database.single() as session:
+            now = self._now()
+            until = now + timedelta(seconds=lease)
+            return await store.claim(session, token=token, lease=lease, limit=limit, now=now, until=until)
+
+    async def settle_outbox(
+        self, *, confirmed: Sequence[tuple[int, UUID]] = (), failed: Sequence[RowOutcome] = ()
+    ) -> None:
+        """See `outbox.interface.Storage.settle_outbox`. A row that may have been sent stays `unknown`."""
+        now = self._now()
+        batch = Batch()
+        store.confirm(batch, confirmed)
+        store.fail(batch, [(outcome, now + timedelta(seconds=outcome.retry_in)) for outcome in failed])
+        async with self.database.single() as session:
+            await session.write(batch, now)
+
+    async def renew_leases(self, token: UUID, outbox_ids: Sequence[int], lease: float) -> frozenset[int]:
+        """See `outbox.interface.Storage.renew_leases`."""
+        async with self.database.single() as session:
+            until = self._now() + timedelta(seconds=lease)
+            return await store.renew(session, token, outbox_ids, lease, until)
+
+    async def release_leases(self, rows: Sequence[tuple[int, UUID]]) -> None:
+        """See `outbox.interface.Storage.release_leases`. One that may have been sent before stays `unknown`."""
+        batch = Batch()
+        store.release(batch, rows)
+        async with self.database.single() as session:
+            await session.write(batch, self._now())
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        """Put one message into the outbox, due at once; rows of one path without a saga go out in commit order.
+
+        Opens a transaction of its own.
+        """
+        async with self.database.write() as session:
+            if outgoing.saga_id is None and outgoing.path is not None:
+                await session.fetch(_KEEP_ORDER, {"lane": f"{self.database.namespace}/{outgoing.path}"}
+                                    if session.postgresql else {})  # fmt: skip
+            rows = [(outgoing, True)]
+            if session.postgresql:
+                await session.write(
+                    Batch(), self._now(), tail=enqueue.tail(Batch()), parameters=enqueue.parameters(rows, None)
+                )
+            else:
+                await enqueue.add_on_sqlite(session, rows, None, self._now())
+
+    def _now(self) -> datetime:
+        return self.database.runner.now()

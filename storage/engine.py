@@ -1,0 +1,223 @@
+"""How a database address, as people paste it, becomes an engine: driver, session settings, pool and file mode.
+
+Knows nothing of tables. `normalised` checks an address; `create` makes the engine that `storage.database` borrows from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from messages.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+DEFAULT_NAMESPACE = "antiphon"
+CONNECT_SECONDS = 10
+STATEMENT_SECONDS = 15
+POOL_SIZE = 10
+
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_SCHEMES = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "postgresql+psycopg_async": "postgresql+psycopg",
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+}
+_EXAMPLES = "write postgresql://user:password@host:5432/database or sqlite:///file.db"
+
+_ASYNCPG_ARGUMENTS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation",
+                      "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "passfile",
+                      "service", "krbsrvname")  # fmt: skip
+_ASYNCPG_ELSEWHERE = ("host", "port", "ssl", "application_name", "connect_timeout", "options")
+_ASYNCPG_UNNEEDED = ("channel_binding", "gssencmode", "keepalives")  # libpq's; SCRAM and TLS work without
+
+
+def normalised(address: str) -> URL:
+    """The address with its driver named.
+
+    Raises:
+        ConfigurationError: it is no address of PostgreSQL or of an SQLite file; the text never repeats a password.
+    """
+    try:
+        url = make_url(address.strip())
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(f"the database address cannot be read; {_EXAMPLES}") from None
+    driver = _SCHEMES.get(url.drivername)
+    if driver is None:
+        raise ConfigurationError(f"the database address begins with {url.drivername}://, which is unknown; {_EXAMPLES}")
+    url = url.set(drivername=driver)
+    return _sqlite_url(url) if driver.startswith("sqlite") else url
+
+
+def _sqlite_url(url: URL) -> URL:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigurationError(
+            "the database address names no file, and what is kept in memory is lost with the process; "
+            "write sqlite:///file.db"
+        )
+    if url.host or url.query:
+        raise ConfigurationError(f"an SQLite address has a file and nothing else, and three slashes; {_EXAMPLES}")
+    return url.set(database=str(Path(url.database).expanduser()))
+
+
+def check_namespace(name: str) -> str:
+    """The name, when it can be a PostgreSQL schema and part of exchange names.
+
+    Raises:
+        ConfigurationError: it is not of the form `[a-z][a-z0-9_]{0,30}`.
+    """
+    if not _NAMESPACE.fullmatch(name):
+        raise ConfigurationError(
+            f"the namespace {name!r} must be 1 to 31 characters of a-z, 0-9 and _, beginning with a letter"
+        )
+    return name
+
+
+def session_settings(schemas: Sequence[str]) -> dict[str, str]:
+    """What every PostgreSQL session of ours is told when it connects; times in milliseconds unless they name a unit."""
+    return {
+        "application_name": "antiphon",
+        "search_path": ", ".join(f'"{check_namespace(schema)}"' for schema in schemas),
+        "statement_timeout": str(STATEMENT_SECONDS * 1000),
+        "lock_timeout": "5000",
+        "idle_in_transaction_session_timeout": "15000",
+        "default_transaction_isolation": "read committed",
+        "timezone": "UTC",
+        "jit": "off",
+        "tcp_keepalives_idle": "30",
+        "tcp_user_timeout": "20000",
+    }
+
+
+def create(
+    address: str,
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
+    schemas: Sequence[str] = (),
+    pool_size: int = POOL_SIZE,
+) -> AsyncEngine:
+    """An engine for the address; it connects when it is first used.
+
+    Args:
+        address: As `normalised` takes it.
+        namespace: The PostgreSQL schema in which unqualified names are found and made.
+        schemas: Further schemas in which unqualified names are looked for, after the namespace.
+        pool_size: How many connections are kept; no more are ever open.
+
+    Raises:
+        ConfigurationError: the address or the namespace is wrong, a driver is not installed, SQLite is too old.
+    """
+    url = normalised(address)
+    check_namespace(namespace)
+    if url.drivername == "sqlite+aiosqlite":
+        return _sqlite(url, pool_size)
+    settings = session_settings((namespace, *schemas))
+    arguments = _asyncpg(url, settings) if url.drivername == "postgresql+asyncpg" else _psycopg(url, settings)
+    kept = {name: value for name, value in url.query.items() if name in ("host", "port")}
+    try:
+        return create_async_engine(
+            url.set(query=kept) if url.drivername == "postgresql+asyncpg" else url,
+            connect_args=arguments,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=CONNECT_SECONDS,
+            pool_use_lifo=True,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"the driver of {url.drivername}:// is not installed ({error.name}); install antiphon[psycopg], "
+            "or write postgresql:// to use the one that is"
+        ) from None
+
+
+def _asyncpg(url: URL, settings: dict[str, str]) -> Mapping[str, object]:
+    query = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
+    known = (*_ASYNCPG_ARGUMENTS, *_ASYNCPG_ELSEWHERE, *_ASYNCPG_UNNEEDED)
+    unknown = sorted(set(query) - set(known))
+    if unknown:
+        raise ConfigurationError(
+            f"the database address has a parameter that is unknown here: {', '.join(unknown)}; "
+            f"known ones are {', '.join(sorted(known))}"
+        )
+    for name in ("application_name", "options"):
+        if name in query:
+            settings[name] = query[name]
+    arguments: dict[str, object] = {"server_settings": settings, "timeout": _seconds(query.get("connect_timeout"))}
+    secured = {name: query[name] for name in _ASYNCPG_ARGUMENTS if name in query}
+    if "ssl" in query:
+        secured["sslmode"] = query["ssl"]
+    if secured:  # asyncpg reads libpq's TLS words from a DSN only
+        arguments["dsn"] = "postgresql://?" + urlencode(secured)
+    return arguments
+
+
+def _seconds(text: str | None) -> int:
+    if text is None:
+        return CONNECT_SECONDS
+    if not text.isdecimal() or int(text) == 0:
+        raise ConfigurationError(f"connect_timeout={text} in the database address is not a whole number of seconds")
+    return int(text)
+
+
+def _psycopg(url: URL, settings: dict[str, str]) -> Mapping[str, object]:
+    if "application_name" in url.query:
+        del settings["application_name"]
+    options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+    given = url.query.get("options")
+    return {
+        "connect_timeout": _seconds(None if "connect_timeout" not in url.query else str(url.query["connect_timeout"])),
+        "options": f"{given} {options}" if given else options,
+    }
+
+
+def _sqlite(url: URL, pool_size: int) -> AsyncEngine:
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer is needed")
+    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=CONNECT_SECONDS)
+    file = Path(url.database or "")
+    event.listen(engine.sync_engine, "do_connect", lambda *_: _create_file(file))
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _create_file(file: Path) -> None:
+    """Make the file before SQLite does, readable by its owner only; what it makes beside it takes over the mode."""
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise ConfigurationError(
+            f"the database file {file} cannot be opened: {error.strerror}; name a file in a folder that can be written"
+        ) from error
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    handle: Any = connection
+    handle.isolation_level = None  # the driver must not begin transactions of its own
+    cursor = handle.cursor()
+    for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

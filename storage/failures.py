@@ -1,0 +1,154 @@
+"""What a driver's error means to the rest of the program: the one place that maps them onto `messages.errors`.
+
+PostgreSQL speaks in SQLSTATEs (asyncpg and psycopg alike), SQLite in result codes, the network in `OSError`, and a
+bound that ran out in `TimeoutError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from messages.errors import (
+    AntiphonError,
+    CommitUnknown,
+    ConfigurationError,
+    DatabaseAway,
+    DatabaseBusy,
+    MessageError,
+)
+from messages.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RAISED_BY_DRIVERS = (SQLAlchemyError, OSError, TimeoutError, asyncio.TimeoutError, UnicodeError, OverflowError)
+"""What `translated` understands; anything else that leaves a database call is a bug and stays what it is."""
+
+_MIGRATE = "the database schema is missing or behind; run `antiphon migrate`"
+
+_AWAY_STATES = ("25006", "57P01", "57P02", "57P03", "57P05")  # read-only: a standby; shut down; starting
+_BUSY_STATES = ("40001", "40P01", "55P03", "55006", "57014", "25P03", "25P04", "0A000")  # 0A000: a plan gone stale
+_SCHEMA_STATES = ("3F000", "42P01", "42703", "42883", "42P10")
+_REFUSED_STATES = ("28000", "28P01", "3D000", "42501")
+_AWAY_CLASSES = ("08",)
+_BUSY_CLASSES = ("40", "53", "58", "XX")
+_DATA_CLASSES = ("21", "22", "23", "54")
+
+_REFUSED_TEXTS = ("password authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
+"""libpq passes on no SQLSTATE for a connection that was refused, only the server's words."""
+
+_SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_FULL,
+                sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_SCHEMA)  # fmt: skip
+_SQLITE_DATA = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE)
+_SQLITE_REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_READONLY,
+                   sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)  # fmt: skip
+
+
+def translated(error: BaseException, *, committing: bool = False) -> AntiphonError | None:
+    """The error of our own that a driver's error means, or None when it means a mistake in the program.
+
+    Args:
+        error: What the driver, the pool, the network or a bound raised.
+        committing: Whether it was raised while COMMIT was under way (or a statement that commits by itself): what
+            would be a lost connection is then a commit that nobody knows about.
+    """
+    kind = _kind(error)
+    if kind is None:
+        return None
+    if committing and (kind is DatabaseAway or isinstance(error, (TimeoutError, asyncio.TimeoutError))):
+        kind = CommitUnknown
+    if committing and _sqlite_code(error) == sqlite3.SQLITE_IOERR:
+        kind = CommitUnknown
+    return kind(_text(kind, error))
+
+
+def _kind(error: BaseException) -> type[AntiphonError] | None:
+    if isinstance(error, PoolTimeout):
+        return DatabaseBusy
+    for cause in _causes(error):
+        state = getattr(cause, "sqlstate", None)
+        if isinstance(state, str):
+            return _by_state(state)
+        code = _sqlite_code(cause)
+        if code is not None:
+            return _by_code(code, str(cause))
+    return _by_class(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = getattr(seen, "orig", None) or seen.__cause__
+
+
+def _by_state(state: str) -> type[AntiphonError] | None:
+    if state in _REFUSED_STATES or state in _SCHEMA_STATES:
+        return ConfigurationError
+    if state in _AWAY_STATES or state.startswith(_AWAY_CLASSES):
+        return DatabaseAway
+    if state in _BUSY_STATES or state.startswith(_BUSY_CLASSES):
+        return DatabaseBusy
+    return MessageError if state.startswith(_DATA_CLASSES) else None
+
+
+def _sqlite_code(error: BaseException) -> int | None:
+    for cause in _causes(error):
+        code = getattr(cause, "sqlite_errorcode", None)
+        if isinstance(code, int):
+            return code & 0xFF  # the primary code of an extended one
+    return None
+
+
+def _by_code(code: int, text: str) -> type[AntiphonError] | None:
+    if code in _SQLITE_BUSY:
+        return DatabaseBusy
+    if code in _SQLITE_DATA:
+        return MessageError
+    missing = code == sqlite3.SQLITE_ERROR and ("no such table" in text or "no such column" in text)
+    return ConfigurationError if missing or code in _SQLITE_REFUSED else None
+
+
+def _by_class(error: BaseException) -> type[AntiphonError] | None:
+    """For errors without a code: of the network, of a driver's own making, of Python."""
+    if isinstance(error, (UnicodeError, OverflowError)):
+        return MessageError
+    if isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError)):
+        return DatabaseAway
+    if not isinstance(error, DBAPIError):
+        return None
+    text = str(error.orig)
+    if any(words in text for words in _REFUSED_TEXTS):
+        return ConfigurationError
+    if any(isinstance(cause, (OSError, TimeoutError)) for cause in _causes(error)) or error.connection_invalidated:
+        return DatabaseAway
+    return _by_driver_class({kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__})
+
+
+def _by_driver_class(names: set[str]) -> type[AntiphonError] | None:
+    if "DataError" in names or "UnicodeEncodeError" in names or "OverflowError" in names:
+        return MessageError  # refused by the driver before it was sent
+    if "OperationalError" in names or "ConnectionDoesNotExistError" in names:
+        return DatabaseAway
+    return DatabaseAway if "InterfaceError" in names else None
+
+
+def _text(kind: type[AntiphonError], error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error
+    said = printable(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+    if kind is CommitUnknown:
+        return f"the connection was lost while the transaction was being committed ({said}); the batch runs again"
+    if kind is DatabaseAway:
+        return f"the database cannot be reached ({said})"
+    if kind is DatabaseBusy:
+        return f"the database could not do it now ({said})"
+    if kind is ConfigurationError:
+        state = next((s for c in _causes(error) if isinstance(s := getattr(c, "sqlstate", None), str)), "")
+        schema = state in _SCHEMA_STATES or "no such table" in said or "no such column" in said
+        return f"{_MIGRATE} ({said})" if schema else f"the database refuses us: {said}; check the database address"
+    return f"the database refuses this data: {said}"

@@ -1,0 +1,153 @@
+"""One meaning, two texts: statements for PostgreSQL and for SQLite, and how many rows become one statement.
+
+On PostgreSQL a batch of rows travels as one array per column and is unfolded by `unnest`; any number of writes is one
+statement made of data-modifying CTEs. On SQLite each write is run once per row, in one call. Knows no table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+POSTGRESQL = "postgresql"
+SQLITE = "sqlite"
+
+
+def time_text(moment: datetime) -> str:
+    """A moment as SQLite stores it: ISO-8601 in UTC, always 27 characters, so that it compares as text."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def as_uuid(value: Any) -> UUID:
+    """A UUID column's value, from either database."""
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+def as_time(value: Any) -> datetime:
+    """A time column's value, from either database: aware, UTC."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+def sqlite_value(value: object) -> object:
+    """A parameter as SQLite takes it: UUIDs and times as text, lists as JSON."""
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, (list, tuple)):
+        return json.dumps([_plain(item) for item in value])
+    return value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return sqlite_value(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement in both dialects. `:now` is bound on SQLite to the host's clock where the text uses it."""
+
+    postgresql: TextClause
+    sqlite: TextClause
+
+    @classmethod
+    def of(cls, *, postgresql: str, sqlite: str) -> Statement:
+        """From the two texts."""
+        return cls(text(postgresql), text(sqlite))
+
+    @classmethod
+    def both(cls, sql: str) -> Statement:
+        """From one text that both understand."""
+        return cls.of(postgresql=sql, sqlite=sql)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """A write of many rows.
+
+    `postgresql` reads its rows from `{rows}`, whose columns are named as in `columns`; further parameters are written
+    `{param}name`. `sqlite` names the columns of one row as parameters, and `:now` where it needs the time.
+    `checked` promises that every row hits exactly one row of the table.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    postgresql: str
+    sqlite: str
+    checked: bool = False
+
+    def parameters(self, rows: Sequence[Sequence[object]]) -> dict[str, object]:
+        """The rows as one array per column, for PostgreSQL."""
+        return {f"{self.name}_{column}": list(values) for column, values in zip(self.columns, zip(*rows, strict=True))}  # noqa: B905
+
+    def row_parameters(self, rows: Sequence[Sequence[object]], now: datetime) -> list[dict[str, object]]:
+        """The rows as parameters of one execution each, for SQLite."""
+        moment = time_text(now)
+        return [
+            {column: sqlite_value(value) for column, value in zip(self.columns, row, strict=True)} | {"now": moment}
+            for row in rows
+        ]
+
+    def clause(self) -> TextClause:
+        """The statement for one row, for SQLite."""
+        return _clause(self.sqlite)
+
+    def cte(self) -> str:
+        """This write as a common table expression of a larger statement."""
+        arrays = ", ".join(f"cast(:{self.name}_{column} as {kind}[])" for column, kind in self.columns.items())
+        rows = f"unnest({arrays}) as r({', '.join(self.columns)})"
+        return f"{self.name} as ({self.postgresql.replace('{rows}', rows)})"
+
+
+@dataclass(slots=True)
+class Batch:
+    """Writes gathered in order, to be carried out by one call of `storage.database.Session.write`."""
+
+    writes: list[tuple[Write, Sequence[Sequence[object]]]] = field(default_factory=list)
+
+    def add(self, write: Write, rows: Sequence[Sequence[object]]) -> None:
+        """Have these rows written; nothing when there are none."""
+        if rows:
+            self.writes.append((write, rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What comes after the writes of a composed PostgreSQL statement: CTEs of its own and what they select.
+
+    The selected columns are (part, item, amount): a word, and two whole numbers.
+    """
+
+    ctes: str
+    select: str
+
+
+@cache
+def _clause(sql: str) -> TextClause:
+    return text(sql)
+
+
+@cache
+def composed(writes: tuple[Write, ...], tail: Tail | None = None) -> TextClause:
+    """All writes as one PostgreSQL statement, which also counts the rows of each checked write."""
+    ctes = [write.cte() for write in writes]
+    selects = [
+        f"select '{write.name}' as part, null::bigint as item, count(*) as amount from {write.name}"
+        for write in writes
+        if write.checked
+    ]
+    if tail is not None:
+        ctes.append(tail.ctes)
+        selects.append(tail.select)
+    return text(f"with {', '.join(ctes)} {' union all '.join(selects) or 'select 1 where false'}")
