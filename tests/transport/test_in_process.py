@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from messages.errors import BrokerAway, TopologyMismatch
-from testkit.conformance.transport import Bench, Pair, TransportConformance, numbers, received, worked_off
+from testkit.conformance.bench import Bench, Pair, numbers, received, worked_off
+from testkit.conformance.transport import TransportConformance
 from transport import Queue, Topology, Verdict
 from transport.in_process import InProcessTransport
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from running import AsyncioRunner
-from testkit.conformance.transport import Pair, TransportConformance
+from testkit.conformance.bench import Pair
+from testkit.conformance.transport import TransportConformance
 from transport.rabbitmq import RabbitMQTransport
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Any, cast
 
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
-from aiormq.exceptions import IncompatibleProtocolError
+from aiormq.exceptions import ProtocolSyntaxError
 from pamqp import commands, decode
 from pamqp.constants import FRAME_END_CHAR
 from pamqp.header import ContentHeader
@@ -89,7 +89,7 @@ class Tap:
             return head + await self._reader.readexactly(1)  # the protocol header of another version
         kind, channel, size = _FRAME.unpack(head)
         if kind not in _FRAME_TYPES:
-            raise IncompatibleProtocolError(f"{head!r} does not begin an AMQP frame")
+            raise ProtocolSyntaxError(f"{head!r} does not begin an AMQP frame")
         rest = await self._reader.readexactly(size + 1)
         if kind == _METHOD_FRAME and channel == 0:
             self._notice.hear(rest)
