@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from alembic import command
@@ -20,6 +20,7 @@ from storage.tables import REVISION
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
     from sqlalchemy import Connection
 
@@ -36,8 +37,8 @@ def _turn() -> asyncio.Lock:
     return _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
-def _config(**attributes: Any) -> Config:
-    config = Config(output_buffer=attributes.pop("output", None))
+def _config(*, output: io.StringIO | None = None, **attributes: object) -> Config:
+    config = Config(output_buffer=output)
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes.update(attributes)
@@ -83,7 +84,7 @@ def sql(namespace: str, *, since: str = "base") -> str:
     return output.getvalue()
 
 
-async def _migrate(database: Database, run: Any) -> str | None:
+async def _migrate(database: Database, run: Callable[[Config], None]) -> str | None:
     async with _turn(), database.write() as session:
         if session.postgresql:
             await _prepare(session, database.namespace)

@@ -84,7 +84,8 @@ def _tail(gone: str) -> Tail:
             insert into outbox (outbox_id, {_NEW}, state, maybe_sent, token, next_attempt_at, attempts, created_at)
             select outbox_id, {_NEW}, case when mine then 'claimed' else 'new' end, false,
                    case when mine then cast(:claim_token as uuid) end,
-                   clock_timestamp() + case when mine then cast(:claim_lease as float8) else 0 end * interval '1 second',
+                   clock_timestamp()
+                       + case when mine then cast(:claim_lease as float8) else 0 end * interval '1 second',
                    0, clock_timestamp()
             from born
         )
@@ -228,8 +229,7 @@ def _added(outbox_id: int, each: Outgoing, claim: Claim | None, now: datetime) -
 
 async def _standing(session: Session, rows: Sequence[tuple[Outgoing, bool]]) -> dict[Identity, int]:
     wanted = {identity(each) for each, _ in rows}
-    texts = {(message_id, exchange, key, _text(saga_id)): (message_id, exchange, key, saga_id)
-             for message_id, exchange, key, saga_id in wanted}  # fmt: skip
+    texts = {(*who[:3], _text(who[3])): who for who in wanted}
     found = await session.fetch(_STANDING, {"ids": [message_id for message_id, *_ in wanted]})
     same = ((texts.get((row.message_id, row.exchange, row.routing_key, row.saga_id)), row.outbox_id) for row in found)
     return {who: outbox_id for who, outbox_id in same if who is not None}

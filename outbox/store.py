@@ -94,7 +94,7 @@ FAIL = Write(
         "retry_in": "float8",
         "error": "text",
         "retry_at": "timestamptz",
-    },  # fmt: skip
+    },
     postgresql=f"""
         update outbox set {_SETTLED.format(state="r.state", error="r.error")},
             next_attempt_at = clock_timestamp() + r.retry_in * interval '1 second'

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     )
     from storage.database import Database, Session
 
-_KEEP_ORDER = Statement.of(
-    postgresql="select pg_advisory_xact_lock(hashtextextended(cast(:lane as text), 0))", sqlite="select 1"
-)
+_KEEP_ORDER = Statement.both("select pg_advisory_xact_lock(hashtextextended(cast(:lane as text), 0))")
 
 
 class SqlUnit:
@@ -154,7 +152,7 @@ class SqlStorage:
 
     async def committed(self, consumer: str, token: UUID, probe: MessageKey) -> bool:
         """See `outbox.interface.Storage.committed`."""
-        async with self.database.read() as session:
+        async with self.database.write() as session:
             return await inbox.committed(session, consumer, token, probe)
 
     async def due_timers(self, saga_types: Collection[str], limit: int) -> tuple[Sequence[DueTimer], float | None]:
@@ -203,9 +201,8 @@ class SqlStorage:
         Opens a transaction of its own.
         """
         async with self.database.write() as session:
-            if outgoing.saga_id is None and outgoing.path is not None:
-                await session.fetch(_KEEP_ORDER, {"lane": f"{self.database.namespace}/{outgoing.path}"}
-                                    if session.postgresql else {})  # fmt: skip
+            if session.postgresql and outgoing.saga_id is None and outgoing.path is not None:
+                await session.fetch(_KEEP_ORDER, {"lane": f"{self.database.namespace}/{outgoing.path}"})
             rows = [(outgoing, True)]
             if session.postgresql:
                 await session.write(

@@ -1,4 +1,4 @@
-"""The database: engine and sessions, tables and views, the rows of instances, timers and dead letters, and the read side.
+"""The database: engine and sessions, tables and views, rows of instances, timers, dead letters, and the read side.
 
 Knows the core (`sagas`, `messages`) and nothing of brokers or use cases. What one transaction may do is the contract in
 `outbox.interface`, carried out by `outbox.unit` from what lies here.

@@ -43,9 +43,21 @@ _SCHEMES = {
 }
 _EXAMPLES = "write postgresql://user:password@host:5432/database or sqlite:///file.db"
 
-_ASYNCPG_ARGUMENTS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation",
-                      "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "passfile",
-                      "service", "krbsrvname")  # fmt: skip
+_ASYNCPG_ARGUMENTS = (
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslcrl",
+    "sslpassword",
+    "sslnegotiation",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+    "target_session_attrs",
+    "passfile",
+    "service",
+    "krbsrvname",
+)
 _ASYNCPG_ELSEWHERE = ("host", "port", "ssl", "application_name", "connect_timeout", "options")
 _ASYNCPG_UNNEEDED = ("channel_binding", "gssencmode", "keepalives")  # libpq's; SCRAM and TLS work without
 

@@ -32,7 +32,8 @@ RAISED_BY_DRIVERS = (SQLAlchemyError, OSError, TimeoutError, asyncio.TimeoutErro
 _MIGRATE = "the database schema is missing or behind; run `antiphon migrate`"
 
 _AWAY_STATES = ("25006", "57P01", "57P02", "57P03", "57P05")  # read-only: a standby; shut down; starting
-_BUSY_STATES = ("40001", "40P01", "55P03", "55006", "57014", "25P03", "25P04", "0A000")  # 0A000: a plan gone stale
+# 55006: an object in use; 25P03: idle too long; 0A000: a prepared plan that a migration has made stale
+_BUSY_STATES = ("40001", "40P01", "55P03", "55006", "57014", "25P03", "25P04", "0A000")
 _SCHEMA_STATES = ("3F000", "42P01", "42703", "42883", "42P10")
 _REFUSED_STATES = ("28000", "28P01", "3D000", "42501")
 _AWAY_CLASSES = ("08",)
@@ -42,11 +43,25 @@ _DATA_CLASSES = ("21", "22", "23", "54")
 _REFUSED_TEXTS = ("password authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
 """libpq passes on no SQLSTATE for a connection that was refused, only the server's words."""
 
-_SQLITE_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_FULL,
-                sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_SCHEMA)  # fmt: skip
+_SQLITE_BUSY = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_SCHEMA,
+)
 _SQLITE_DATA = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE)
-_SQLITE_REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_READONLY,
-                   sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)  # fmt: skip
+_SQLITE_REFUSED = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+)
 
 
 def translated(error: BaseException, *, committing: bool = False) -> AntiphonError | None:

@@ -34,7 +34,7 @@ with locked as materialized (
     for no key update {{skip}}
 ) select {_COLUMNS}, clock_timestamp() as now from locked
 """
-_ON_SQLITE = f"select {_COLUMNS} from saga where saga_id in (select value from json_each(:ids)) order by saga_id"  # noqa: S608
+_ON_SQLITE = f"select {_COLUMNS} from saga where saga_id in (select value from json_each(:ids)) order by saga_id"
 _LOCK = Statement.of(postgresql=_SKIPPING.format(skip="skip locked"), sqlite=_ON_SQLITE)
 _LOCK_WAITING = Statement.of(postgresql=_SKIPPING.format(skip=""), sqlite=_ON_SQLITE)
 _EXISTING = Statement.of(

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -27,12 +27,12 @@ def time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def as_uuid(value: Any) -> UUID:
+def as_uuid(value: UUID | str) -> UUID:
     """A UUID column's value, from either database."""
     return value if isinstance(value, UUID) else UUID(value)
 
 
-def as_time(value: Any) -> datetime:
+def as_time(value: datetime | str) -> datetime:
     """A time column's value, from either database: aware, UTC."""
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 

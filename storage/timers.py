@@ -1,4 +1,4 @@
-"""The rows of timers: written as the difference of an instance's armed timers, found when due by the database's clock."""
+"""The rows of timers: written as the difference of the armed ones, found when due by the database's clock."""
 
 from __future__ import annotations
 

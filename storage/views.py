@@ -16,19 +16,21 @@ _STUCK_MINUTES = 10
 
 
 def _rank(column: str) -> str:
-    ranks = " ".join(f"when '{reason}' then {rank}" for rank, reason in enumerate(_GRAVITY))
-    return f"case {column} {ranks} else {len(_GRAVITY)} end"
+    ranks = "".join(f"\n            when '{reason}' then {rank}" for rank, reason in enumerate(_GRAVITY))
+    return f"case {column}{ranks}\n            else {len(_GRAVITY)} end"
 
 
 def _saga() -> str:
     parking = ", ".join(f"'{reason}'" for reason in PARKING)
-    gravest = (
-        f"select a.reason from attention a where a.saga_id = s.saga_id order by {_rank('a.reason')}, a.reason limit 1"
-    )
+    gravest = f"""
+        select a.reason from attention a where a.saga_id = s.saga_id
+        order by {_rank("a.reason")}, a.reason limit 1
+    """
     return f"""
 create view v_saga as
 select saga_id, saga_type, business_key, version,
-       case when attention in ({parking}) then 'parked' else phase end as status,
+       case when attention in ({parking})
+            then 'parked' else phase end as status,
        phase, paused, attention, waiting_for, started_at, updated_at, deadline_at, ended_at, end_reason, skipped,
        revision
 from (
@@ -50,9 +52,11 @@ def _outbox(now: str, long_ago: str) -> str:
     return f"""
 create view v_outbox as
 select message_id, saga_id, name,
-       case when state = 'claimed' and next_attempt_at < {now} then 'unknown' else state end as state,
+       case when state = 'claimed' and next_attempt_at < {now}
+            then 'unknown' else state end as state,
        created_at, attempts, next_attempt_at,
-       (state in ('returned', 'refused') or attempts >= {_STUCK_ATTEMPTS} or created_at < {long_ago}) as stuck
+       (state in ('returned', 'refused') or attempts >= {_STUCK_ATTEMPTS}
+        or created_at < {long_ago}) as stuck
 from outbox
 """
 
@@ -159,10 +163,12 @@ begin
     select h.key into wrong from jsonb_each_text(publish.headers) h where h.key <> all (allowed) limit 1;
     if found then
         raise exception 'publish: % carries the header %, which no event has', publish.name, quote_literal(wrong)
-            using errcode = 'invalid_parameter_value', hint = 'Known headers: ' || array_to_string(allowed, ', ') || '.';
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Known headers: ' || array_to_string(allowed, ', ') || '.';
     end if;
     select h.key into wrong from jsonb_each_text(publish.headers) h
-    where coalesce(h.value, '') !~ case h.key when 'schema-version' then '^[1-9][0-9]{0,8}$' else '^[\x20-\x7e]{1,255}$' end
+    where coalesce(h.value, '') !~
+          case h.key when 'schema-version' then '^[1-9][0-9]{0,8}$' else '^[\x20-\x7e]{1,255}$' end
     limit 1;
     if found then
         raise exception 'publish: the header % of % has an impossible value', wrong, publish.name
@@ -170,7 +176,8 @@ begin
                   hint = 'schema-version is a whole number from 1; the others are 1 to 255 printable ASCII characters.';
     end if;
     if publish.order_key !~ '^[^\x01-\x1f\x7f-\x9f]{1,255}$' then
-        raise exception 'publish: the order key of % is not 1 to 255 characters without control characters', publish.name
+        raise exception 'publish: the order key of % is not 1 to 255 characters free of control characters',
+            publish.name
             using errcode = 'invalid_parameter_value', hint = 'Use the business key, or leave it out.';
     end if;
     if publish.order_key is not null then

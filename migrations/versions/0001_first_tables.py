@@ -46,11 +46,24 @@ POSTGRESQL_VIEWS = (
     """
 create view v_saga as
 select saga_id, saga_type, business_key, version,
-       case when attention in ('method_raised', 'undo_needs_reply', 'compensation_failed', 'compensation_exhausted') then 'parked' else phase end as status,
+       case when attention in ('method_raised', 'undo_needs_reply', 'compensation_failed', 'compensation_exhausted')
+            then 'parked' else phase end as status,
        phase, paused, attention, waiting_for, started_at, updated_at, deadline_at, ended_at, end_reason, skipped,
        revision
 from (
-    select s.saga_id, s.saga_type, s.key as business_key, s.version, s.phase, s.paused, (select a.reason from attention a where a.saga_id = s.saga_id order by case a.reason when 'method_raised' then 0 when 'undo_needs_reply' then 1 when 'compensation_failed' then 2 when 'compensation_exhausted' then 3 when 'orphaned_effect' then 4 when 'unroutable' then 5 when 'version_missing' then 6 when 'timer_overdue' then 7 else 8 end, a.reason limit 1) as attention,
+    select s.saga_id, s.saga_type, s.key as business_key, s.version, s.phase, s.paused, (
+        select a.reason from attention a where a.saga_id = s.saga_id
+        order by case a.reason
+            when 'method_raised' then 0
+            when 'undo_needs_reply' then 1
+            when 'compensation_failed' then 2
+            when 'compensation_exhausted' then 3
+            when 'orphaned_effect' then 4
+            when 'unroutable' then 5
+            when 'version_missing' then 6
+            when 'timer_overdue' then 7
+            else 8 end, a.reason limit 1
+    ) as attention,
            s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
     from saga s
 ) as instance
@@ -62,9 +75,11 @@ select saga_id, seq, at, kind, step, message_id, message_name, cast(detail as js
     """
 create view v_outbox as
 select message_id, saga_id, name,
-       case when state = 'claimed' and next_attempt_at < clock_timestamp() then 'unknown' else state end as state,
+       case when state = 'claimed' and next_attempt_at < clock_timestamp()
+            then 'unknown' else state end as state,
        created_at, attempts, next_attempt_at,
-       (state in ('returned', 'refused') or attempts >= 10 or created_at < clock_timestamp() - interval '10 minutes') as stuck
+       (state in ('returned', 'refused') or attempts >= 10
+        or created_at < clock_timestamp() - interval '10 minutes') as stuck
 from outbox
 """,
     """
@@ -90,11 +105,24 @@ SQLITE_VIEWS = (
     """
 create view v_saga as
 select saga_id, saga_type, business_key, version,
-       case when attention in ('method_raised', 'undo_needs_reply', 'compensation_failed', 'compensation_exhausted') then 'parked' else phase end as status,
+       case when attention in ('method_raised', 'undo_needs_reply', 'compensation_failed', 'compensation_exhausted')
+            then 'parked' else phase end as status,
        phase, paused, attention, waiting_for, started_at, updated_at, deadline_at, ended_at, end_reason, skipped,
        revision
 from (
-    select s.saga_id, s.saga_type, s.key as business_key, s.version, s.phase, s.paused, (select a.reason from attention a where a.saga_id = s.saga_id order by case a.reason when 'method_raised' then 0 when 'undo_needs_reply' then 1 when 'compensation_failed' then 2 when 'compensation_exhausted' then 3 when 'orphaned_effect' then 4 when 'unroutable' then 5 when 'version_missing' then 6 when 'timer_overdue' then 7 else 8 end, a.reason limit 1) as attention,
+    select s.saga_id, s.saga_type, s.key as business_key, s.version, s.phase, s.paused, (
+        select a.reason from attention a where a.saga_id = s.saga_id
+        order by case a.reason
+            when 'method_raised' then 0
+            when 'undo_needs_reply' then 1
+            when 'compensation_failed' then 2
+            when 'compensation_exhausted' then 3
+            when 'orphaned_effect' then 4
+            when 'unroutable' then 5
+            when 'version_missing' then 6
+            when 'timer_overdue' then 7
+            else 8 end, a.reason limit 1
+    ) as attention,
            s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
     from saga s
 ) as instance
@@ -106,9 +134,11 @@ select saga_id, seq, at, kind, step, message_id, message_name, detail as detail 
     """
 create view v_outbox as
 select message_id, saga_id, name,
-       case when state = 'claimed' and next_attempt_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') then 'unknown' else state end as state,
+       case when state = 'claimed' and next_attempt_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+            then 'unknown' else state end as state,
        created_at, attempts, next_attempt_at,
-       (state in ('returned', 'refused') or attempts >= 10 or created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-10 minutes')) as stuck
+       (state in ('returned', 'refused') or attempts >= 10
+        or created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-10 minutes')) as stuck
 from outbox
 """,
     """
@@ -189,10 +219,12 @@ begin
     select h.key into wrong from jsonb_each_text(publish.headers) h where h.key <> all (allowed) limit 1;
     if found then
         raise exception 'publish: % carries the header %, which no event has', publish.name, quote_literal(wrong)
-            using errcode = 'invalid_parameter_value', hint = 'Known headers: ' || array_to_string(allowed, ', ') || '.';
+            using errcode = 'invalid_parameter_value',
+                  hint = 'Known headers: ' || array_to_string(allowed, ', ') || '.';
     end if;
     select h.key into wrong from jsonb_each_text(publish.headers) h
-    where coalesce(h.value, '') !~ case h.key when 'schema-version' then '^[1-9][0-9]{0,8}$' else '^[\x20-\x7e]{1,255}$' end
+    where coalesce(h.value, '') !~
+          case h.key when 'schema-version' then '^[1-9][0-9]{0,8}$' else '^[\x20-\x7e]{1,255}$' end
     limit 1;
     if found then
         raise exception 'publish: the header % of % has an impossible value', wrong, publish.name
@@ -200,7 +232,8 @@ begin
                   hint = 'schema-version is a whole number from 1; the others are 1 to 255 printable ASCII characters.';
     end if;
     if publish.order_key !~ '^[^\x01-\x1f\x7f-\x9f]{1,255}$' then
-        raise exception 'publish: the order key of % is not 1 to 255 characters without control characters', publish.name
+        raise exception 'publish: the order key of % is not 1 to 255 characters free of control characters',
+            publish.name
             using errcode = 'invalid_parameter_value', hint = 'Use the business key, or leave it out.';
     end if;
     if publish.order_key is not null then

@@ -1,0 +1,433 @@
+"""The read side: what the command line, the health checks and people ask, answered from the views.
+
+Nothing here locks or writes. Lists are paged: a page names where the next one begins.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from messages.errors import OperationRefused
+from storage.properties import unpacked
+from storage.statements import Statement, as_time, as_uuid, time_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+    from messages.envelope import Raw
+    from storage.database import Database, Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaSummary:
+    """A row of `v_saga`."""
+
+    saga_id: UUID
+    saga_type: str
+    business_key: str
+    version: int
+    status: str
+    phase: str
+    paused: bool
+    attention: str | None
+    waiting_for: str | None
+    started_at: datetime
+    updated_at: datetime
+    deadline_at: datetime
+    ended_at: datetime | None
+    end_reason: str | None
+    skipped: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why an instance wants an operator."""
+
+    reason: str
+    detail: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A row of `v_saga_event`."""
+
+    seq: int
+    at: datetime
+    kind: str
+    step: str | None
+    message_id: str | None
+    message_name: str | None
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingMessage:
+    """A row of `v_outbox`."""
+
+    message_id: str
+    saga_id: UUID | None
+    name: str
+    state: str
+    created_at: datetime
+    attempts: int
+    next_attempt_at: datetime
+    stuck: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmedTimer:
+    """A row of `v_timer`."""
+
+    name: str
+    generation: int
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterSummary:
+    """A row of `v_dead_letter`."""
+
+    dead_letter_id: int
+    consumer: str
+    message_id: str
+    name: str
+    reason: str
+    error: str
+    saga_id: UUID | None
+    first_seen_at: datetime
+    copies: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterDetail:
+    """A dead letter with the message as it arrived."""
+
+    summary: DeadLetterSummary
+    source: str
+    last_seen_at: datetime
+    raw: Raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaDetail:
+    """An instance with everything that hangs on it, in order of time."""
+
+    saga: SagaSummary
+    state: Mapping[str, Any]
+    attention: Sequence[Reason]
+    events: Sequence[Event]
+    timers: Sequence[ArmedTimer]
+    outbox: Sequence[PendingMessage]
+    dead_letters: Sequence[DeadLetterSummary]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaFilter:
+    """Which instances; None leaves a thing open. `attention` True means: only those that want an operator."""
+
+    saga_type: str | None = None
+    status: str | None = None
+    key: str | None = None
+    attention: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaPage:
+    """Instances, the latest started first. `following` is given back to get the next page; None on the last."""
+
+    sagas: Sequence[SagaSummary]
+    following: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """The state of things in numbers; ages in seconds by the database's clock."""
+
+    sagas: Mapping[tuple[str, str], int]  # by (type, status)
+    attention: int
+    outbox: int
+    outbox_stuck: int
+    outbox_oldest: float
+    timers: int
+    timers_due: int
+    timer_overdue: float
+    held: int
+    dead_letters: int  # open ones
+
+
+_SAGA_COLUMNS = ", ".join(SagaSummary.__dataclass_fields__)
+_LETTER_COLUMNS = ", ".join(DeadLetterSummary.__dataclass_fields__)
+_PENDING_COLUMNS = ", ".join(PendingMessage.__dataclass_fields__)
+
+
+def _either(sql: str) -> Statement:
+    """One text for both; `{text:name}` and the like are parameters whose type PostgreSQL must be told."""
+    typed = sql
+    for kind, sqlite in (("text", "text"), ("timestamptz", "text"), ("uuid", "text"), ("bigint", "integer")):
+        typed = typed.replace(f"as {kind})", f"as {sqlite})")
+    return Statement.of(postgresql=sql, sqlite=typed)
+
+
+_SAGAS = _either(f"""
+    select {_SAGA_COLUMNS} from v_saga
+    where (cast(:type as text) is null or saga_type = cast(:type as text))
+      and (cast(:status as text) is null or status = cast(:status as text))
+      and (cast(:key as text) is null or business_key = cast(:key as text))
+      and (cast(:wanting as bigint) = 0 or attention is not null)
+      and (cast(:at as timestamptz) is null or started_at < cast(:at as timestamptz)
+           or (started_at = cast(:at as timestamptz) and saga_id < cast(:id as uuid)))
+    order by started_at desc, saga_id desc limit cast(:limit as bigint)
+""")
+_SAGA = _either(f"select {_SAGA_COLUMNS} from v_saga where saga_id = cast(:id as uuid)")
+_STATE = _either("select state from saga where saga_id = cast(:id as uuid)")
+_BY_KEY = _either("""
+    select saga_id from v_saga where business_key = cast(:key as text)
+      and (cast(:type as text) is null or saga_type = cast(:type as text))
+    order by started_at desc limit 2
+""")
+_ATTENTION = _either("select reason, detail, since from attention where saga_id = cast(:id as uuid) order by since")
+_EVENTS = _either("""
+    select seq, at, kind, step, message_id, message_name, cast(detail as text) as detail from v_saga_event
+    where saga_id = cast(:id as uuid) order by seq
+""")
+_TIMERS = _either("select name, generation, due_at from v_timer where saga_id = cast(:id as uuid) order by due_at")
+_PENDING = _either(
+    f"select {_PENDING_COLUMNS} from v_outbox where saga_id = cast(:id as uuid) order by created_at, message_id"
+)
+_LETTERS_OF = _either(
+    f"select {_LETTER_COLUMNS} from v_dead_letter where saga_id = cast(:id as uuid) order by dead_letter_id"
+)
+_LETTERS = _either(f"""
+    select {_LETTER_COLUMNS} from v_dead_letter
+    where (cast(:status as text) is null or status = cast(:status as text))
+      and (cast(:before as bigint) is null or dead_letter_id < cast(:before as bigint))
+    order by dead_letter_id desc limit cast(:limit as bigint)
+""")
+_LETTER = _either(f"""
+    select {_LETTER_COLUMNS}, source, last_seen_at, body, properties from dead_letter
+    where dead_letter_id = cast(:id as bigint)
+""")
+_BY_STATUS = Statement.both("""
+    select saga_type, status, count(*) as amount, count(attention) as wanting from v_saga group by saga_type, status
+""")
+_OUTBOX = Statement.of(
+    postgresql="""
+        select count(*) as amount, count(*) filter (where stuck) as stuck,
+               cast(coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0) as float8) as age from v_outbox
+    """,
+    sqlite="select count(*) as amount, coalesce(sum(stuck), 0) as stuck, min(created_at) as oldest from v_outbox",
+)
+_TIMER_COUNTS = Statement.of(
+    postgresql="""
+        select count(*) as amount, count(*) filter (where due_at <= now()) as due,
+               cast(coalesce(extract(epoch from now() - min(due_at)), 0) as float8) as age from v_timer
+    """,
+    sqlite="""
+        select count(*) as amount, coalesce(sum(due_at <= :now), 0) as due, min(due_at) as oldest from v_timer
+    """,
+)
+_REST = Statement.both("""
+    select (select count(*) from v_held) as held,
+           (select count(*) from v_dead_letter where status = 'open') as letters
+""")
+
+
+class Queries:
+    """Questions to one database; each opens a read-only transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        """`database` stays the caller's, who closes it."""
+        self._database = database
+
+    async def sagas(
+        self, wanted: SagaFilter | None = None, *, limit: int = 50, following: str | None = None
+    ) -> SagaPage:
+        """A page of instances, the latest started first.
+
+        Raises:
+            OperationRefused: `following` is not what an earlier page said.
+        """
+        wanted = wanted or SagaFilter()
+        at, last = _place(following)
+        async with self._database.read() as session:
+            rows = await session.fetch(
+                _SAGAS,
+                {
+                    "type": wanted.saga_type,
+                    "status": wanted.status,
+                    "key": wanted.key,
+                    "wanting": int(wanted.attention),
+                    "at": at,
+                    "id": last,
+                    "limit": limit + 1,
+                },
+            )
+        found = [_summary(row) for row in rows]
+        more = len(found) > limit
+        page = found[:limit]
+        return SagaPage(sagas=page, following=_mark(page[-1]) if more else None)
+
+    async def saga(self, reference: str | UUID, *, saga_type: str | None = None) -> SagaDetail | None:
+        """The instance of that id or business key (the latest of the key), or None.
+
+        Raises:
+            OperationRefused: instances of several types have that key, and no type was named.
+        """
+        async with self._database.read() as session:
+            saga_id = await _find(session, reference, saga_type)
+            return None if saga_id is None else await _detail(session, saga_id)
+
+    async def dead_letters(
+        self, *, status: str | None = "open", limit: int = 50, before: int | None = None
+    ) -> Sequence[DeadLetterSummary]:
+        """Dead letters, the newest first; `before` is the last id of the page before."""
+        async with self._database.read() as session:
+            rows = await session.fetch(_LETTERS, {"status": status, "before": before, "limit": limit})
+        return [_letter(row) for row in rows]
+
+    async def dead_letter(self, dead_letter_id: int) -> DeadLetterDetail | None:
+        """One dead letter with its message, or None."""
+        async with self._database.read() as session:
+            rows = await session.fetch(_LETTER, {"id": dead_letter_id})
+        if not rows:
+            return None
+        [row] = rows
+        return DeadLetterDetail(
+            summary=_letter(row),
+            source=row.source,
+            last_seen_at=as_time(row.last_seen_at),
+            raw=unpacked(bytes(row.body), row.properties),
+        )
+
+    async def counts(self) -> Counts:
+        """How much there is of everything, in one snapshot as far as the database gives one."""
+        now = self._database.runner.now()
+        async with self._database.read() as session:
+            by_status = await session.fetch(_BY_STATUS, {})
+            [outbox] = await session.fetch(_OUTBOX, {})
+            [timers] = await session.fetch(_TIMER_COUNTS, {} if session.postgresql else {"now": now})
+            [rest] = await session.fetch(_REST, {})
+            postgresql = session.postgresql
+        return Counts(
+            sagas={(row.saga_type, row.status): row.amount for row in by_status},
+            attention=sum(row.wanting for row in by_status),
+            outbox=outbox.amount,
+            outbox_stuck=outbox.stuck,
+            outbox_oldest=outbox.age if postgresql else _age(outbox.oldest, now),
+            timers=timers.amount,
+            timers_due=timers.due,
+            timer_overdue=max(0.0, timers.age) if postgresql else _age(timers.oldest, now),
+            held=rest.held,
+            dead_letters=rest.letters,
+        )
+
+
+async def _find(session: Session, reference: str | UUID, saga_type: str | None) -> UUID | None:
+    saga_id = _maybe_uuid(reference)
+    if saga_id is not None and await session.fetch(_SAGA, {"id": saga_id}):
+        return saga_id
+    rows = await session.fetch(_BY_KEY, {"key": str(reference), "type": saga_type})
+    if not rows:
+        return None
+    found = [await _one(session, as_uuid(row.saga_id)) for row in rows]
+    if len({each.saga_type for each in found}) > 1:
+        types = " and ".join(sorted({each.saga_type for each in found}))
+        raise OperationRefused(
+            f"instances of several types have the key {reference!r} ({types}); name the type or the id"
+        )
+    return found[0].saga_id
+
+
+async def _one(session: Session, saga_id: UUID) -> SagaSummary:
+    [row] = await session.fetch(_SAGA, {"id": saga_id})
+    return _summary(row)
+
+
+async def _detail(session: Session, saga_id: UUID) -> SagaDetail:
+    of = {"id": saga_id}
+    saga = await _one(session, saga_id)
+    [state] = await session.fetch(_STATE, of)
+    return SagaDetail(
+        saga=saga,
+        state=json.loads(bytes(state.state)),
+        attention=[
+            Reason(reason=row.reason, detail=row.detail, since=as_time(row.since))
+            for row in await session.fetch(_ATTENTION, of)
+        ],
+        events=[_event(row) for row in await session.fetch(_EVENTS, of)],
+        timers=[
+            ArmedTimer(name=row.name, generation=row.generation, due_at=as_time(row.due_at))
+            for row in await session.fetch(_TIMERS, of)
+        ],
+        outbox=[_pending(row) for row in await session.fetch(_PENDING, of)],
+        dead_letters=[_letter(row) for row in await session.fetch(_LETTERS_OF, of)],
+    )
+
+
+def _summary(row: Row[Any]) -> SagaSummary:
+    values = dict(row._mapping)
+    values["saga_id"] = as_uuid(row.saga_id)
+    values["paused"] = bool(row.paused)
+    for name in ("started_at", "updated_at", "deadline_at"):
+        values[name] = as_time(values[name])
+    values["ended_at"] = None if row.ended_at is None else as_time(row.ended_at)
+    return SagaSummary(**values)
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(**{**row._mapping, "at": as_time(row.at), "detail": json.loads(row.detail)})
+
+
+def _pending(row: Row[Any]) -> PendingMessage:
+    return PendingMessage(
+        **{
+            **row._mapping,
+            "saga_id": None if row.saga_id is None else as_uuid(row.saga_id),
+            "created_at": as_time(row.created_at),
+            "next_attempt_at": as_time(row.next_attempt_at),
+            "stuck": bool(row.stuck),
+        }
+    )
+
+
+def _letter(row: Row[Any]) -> DeadLetterSummary:
+    values = {name: row._mapping[name] for name in DeadLetterSummary.__dataclass_fields__}
+    values["saga_id"] = None if row.saga_id is None else as_uuid(row.saga_id)
+    values["first_seen_at"] = as_time(row.first_seen_at)
+    return DeadLetterSummary(**values)
+
+
+def _maybe_uuid(reference: str | UUID) -> UUID | None:
+    if isinstance(reference, UUID):
+        return reference
+    try:
+        return UUID(reference)
+    except ValueError:
+        return None
+
+
+def _mark(saga: SagaSummary) -> str:
+    return f"{time_text(saga.started_at)}~{saga.saga_id}"
+
+
+def _place(following: str | None) -> tuple[datetime | None, UUID | None]:
+    if following is None:
+        return None, None
+    at, _, saga_id = following.partition("~")
+    try:
+        return as_time(at), UUID(saga_id)
+    except ValueError:
+        raise OperationRefused(f"{following!r} is no place to go on from; begin with the first page") from None
+
+
+def _age(oldest: str | None, now: datetime) -> float:
+    return 0.0 if oldest is None else max(0.0, (now - as_time(oldest)).total_seconds())

@@ -1,0 +1,48 @@
+"""Whether the database's schema is the one this program needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from storage.statements import Statement
+from storage.tables import REVISION
+
+if TYPE_CHECKING:
+    from storage.database import Database
+
+_EXISTS = Statement.of(
+    postgresql="select to_regclass('alembic_version') is not null as present",
+    sqlite="select count(*) > 0 as present from sqlite_master where type = 'table' and name = 'alembic_version'",
+)
+_VERSION = Statement.both("select version_num from alembic_version")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaState:
+    """The version the database has (None: no tables), and the one this program needs."""
+
+    found: str | None
+    needed: str = REVISION
+
+    @property
+    def current(self) -> bool:
+        """Whether this program can work with it: it is the needed version, or a newer one, which only adds."""
+        return self.found is not None and self.found >= self.needed
+
+
+async def schema_state(database: Database) -> SchemaState:
+    """Read the schema's version.
+
+    Raises:
+        DatabaseAway, DatabaseBusy, ConfigurationError: see `messages.errors`.
+    """
+    async with database.read() as session:
+        exists = await session.fetch(_EXISTS, {})
+        rows = await session.fetch(_VERSION, {}) if exists[0].present else ()
+    return SchemaState(found=rows[0].version_num if rows else None)
+
+
+async def schema_is_current(database: Database) -> bool:
+    """Whether `antiphon migrate` has nothing to do for this program to work."""
+    return (await schema_state(database)).current
