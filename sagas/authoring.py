@@ -58,6 +58,7 @@ class Saga(BaseModel):
         DefinitionError: when the class is created, with everything that is wrong with it.
     """
 
+    # What the engine gives a copy; no part of its state.
     __slots__ = ("_identity", "_loaded", "_time")
 
     model_config = ConfigDict(
@@ -71,10 +72,6 @@ class Saga(BaseModel):
 
     flow: ClassVar[Flow]
     """The order of the steps. Without it they run in the order written."""
-
-    if TYPE_CHECKING:  # at run time slots: what the engine gives a copy is no part of its state
-        _time: datetime
-        _identity: UUID
 
     _definition: ClassVar[Definition | None] = None
     _local_names: ClassVar[Mapping[str, Any]] = {}
@@ -102,18 +99,14 @@ class Saga(BaseModel):
     @property
     def now(self) -> datetime:
         """The time at which the message at hand is handled (aware, UTC). Not in `@start`."""
-        try:
-            return self._time
-        except AttributeError:
-            raise RuntimeError(_unbound(self, "now")) from None
+        time: datetime = _bound(self, "_time", "now")
+        return time
 
     @property
     def saga_id(self) -> UUID:
         """The identity of this instance. Not in `@start`."""
-        try:
-            return self._identity
-        except AttributeError:
-            raise RuntimeError(_unbound(self, "saga_id")) from None
+        identity: UUID = _bound(self, "_identity", "saga_id")
+        return identity
 
     def _bind(self, *, now: datetime, saga_id: UUID) -> None:
         """Give the copy its time and identity."""
@@ -144,8 +137,12 @@ class Saga(BaseModel):
         return state
 
 
-def _unbound(saga: Saga, name: str) -> str:
-    return (
-        f"{type(saga).__name__}: self.{name} is not known here; the engine sets it before a hook or a step runs, in "
-        f"@start and on a saga made by hand there is none"
-    )
+def _bound(saga: Saga, slot: str, name: str) -> Any:  # noqa: ANN401 - slots are not declared: they would be fields
+    try:
+        return object.__getattribute__(saga, slot)
+    except AttributeError:
+        message = (
+            f"{type(saga).__name__}: self.{name} is not known here; the engine sets it before a hook or a step runs, "
+            f"in @start and on a saga made by hand there is none"
+        )
+        raise RuntimeError(message) from None
