@@ -4,8 +4,8 @@ What differs, the database half, stands in `by_hand_asyncpg` and `by_hand_orm`, 
 by their database layer and by nothing else. It is written as a good engineer writes it who needs this one saga, happy
 path, and wants it fast: handlers run concurrently, each message is one transaction (inbox, saga row, outbox), the
 outbox is published from memory the moment the transaction has committed, confirms are pipelined, published rows
-are deleted in bulk, and what a crash left behind is published at the next start. It has no timeouts, retries,
-compensation, history or views.
+are deleted in bulk. Whatever goes wrong ends the process; what was left behind is published, and what was not
+acknowledged is handled, when it is started again. It has no timeouts, retries, compensation, history or views.
 """
 
 from __future__ import annotations
@@ -78,10 +78,37 @@ class Books(Protocol):
         ...
 
 
+class End:
+    """Why the process ends: it was asked to, or something failed."""
+
+    def __init__(self) -> None:
+        self._reason: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def ask(self) -> None:
+        """End in good order."""
+        if not self._reason.done():
+            self._reason.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, unless the end has begun already."""
+        if not self._reason.done():
+            self._reason.set_exception(error)
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """Fail if this finished task did."""
+        if not task.cancelled() and (error := task.exception()):
+            self.fail(error)
+
+    async def come(self) -> None:
+        """Wait for it; raises what failed."""
+        await self._reason
+
+
 class Relay:
     """Publishes committed commands at once, many in flight, and deletes their rows in bulk."""
 
-    def __init__(self, exchange: AbstractExchange, books: Books, reply_to: str) -> None:
+    def __init__(self, exchange: AbstractExchange, books: Books, reply_to: str, end: End) -> None:
+        self._end = end
         self._exchange = exchange
         self._books = books
         self._reply_to = reply_to
@@ -89,10 +116,14 @@ class Relay:
         self._confirmed: list[uuid.UUID] = []
 
     def send(self, outgoing: Command) -> None:
-        """Publish without waiting for the confirm. A row whose publish failed stays for the next start."""
+        """Publish without waiting for the confirm."""
         task = asyncio.create_task(self._publish(outgoing))
         self._publishing.add(task)
-        task.add_done_callback(self._publishing.discard)
+        task.add_done_callback(self._published)
+
+    def _published(self, task: asyncio.Task[None]) -> None:
+        self._publishing.discard(task)
+        self._end.watch(task)
 
     async def _publish(self, outgoing: Command) -> None:
         message = aio_pika.Message(
@@ -163,23 +194,30 @@ class Acknowledger:
 class Service:
     """Applies messages: one transaction, then the command goes out, then the message may be acknowledged."""
 
-    def __init__(self, books: Books, relay: Relay, acknowledger: Acknowledger) -> None:
+    def __init__(self, books: Books, relay: Relay, acknowledger: Acknowledger, end: End) -> None:
+        self._end = end
         self._books = books
         self._relay = relay
         self._acknowledger = acknowledger
 
     async def take(self, message: AbstractIncomingMessage) -> None:
-        """Handle one delivery; anything that goes wrong leaves it unacknowledged and ends in a redelivery."""
+        """Handle one delivery."""
         self._acknowledger.arrived(message)
-        message_id, name = message.message_id or "", message.type or ""
-        if name == wire.ORDER_PLACED:
-            order_id = json.loads(message.body)["order_id"]
-            outgoing = await self._books.place(message_id, order_id, message.body)
-        else:
-            outgoing = await self._books.advance(message_id, message.correlation_id or "", name, message.body)
+        try:
+            outgoing = await self._apply(message)
+        except Exception as error:
+            self._end.fail(error)
+            return
         if outgoing:
             self._relay.send(outgoing)
         self._acknowledger.handled(message)
+
+    async def _apply(self, message: AbstractIncomingMessage) -> Command | None:
+        message_id, name = message.message_id or "", message.type or ""
+        if name == wire.ORDER_PLACED:
+            order_id = json.loads(message.body)["order_id"]
+            return await self._books.place(message_id, order_id, message.body)
+        return await self._books.advance(message_id, message.correlation_id or "", name, message.body)
 
 
 async def declare(channel: AbstractChannel, namespace: str) -> tuple[AbstractExchange, str]:
@@ -194,12 +232,12 @@ async def declare(channel: AbstractChannel, namespace: str) -> tuple[AbstractExc
 
 async def serve(books: Books, broker_url: str, namespace: str) -> None:
     """Run until SIGTERM: consume on one connection, publish on another."""
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    end = End()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.ask)
     async with await aio_pika.connect(broker_url) as incoming, await aio_pika.connect(broker_url) as outgoing:
         publishing = await outgoing.channel(publisher_confirms=True, on_return_raises=True)
         exchange, queue_name = await declare(publishing, namespace)
-        relay = Relay(exchange, books, queue_name)
+        relay = Relay(exchange, books, queue_name, end)
         for left in await books.unsent():
             relay.send(left)
         consuming = await incoming.channel(publisher_confirms=False)
@@ -207,9 +245,13 @@ async def serve(books: Books, broker_url: str, namespace: str) -> None:
         queue = await consuming.get_queue(queue_name)
         acknowledger = Acknowledger()
         background = [asyncio.create_task(relay.tidy()), asyncio.create_task(acknowledger.run())]
-        tag = await queue.consume(Service(books, relay, acknowledger).take)
+        for task in background:
+            task.add_done_callback(end.watch)
+        for connection in (incoming, outgoing):
+            connection.close_callbacks.add(lambda _, error: end.fail(error or ConnectionError("closed")))
+        tag = await queue.consume(Service(books, relay, acknowledger, end).take)
         print("ready", flush=True)
-        await stopped.wait()
+        await end.come()
         await queue.cancel(tag)
         for task in background:
             task.cancel()
