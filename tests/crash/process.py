@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 LEASH = Path(__file__).parents[1] / "services" / "leash.py"
 STARTED, ENDED = 30.0, 30.0  # seconds; only ever reached when something is broken
@@ -81,9 +81,13 @@ class Child:
         Raises:
             ChildError: it ended, or `timeout` seconds passed, without it.
         """
-        await self.until(lambda: text in self.text(), f"said {text!r}", timeout)
 
-    async def until(self, condition: Callable[[], bool], what: str, timeout: float) -> None:  # noqa: ASYNC109
+        async def said() -> bool:
+            return text in self.text()
+
+        await self.until(said, f"said {text!r}", timeout)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str, timeout: float) -> None:  # noqa: ASYNC109
         """Wait for something only this child can bring about.
 
         Raises:
@@ -91,9 +95,9 @@ class Child:
         """
         try:
             async with asyncio.timeout(timeout):
-                while not condition():
+                while not await condition():
                     if not self.running:
-                        raise ChildError(f"{self.name} ended before it {what}\n{self.tail()}")
+                        raise ChildError(f"{self.name} ended before it had {what}\n{self.tail()}")
                     await asyncio.sleep(GLANCE)
         except TimeoutError:
             raise ChildError(f"{self.name} has not {what} within {timeout} s\n{self.tail()}") from None
