@@ -107,7 +107,8 @@ def _awaited_for_ever(turn: Turn, path: str) -> bool:
 
 
 def _again(turn: Turn, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
-    if turn.step(path).on_silence == "new_attempt":
+    may_attempt = turn.phase is Phase.RUNNING or call.purpose is Purpose.UNDO
+    if may_attempt and turn.step(path).on_silence == "new_attempt":
         _next_attempt(turn, path, call, replace(progress, silent=True))
     else:
         turn.resend(path, call, replace(progress, sends=progress.sends + 1, spent=progress.spent + 1), wait)

@@ -1,0 +1,233 @@
+"""A saga under test: no broker, no database, and a clock that moves only when the test says so.
+
+```python
+order = Harness(PlaceOrder)
+order.given(OrderPlaced(order_id="o-1", ...))
+assert order.sent == [ReserveStock(order_id="o-1", ...)]
+order.receives(StockReserved(order_id="o-1", reservation_id="r-1"))
+order.advance(timedelta(minutes=5))
+```
+
+Everything goes through the same `decide` as in production, as bytes both ways. On the way the harness proves two things
+that no class can show: that every undo can be built from the state before the reply of its step, and that the state
+survives its own JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID, uuid5
+
+from messages import codec
+from messages.envelope import Envelope
+from messages.keys import business_key
+from sagas.compile import definition_of
+from sagas.decide import decide, first_state, ignored, resume, start
+from sagas.decision import Arrived, Disposition, GiveUp, TimerFired, Withdrawn
+from sagas.definition import Purpose
+from sagas.instance import saga_id
+from sagas.turn import step_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from messages import Command, Event
+    from sagas import Saga
+    from sagas.decision import Decision, HistoryEntry, Input, Send
+    from sagas.definition import Definition
+    from sagas.instance import Instance
+
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_NAMESPACE = UUID("00000000-0000-0000-0000-000000000000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A command that the saga sent, with what travels beside it."""
+
+    command: Command
+    path: str
+    purpose: Purpose
+    message_id: str
+    idempotency_key: str
+    compensates: str | None
+    at: datetime
+
+
+class Harness:
+    """One instance of one saga class. Every method returns the harness, so that a test can be read as a story."""
+
+    def __init__(self, saga: type[Saga] | Definition, *, now: datetime = _EPOCH) -> None:
+        """`saga` is the class, or a definition whose policies were changed."""
+        self.definition: Definition = definition_of(saga) if isinstance(saga, type) else saga
+        self.now = now
+        self.log: list[Sent] = []
+        self.history: list[HistoryEntry] = []
+        self.disposition: Disposition | None = None
+        self.reason = ""
+        self._instance: Instance | None = None
+        self._latest: list[Sent] = []
+        self._bodies: dict[str, bytes] = {}
+        self._messages = 0
+
+    # -- what a test does
+
+    def given(self, event: Event) -> Self:
+        """The event that starts the saga. A second one finds the instance there, as in production."""
+        arrived = self._arrived(event, None)
+        if self._instance is not None:
+            return self._take(ignored(self.definition, self._instance, arrived, "duplicate_start", self.now))
+        state = first_state(self.definition, arrived)
+        key = business_key(getattr(event, self.definition.key_fields[event.message_name]))
+        identity = saga_id("antiphon", self.definition.type, key)
+        return self._take(start(self.definition, arrived, state=state, saga_id=identity, key=key, n=1, now=self.now))
+
+    def receives(self, reply: Event, *, to: Sent | None = None) -> Self:
+        """A reply, to the latest command that declares it or to the one given."""
+        asked = to or self._asked(reply)
+        return self._decide(self._arrived(reply, asked.message_id))
+
+    def hears(self, event: Event) -> Self:
+        """A reply without `causation-id`, from a participant that echoes only the correlation id."""
+        return self._decide(self._arrived(event, None))
+
+    def advance(self, by: timedelta) -> Self:
+        """Let time pass. Every timer that falls due on the way fires at its moment."""
+        until, sent = self.now + by, list[Sent]()
+        while (due := self._next_timer(until)) is not None:
+            name, fence, self.now = due
+            self._decide(TimerFired(name=name, fence=fence))
+            sent += self._latest
+        self.now = until
+        self._latest = sent
+        return self
+
+    def resume(self) -> Self:
+        """An operator retries an instance whose method raised."""
+        return self._take(resume(self.definition, self.instance, self.now))
+
+    # -- what a test looks at
+
+    @property
+    def sent(self) -> list[Command]:
+        """The commands that the last act of the test made the saga send, resends included, in order."""
+        return [each.command for each in self._latest]
+
+    @property
+    def instance(self) -> Instance:
+        """The instance as it would be stored."""
+        if self._instance is None:
+            raise AssertionError("no saga was started; begin with given(...)")
+        return self._instance
+
+    @property
+    def state(self) -> Any:  # noqa: ANN401 - the saga's own class, which the test knows
+        """The author's state, as an object of the saga class."""
+        instance = self.instance
+        return self.definition.saga_class._load(instance.state, now=self.now, saga_id=instance.saga_id)
+
+    @property
+    def status(self) -> str:
+        """`running`, `compensating`, `completed`, `compensated` or `parked`."""
+        return self.instance.status
+
+    @property
+    def attention(self) -> dict[str, str]:
+        """What people are asked to look at, by reason."""
+        return dict(self.instance.attention)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of all history rows so far."""
+        return [entry.kind for entry in self.history]
+
+    # -- how it is done
+
+    def _decide(self, happened: Input) -> Self:
+        return self._take(decide(self.definition, self.instance, happened, self.now))
+
+    def _take(self, decision: Decision) -> Self:
+        self._instance = decision.instance
+        self.disposition, self.reason = decision.disposition, decision.reason
+        self.history += decision.history
+        self._latest = [self._note(send) for send in decision.sends if not send.marker]
+        self._prove_undos(decision.sends)
+        self._prove_state()
+        for marker in (send for send in decision.sends if send.marker):
+            self._deliver_marker(marker)
+        if decision.withdraw:
+            latest = self._latest
+            self._decide(Withdrawn(message_ids=frozenset()))
+            self._latest = latest + self._latest
+        return self
+
+    def _deliver_marker(self, marker: Send) -> None:
+        body = json.loads(marker.body or b"")
+        latest = self._latest
+        self._decide(GiveUp(message_id=marker.message_id, timer=body["timer"], entry=body["entry"]))
+        self._latest = latest + self._latest
+
+    def _note(self, send: Send) -> Sent:
+        body = self._bodies.setdefault(send.message_id, send.body or b"")
+        envelope = Envelope(message_id=send.message_id, name=send.name, body=body)
+        sent = Sent(
+            command=codec.parse(envelope, self.definition.commands[send.name]),
+            path=send.path,
+            purpose=send.purpose or Purpose.DO,
+            message_id=send.message_id,
+            idempotency_key=send.idempotency_key or "",
+            compensates=send.compensates,
+            at=self.now,
+        )
+        self.log.append(sent)
+        return sent
+
+    def _arrived(self, event: Event, causation_id: str | None) -> Arrived:
+        self._messages += 1
+        body = codec.encode(event)
+        envelope = Envelope(message_id=str(uuid5(_NAMESPACE, str(self._messages))), name=event.message_name, body=body)
+        parsed = codec.parse(envelope, type(event))
+        return Arrived(
+            message_id=envelope.message_id, name=envelope.name, body=body, event=parsed, causation_id=causation_id
+        )
+
+    def _asked(self, reply: Event) -> Sent:
+        askers = self.definition.answers.get(reply.message_name, ())
+        for sent in reversed(self.log):
+            if (step_name(sent.path), sent.purpose) in askers:
+                return sent
+        raise AssertionError(f"nothing was sent that {reply.message_name} answers; sent so far: {self._names()}")
+
+    def _names(self) -> str:
+        return ", ".join(each.command.message_name for each in self.log) or "nothing"
+
+    def _next_timer(self, until: datetime) -> tuple[str, int, datetime] | None:
+        timers = sorted((timer.due_at, name, timer.fence) for name, timer in self.instance.armed.items())
+        if not timers or timers[0][0] > until:
+            return None
+        due_at, name, fence = timers[0]
+        return name, fence, max(due_at, self.now)
+
+    def _prove_undos(self, sends: Sequence[Send]) -> None:
+        for send in sends:
+            undo = self.definition.steps[step_name(send.path)].undo if send.purpose is Purpose.DO else None
+            if undo is None:
+                continue
+            try:
+                codec.encode(undo.build(self.state))
+            except Exception as error:
+                raise AssertionError(
+                    f"{self.definition.type}.{undo.name} cannot be built before the reply of {send.path} is known "
+                    f"({type(error).__name__}: {error}); a step that times out must be undone without it"
+                ) from error
+
+    def _prove_state(self) -> None:
+        state = self.state
+        again = self.definition.saga_class._load(state._dump(), now=self.now, saga_id=self.instance.saga_id)
+        if again != state:
+            raise AssertionError(
+                f"the state of {self.definition.type} does not survive its own JSON: {state} != {again}"
+            )

@@ -1,0 +1,419 @@
+"""The rules of an instance under any order of replies, duplicates, failures, silence, late replies and raising methods.
+
+A machine plays the world: participants that answer any command ever sent with anything, timers that fire when due, an
+outbox that may or may not still hold a command, an author whose methods raise and are mended. After every step the
+rules are checked against the instance and its whole history.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal, Self
+from uuid import UUID
+
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from messages import Command, Event, codec
+from sagas import Retry, Saga, definition_of, start, step
+from sagas.decide import decide, first_state, resume
+from sagas.decide import start as begin
+from sagas.decision import Arrived, Disposition, GiveUp, TimerFired, Withdrawn
+from sagas.definition import Purpose, SequenceNode, StepNode
+from sagas.instance import CallStatus, Phase, saga_id
+from sagas.patch import patch, rebuild
+
+if TYPE_CHECKING:
+    from sagas.decision import Decision, HistoryEntry, Input, Send
+    from sagas.definition import Call, Definition, StepDefinition
+    from sagas.instance import Instance
+
+RAISING: set[str] = set()
+"""Names of methods that raise at present: a bug that the author has not mended yet."""
+
+
+class Asked(Event, name="machine.Asked"):
+    key: str
+
+
+class Work(Command, name="machine.Work"):
+    step: str
+
+
+class Answer(Event, abstract=True):
+    step: str
+
+
+class Worked(Answer, name="machine.Worked"):
+    pass
+
+
+class Broke(Answer, name="machine.Broke"):
+    pass
+
+
+class Busy(Answer, name="machine.Busy"):
+    pass
+
+
+class Undo(Command, name="machine.Undo"):
+    step: str
+    known: bool
+
+
+class Undone(Answer, name="machine.Undone"):
+    pass
+
+
+class Stuck(Answer, name="machine.Stuck"):
+    pass
+
+
+class UndoBusy(Answer, name="machine.UndoBusy"):
+    pass
+
+
+def _maybe_raise(method: str) -> None:
+    if method in RAISING:
+        raise ValueError(f"{method} is broken")
+
+
+class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
+    """Three steps that all speak the same words, so that only the command's id tells their replies apart."""
+
+    key: str
+    done: list[str] = []
+
+    @start
+    def asked(cls, event: Asked) -> Self:
+        return cls(key=event.key)
+
+    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    def a(self) -> Work:
+        _maybe_raise("a")
+        return Work(step="a")
+
+    @a.on_success
+    def a_done(self, reply: Worked) -> None:
+        _maybe_raise("a_done")
+        self.done.append(reply.step)
+
+    @a.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
+    def undo_a(self) -> Undo:
+        _maybe_raise("undo_a")
+        return Undo(step="a", known="a" in self.done)
+
+    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    def b(self) -> Work:
+        _maybe_raise("b")
+        return Work(step="b")
+
+    @b.on_success
+    def b_done(self, reply: Worked) -> None:
+        _maybe_raise("b_done")
+        self.done.append(reply.step)
+
+    @b.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
+    def undo_b(self) -> Undo:
+        _maybe_raise("undo_b")
+        return Undo(step="b", known="b" in self.done)
+
+    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    def c(self) -> Work:
+        _maybe_raise("c")
+        return Work(step="c")
+
+    @c.on_success
+    def c_done(self, reply: Worked) -> None:
+        _maybe_raise("c_done")
+        self.done.append(reply.step)
+
+    @c.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
+    def undo_c(self) -> Undo:
+        _maybe_raise("undo_c")
+        return Undo(step="c", known="c" in self.done)
+
+
+METHODS = ["a", "b", "c", "a_done", "b_done", "c_done", "undo_a", "undo_b", "undo_c"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one step of the machine's saga differs from what the class says."""
+
+    undo: bool
+    answered: bool
+    undo_answered: bool
+    attempts: int
+    in_doubt: Literal["undo", "wait"]
+    on_silence: Literal["resend", "new_attempt"]
+
+
+shapes = st.builds(
+    Shape,
+    undo=st.sampled_from([True, True, True, False]),
+    answered=st.sampled_from([True, True, True, False]),
+    undo_answered=st.sampled_from([True, True, True, False]),
+    attempts=st.integers(1, 3),
+    in_doubt=st.sampled_from(["undo", "undo", "wait"]),
+    on_silence=st.sampled_from(["resend", "resend", "new_attempt"]),
+)
+
+
+def shaped(steps: list[Shape]) -> Definition:
+    """The machine's definition with as many steps as there are shapes."""
+    whole = definition_of(Machine)
+    names = list(whole.steps)[: len(steps)]
+    chosen = {name: _step(whole.steps[name], shape) for name, shape in zip(names, steps, strict=True)}
+    return replace(whole, steps=chosen, flow=SequenceNode(tuple(StepNode(name) for name in names)))
+
+
+def _step(whole: StepDefinition, shape: Shape) -> StepDefinition:
+    undo = _call(whole.undo, shape.undo_answered, shape.attempts) if shape.undo and whole.undo else None
+    do = _call(whole.do, shape.answered, shape.attempts)
+    return replace(whole, do=do, undo=undo, in_doubt=shape.in_doubt, on_silence=shape.on_silence)
+
+
+def _call(call: Call, answered: bool, attempts: int) -> Call:
+    retry = Retry(attempts=attempts, backoff=timedelta(seconds=1), cap=timedelta(minutes=1))
+    return replace(call, replies=call.replies if answered else {}, retry=retry)
+
+
+class World(RuleBasedStateMachine):
+    """The world around one instance."""
+
+    @initialize(steps=st.lists(shapes, min_size=1, max_size=3))
+    def begin(self, steps: list[Shape]) -> None:
+        RAISING.clear()
+        self.definition = shaped(steps)
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.messages = 0
+        self.history: list[HistoryEntry] = []
+        self.patches: list[bytes] = []
+        self.sent: list[Send] = []
+        self.markers: list[Send] = []
+        self.in_outbox: set[str] = set()
+        self.dead_letters = 0
+        arrived = self._arrived(Asked(key="k"), None)
+        state = first_state(self.definition, arrived)
+        identity = saga_id("machine", "Machine", "k")
+        decision = begin(self.definition, arrived, state=state, saga_id=identity, key="k", n=1, now=self.now)
+        self.instance: Instance = decision.instance
+        self._keep(None, decision)
+
+    # -- what the world does
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), kind=st.sampled_from([Worked, Worked, Worked, Broke, Busy]))
+    def answer_a_step(self, data: st.DataObject, kind: type[Answer]) -> None:
+        self._answer(data, kind, Purpose.DO)
+
+    @precondition(lambda self: any(send.purpose is Purpose.UNDO for send in self.sent))
+    @rule(data=st.data(), kind=st.sampled_from([Undone, Undone, Undone, Stuck, UndoBusy]))
+    def answer_an_undo(self, data: st.DataObject, kind: type[Answer]) -> None:
+        self._answer(data, kind, Purpose.UNDO)
+
+    def _answer(self, data: st.DataObject, kind: type[Answer], purpose: Purpose) -> None:
+        asked = [send for send in self.sent if send.purpose is purpose]
+        if not asked:
+            return
+        # the latest command is the likeliest to be answered, but any may be
+        send = data.draw(st.sampled_from([*asked, asked[-1], asked[-1], asked[-1]]))
+        call = self.definition.steps[send.path].call(purpose)
+        assert call is not None
+        if call.replies:
+            self.in_outbox.discard(send.message_id)
+            self._decide(self._arrived(kind(step=send.path), send.message_id))
+
+    @rule(kind=st.sampled_from([Worked, Broke, Busy, Undone]))
+    def answer_nobody_knows_what(self, kind: type[Answer]) -> None:
+        self._decide(self._arrived(kind(step="?"), "no-such-command"))
+
+    @rule(kind=st.sampled_from([Worked, Undone]))
+    def answer_without_naming_the_command(self, kind: type[Answer]) -> None:
+        self._decide(self._arrived(kind(step="?"), None))
+
+    @precondition(lambda self: self.instance.armed)
+    @rule()
+    def let_the_next_timer_fire(self) -> None:
+        name, timer = min(self.instance.armed.items(), key=lambda item: item[1].due_at)
+        early = TimerFired(name=name, fence=timer.fence)
+        if timer.due_at > self.now:
+            assert decide(self.definition, self.instance, early, self.now).instance == self.instance
+            self.now = timer.due_at
+        self._decide(TimerFired(name=name, fence=timer.fence, unsent=frozenset(self.in_outbox)))
+
+    @rule(name=st.sampled_from(["a/do", "b/undo", "deadline"]), fence=st.integers(0, 30))
+    def let_a_stale_timer_fire(self, name: str, fence: int) -> None:
+        timer = self.instance.timers.get(name)
+        if timer is None or timer.fence != fence:
+            stale = TimerFired(name=name, fence=fence)
+            assert decide(self.definition, self.instance, stale, self.now).instance == self.instance
+
+    @precondition(lambda self: self.markers)
+    @rule(data=st.data(), again=st.booleans())
+    def let_a_marker_come_back(self, data: st.DataObject, again: bool) -> None:
+        marker = data.draw(st.sampled_from(self.markers))
+        if not again:
+            self.markers.remove(marker)
+        body = _loads(marker.body or b"")
+        self._decide(GiveUp(message_id=marker.message_id, timer=body["timer"], entry=body["entry"]))
+
+    @precondition(lambda self: self.in_outbox)
+    @rule()
+    def let_the_broker_take_everything(self) -> None:
+        self.in_outbox.clear()
+
+    @rule(method=st.sampled_from(METHODS))
+    def break_a_method(self, method: str) -> None:
+        RAISING.add(method)
+
+    @precondition(lambda self: "method_raised" in self.instance.attention)
+    @rule()
+    def mend_the_methods_and_retry(self) -> None:
+        RAISING.clear()
+        self._keep(self.instance, resume(self.definition, self.instance, self.now))
+
+    @precondition(lambda _: bool(RAISING))
+    @rule()
+    def mend_the_methods(self) -> None:
+        RAISING.clear()
+
+    # -- how it is carried out
+
+    def _arrived(self, event: Event, causation_id: str | None) -> Arrived:
+        self.messages += 1
+        return Arrived(
+            message_id=str(UUID(int=self.messages)),
+            name=event.message_name,
+            body=codec.encode(event),
+            event=event,
+            causation_id=causation_id,
+        )
+
+    def _decide(self, happened: Input) -> None:
+        before = self.instance
+        decision = decide(self.definition, before, happened, self.now)
+        again = decide(self.definition, before, happened, self.now)
+        assert replace(decision, error=None) == replace(again, error=None), "not a pure function"
+        note(f"{happened} -> {[entry.kind for entry in decision.history]}")
+        self._keep(before, decision)
+        if decision.disposition is Disposition.DEAD_LETTERED:
+            self.dead_letters += 1
+            assert (before.state, before.phase, before.revision) == (
+                decision.instance.state,
+                decision.instance.phase,
+                decision.instance.revision,
+            )
+
+    def _keep(self, before: Instance | None, decision: Decision) -> None:
+        if before is not None:
+            self._check_step(before, decision)
+        if decision.history:
+            self.patches.append(patch(before, decision.instance))
+        self.history += decision.history
+        self.instance = decision.instance
+        for send in decision.sends:
+            (self.markers if send.marker else self.sent).append(send)
+            if not send.marker:
+                self.in_outbox.add(send.message_id)
+        if decision.withdraw:
+            gone = frozenset(self.in_outbox & set(decision.withdraw))
+            self.in_outbox -= gone
+            self._keep(self.instance, decide(self.definition, self.instance, Withdrawn(message_ids=gone), self.now))
+
+    # -- the rules
+
+    def _check_step(self, before: Instance, decision: Decision) -> None:
+        after = decision.instance
+        if before.phase.ended:
+            assert not decision.sends, "an ended instance sent something"
+            assert after.phase is before.phase
+        if before.halted and after.halted:
+            assert not decision.sends, "a parked instance sent something"
+        if not decision.history:
+            assert after == before, "a change without history"
+        allowed = {
+            Phase.RUNNING: {Phase.RUNNING, Phase.COMPENSATING, Phase.COMPLETED, Phase.COMPENSATED},
+            Phase.COMPENSATING: {Phase.COMPENSATING, Phase.COMPENSATED},
+        }
+        assert after.phase in allowed.get(before.phase, {before.phase})
+
+    @invariant()
+    def the_history_is_gapless_and_rebuilds_the_instance(self) -> None:
+        if not hasattr(self, "instance"):
+            return
+        assert [entry.seq for entry in self.history] == list(range(1, self.instance.seq + 1))
+        rebuilt = rebuild(self.patches)
+        assert _loads(rebuilt.state) == _loads(self.instance.state)
+        assert replace(rebuilt, state=self.instance.state) == self.instance
+
+    @invariant()
+    def no_step_begins_after_the_turning_back_and_nothing_is_undone_after_the_end(self) -> None:
+        kinds = [entry.kind for entry in getattr(self, "history", [])]
+        if "compensation_started" in kinds:
+            assert "command_sent" not in kinds[kinds.index("compensation_started") :]
+        if "completed" in kinds:
+            assert "compensation_sent" not in kinds
+
+    @invariant()
+    def what_was_dispatched_after_another_completed_is_undone_before_it(self) -> None:
+        if not hasattr(self, "instance"):
+            return
+        undone = {entry.step: entry.seq for entry in self.history if entry.kind == "step_compensated"}
+        begun = {entry.step: entry.seq for entry in self.history if entry.kind == "compensation_sent"}
+        late = {entry.step for entry in self.history if entry.kind == "late_success"}
+        for earlier, first in self.instance.steps.items():
+            for later, second in self.instance.steps.items():
+                after = second.do.dispatched > first.do.ended > 0
+                if after and earlier in begun and later in undone and later not in late:
+                    assert undone[later] < begun[earlier], f"{earlier} was undone before {later}"
+
+    @invariant()
+    def the_end_leaves_nothing_open(self) -> None:
+        if not hasattr(self, "instance") or not self.instance.phase.ended:
+            return
+        assert not self.instance.timers
+        for name, progress in self.instance.steps.items():
+            assert not progress.do.status.open
+            happened = progress.do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT)
+            if self.instance.phase is Phase.COMPLETED:
+                assert progress.do.status is CallStatus.SUCCEEDED
+            elif happened and self.definition.steps[name].undo is not None:
+                assert progress.undo is not None
+                assert progress.undo.status is CallStatus.SUCCEEDED, f"compensated, but {name} is not undone"
+
+    @invariant()
+    def a_live_instance_has_a_reason_to_wake_up(self) -> None:
+        if not hasattr(self, "instance") or self.instance.phase.ended or self.instance.status == "parked":
+            return
+        for path, progress in self.instance.steps.items():
+            for purpose in Purpose:
+                call = progress.call(purpose)
+                if call is not None and call.status.open:
+                    assert f"{path}/{purpose}" in self.instance.armed
+        assert self.instance.armed
+
+    @invariant()
+    def no_command_is_sent_more_often_than_its_budget(self) -> None:
+        for name, progress in (self.instance.steps if hasattr(self, "instance") else {}).items():
+            definition = self.definition.steps[name]
+            if definition.in_doubt == "undo":
+                assert progress.do.spent <= definition.do.retry.attempts
+            sends = [send for send in self.sent if send.path == name and send.purpose is Purpose.DO]
+            assert len(sends) == progress.do.spent
+            assert len({send.idempotency_key for send in sends}) == 1
+
+
+def _loads(body: bytes) -> dict[str, str]:
+    loaded: dict[str, str] = json.loads(body)
+    return loaded
+
+
+World.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestWorld = World.TestCase
