@@ -85,7 +85,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
     """Three steps that all speak the same words, so that only the command's id tells their replies apart."""
 
     key: str
-    done: list[str] = []
+    done: tuple[str, ...] = ()
 
     @start
     def asked(cls, event: Asked) -> Self:
@@ -99,7 +99,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
     @a.on_success
     def a_done(self, reply: Worked) -> None:
         _maybe_raise("a_done")
-        self.done.append(reply.step)
+        self.done = (*self.done, reply.step)
 
     @a.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
     def undo_a(self) -> Undo:
@@ -114,7 +114,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
     @b.on_success
     def b_done(self, reply: Worked) -> None:
         _maybe_raise("b_done")
-        self.done.append(reply.step)
+        self.done = (*self.done, reply.step)
 
     @b.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
     def undo_b(self) -> Undo:
@@ -129,7 +129,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
     @c.on_success
     def c_done(self, reply: Worked) -> None:
         _maybe_raise("c_done")
-        self.done.append(reply.step)
+        self.done = (*self.done, reply.step)
 
     @c.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
     def undo_c(self) -> Undo:
