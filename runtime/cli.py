@@ -34,6 +34,9 @@ app.add_typer(sagas, name="sagas")
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
 
+RUN_PARTS = frozenset({"consumer", "relay", "timers", "http"})
+STATUSES = ("running", "compensating", "completed", "compensated", "parked")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")]
 
@@ -73,6 +76,17 @@ def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]]) -> NoReturn
     raise typer.Exit(code)
 
 
+def _chosen(only: str) -> frozenset[str]:
+    """The parts that --only names; none means all."""
+    parts = frozenset(part.strip() for part in only.split(",") if part.strip())
+    unknown = parts - RUN_PARTS
+    if unknown:
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))}: the parts are {', '.join(sorted(RUN_PARTS))}", param_hint="--only"
+        )
+    return parts
+
+
 @app.command()
 def run(
     only: Annotated[
@@ -82,9 +96,10 @@ def run(
     """Run the sidecar until SIGTERM.
 
     That is the consumer, the timers, the relay and the health endpoints, or those that --only names."""
+    chosen = _chosen(only)
     from runtime.commands import run as command
 
-    carry_out(lambda: command.run(only))
+    carry_out(lambda: command.run(chosen))
 
 
 @app.command()
@@ -129,13 +144,15 @@ def publish(
 @sagas.command("list")
 def sagas_list(
     status: Annotated[
-        str, typer.Option("--status", help="Only running, compensating, completed, compensated or parked.")
+        str, typer.Option("--status", metavar="STATUS", help=f"Only those that are {', '.join(STATUSES)}.")
     ] = "",
     saga_type: Annotated[str, typer.Option("--type", help="Only this saga type.")] = "",
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
     """List the newest instances."""
+    if status and status not in STATUSES:
+        raise typer.BadParameter(f"{status}: a status is one of {', '.join(STATUSES)}", param_hint="--status")
     from runtime.commands import sagas as command
 
     carry_out(lambda: command.list_instances(status=status, saga_type=saga_type, limit=limit, as_json=as_json))

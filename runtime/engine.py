@@ -16,14 +16,17 @@ from messages.codec import Limits
 from messages.errors import ConfigurationError
 from outbox.relay import Relay
 from outbox.unit import SqlStorage
+from runtime import definitions, schema
 from runtime.supervise import DOWN_TOO_LONG, Supervised
-from storage import Database
+from storage import Database, runner_lock
+from storage import definitions as recorded
+from storage.schema import schema_state
 from transport.in_process import InProcessTransport
 from transport.rabbitmq import RabbitMQTransport
 from transport.topology import Queue, Topology, saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from handlers.work import Definitions
     from running import Runner
@@ -98,3 +101,185 @@ class Engine:
         self._known = known
         self._runner = runner
         self._report = report
+        self._topology = topology_of(settings, known, sagas=bool(self.saga_types), participants=participants)
+        self._refuse_gaps()
+        self._loops: list[tuple[Supervised, asyncio.Task[None]]] = []
+        self._held = ExitStack()
+        self._stage = "not started"
+        self._consumed = set(known.consumed)
+        loops = len(known.sagas) + len(self.participants) + len(PARTS)
+        self.database = Database(
+            settings.database, runner, namespace=settings.namespace, pool_size=loops + SPARE_CONNECTIONS
+        )
+        self.storage = SqlStorage(self.database)
+        self.transport = transport_for(settings, runner, report)
+        self.relay = self._relay()
+        self._consumers = self._saga_consumers() if "consumer" in parts else []
+
+    # -- life
+
+    async def start(self, patience: Patience) -> None:
+        """Reach the database and the broker, make sure that everything fits, and start the loops.
+
+        Raises:
+            ConfigurationError: an address, the credentials, the schema, a definition or the topology is wrong.
+            Trouble: the database or the broker was not there in time.
+        """
+        self._hold_alone()
+        self._stage = "waiting for the database"
+        await patience.reach("database", self._reach_database)
+        self._stage = "waiting for the broker"
+        await patience.reach("broker", self._reach_broker)
+        self._stage = "running"
+        self._start_loops()
+
+    async def drain(self) -> None:
+        """Take nothing new, finish what was begun, send what it emitted. Bounded by whoever calls."""
+        self._stage = "stopping"
+        await self._stop([loop for loop in self._loops if loop[0].name != self.relay.name])
+        await self._stop(self._loops)
+
+    async def close(self) -> None:
+        """Let go of everything, drained or not."""
+        for _, task in self._loops:
+            task.cancel()
+        if self._loops:
+            await asyncio.wait([task for _, task in self._loops])
+        await self.transport.close()
+        await self.database.close()
+        self._held.close()
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """The names of the loops that are still at work."""
+        return tuple(loop.name for loop, task in self._loops if not task.done())
+
+    # -- readiness
+
+    def add_checks(self, readiness: Readiness) -> None:
+        """What has to be right for this process to be ready."""
+        readiness.add("database", self._check_database)
+        readiness.add("schema", self._check_schema)
+        readiness.add("broker", self._check_broker)
+        readiness.add("consumers", self._check_consumers)
+        readiness.add("loops", self._check_loops)
+
+    async def _check_database(self) -> str | None:
+        await schema_state(self.database)
+        return None
+
+    async def _check_schema(self) -> str | None:
+        return await schema.problem(self.database)
+
+    async def _check_broker(self) -> str | None:
+        if not self.transport.connected:
+            return "not connected"
+        return None if self.transport.publisher.ready else "connected, but it takes no messages now"
+
+    async def _check_consumers(self) -> str | None:
+        detached = [consumer.name for consumer in self._consumers if not consumer.attached]
+        return f"not attached: {', '.join(detached)}" if detached else None
+
+    async def _check_loops(self) -> str | None:
+        if self._stage != "running":
+            return self._stage
+        down = [loop.name for loop, _ in self._loops if loop.down_for > DOWN_TOO_LONG]
+        return f"down: {', '.join(down)}" if down else None
+
+    # -- the stages of the start
+
+    def _refuse_gaps(self) -> None:
+        """In process nobody else can fill in for a part or a participant that is missing."""
+        if not self._settings.in_process:
+            return
+        missing = [part for part in PARTS if part not in self.parts]
+        if missing:
+            raise ConfigurationError(
+                f"the in-process broker needs every part in this process, and {', '.join(missing)} is left out; "
+                "drop --only, or name a RabbitMQ in ANTIPHON_BROKER_URL"
+            )
+        untaken = self._topology.untaken(self._known.commands)
+        if untaken:
+            raise ConfigurationError(
+                f"no participant takes {', '.join(untaken)}, and with the in-process broker nobody else can; add a "
+                "module with its participant to ANTIPHON_MODULES, or name a RabbitMQ in ANTIPHON_BROKER_URL"
+            )
+
+    def _hold_alone(self) -> None:
+        """An SQLite file takes one runner."""
+        if self._settings.sqlite:
+            self._held.enter_context(runner_lock(str(self.database.engine.url.database)))
+
+    async def _reach_database(self) -> None:
+        await schema.ready(self.database)
+        if self.saga_types:
+            known = [each for versions in self._known.sagas.values() for each in versions.values()]
+            await definitions.settle(self.database, known)
+        self._consumed |= await recorded.consumed_events(self.database)
+
+    async def _reach_broker(self) -> None:
+        await self.transport.connect()
+        await self.transport.declare(self._topology)
+
+    def _start_loops(self) -> None:
+        components: list[Component] = [*self._consumers]
+        if "timers" in self.parts:
+            components.append(self._timers())
+        if "relay" in self.parts:
+            components.append(self.relay)
+        for component in components:
+            loop = Supervised(component, self._runner, self._report)
+            self._loops.append((loop, self._runner.start(loop.run(), name=component.name)))
+
+    async def _stop(self, loops: Sequence[tuple[Supervised, asyncio.Task[None]]]) -> None:
+        for loop, _ in loops:
+            loop.stop()
+        if loops:
+            await asyncio.wait([task for _, task in loops])
+
+    # -- the parts
+
+    def _relay(self) -> Relay:
+        relay = Relay(
+            self.storage,
+            self.transport.publisher,
+            self._runner,
+            self._report,
+            is_consumed=self._consumed.__contains__,
+            lease=self._settings.lease,
+            confirm_timeout=self._settings.confirm_timeout,
+            sweep=self._settings.sweep,
+        )
+        if "relay" not in self.parts:
+            relay.stop()  # rows are then born unclaimed, for the process that has one
+        return relay
+
+    def _saga_consumers(self) -> list[SagaConsumer]:
+        return [self._saga_consumer(saga_type, versions) for saga_type, versions in self._known.sagas.items()]
+
+    def _saga_consumer(self, saga_type: str, versions: Definitions) -> SagaConsumer:
+        handler = Handler(
+            versions, namespace=self._settings.namespace, storage=self.storage, relay=self.relay, report=self._report
+        )
+        return SagaConsumer(
+            handler,
+            self.transport,
+            self._runner,
+            self._report,
+            queue=saga_queue(self._settings.namespace, saga_type),
+            limits=Limits(max_body=self._settings.max_body),
+            batch=self._settings.batch,
+            prefetch=self._settings.prefetch,
+        )
+
+    def _timers(self) -> Timers:
+        return Timers(
+            self._known.sagas,
+            namespace=self._settings.namespace,
+            storage=self.storage,
+            relay=self.relay,
+            runner=self._runner,
+            report=self._report,
+            sweep=self._settings.sweep,
+            batch=self._settings.batch,
+        )

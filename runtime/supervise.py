@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from running import Runner
 
@@ -36,8 +37,8 @@ class Component(Protocol):
         """Work until `stop`."""
         ...
 
-    def stop(self) -> None:
-        """Ask `run` to finish. May be called more than once, and before `run`."""
+    def stop(self) -> Coroutine[Any, Any, None] | None:
+        """Ask `run` to finish, at once or by what is returned. May be called more than once, and before `run`."""
         ...
 
 
@@ -64,20 +65,24 @@ class Supervised:
         self._failures = 0
         self._down_since: float | None = None
         self._running_since: float | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Run the component until `stop`. Cancelling this cancels the component and does not restart it."""
         while not self._stopping.is_set():
             self._running_since = self._runner.monotonic()
             error = await self._once()
-            if self._stopping.is_set():
-                return
-            await self._pause(error)
+            if not self._stopping.is_set():
+                await self._pause(error)
+        if self._asking is not None:
+            await asyncio.wait([self._asking])
 
     def stop(self) -> None:
         """Ask the component to finish, and do not start it again."""
         self._stopping.set()
-        self._component.stop()
+        asked = self._component.stop()
+        if asked is not None:
+            self._asking = self._runner.start(asked, name=f"{self.name}.stop")
 
     @property
     def down_for(self) -> float:

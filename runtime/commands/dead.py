@@ -1,0 +1,104 @@
+"""`dead list` and `dead show`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from messages.errors import OperationRefused
+from messages.printable import printable
+from runtime.database import opened
+from runtime.exits import OK
+from runtime.printing import console, print_json, shown, table
+from runtime.settings import load
+from storage.queries import Queries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.queries import DeadLetterDetail, DeadLetterSummary
+
+
+async def list_letters(*, limit: int, as_json: bool) -> int:
+    """Print the newest dead letters that nobody has dealt with."""
+    async with opened(load().settings) as storage:
+        letters = await Queries(storage.database).dead_letters(limit=limit)
+    if as_json:
+        print_json([asdict(letter) for letter in letters])
+    else:
+        _print_list(letters)
+    return OK
+
+
+async def show(identity: str, *, as_json: bool) -> int:
+    """Print one dead letter.
+
+    Raises:
+        OperationRefused: there is none of that id.
+    """
+    number = int(identity) if identity.isascii() and identity.isdigit() and len(identity) < 19 else None
+    async with opened(load().settings) as storage:
+        found = None if number is None else await Queries(storage.database).dead_letter(number)
+    if found is None:
+        raise OperationRefused(f"no dead letter has the id {identity!r}; antiphon dead list shows them")
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _print_letter(found)
+    return OK
+
+
+def _print_list(letters: Sequence[DeadLetterSummary]) -> None:
+    out = console()
+    if not letters:
+        out.print("no dead letters")
+        return
+    columns = ("id", "message", "reason", "error", "consumer", "copies", "first seen")
+    rows = [
+        (each.dead_letter_id, each.name, each.reason, each.error, each.consumer, each.copies, each.first_seen_at)
+        for each in letters
+    ]
+    out.print(table(columns, rows))
+
+
+def _print_letter(found: DeadLetterDetail) -> None:
+    out, letter, raw = console(), found.summary, found.raw
+    out.print(Text(f"dead letter {letter.dead_letter_id}  {letter.name}  {letter.status}", style="bold"))
+    facts = [
+        ("reason", letter.reason),
+        ("error", letter.error),
+        ("consumer", letter.consumer),
+        ("saga id", shown(letter.saga_id)),
+        ("message id", letter.message_id),
+        ("sent by", found.source),
+        ("copies", str(letter.copies)),
+        ("first seen", shown(letter.first_seen_at)),
+        ("last seen", shown(found.last_seen_at)),
+        ("routing key", raw.routing_key),
+        ("correlation", raw.correlation_id or ""),
+        ("reply to", raw.reply_to or ""),
+        *((f"header {name}", str(value)) for name, value in raw.headers.items()),
+    ]
+    for name, value in facts:
+        if value:
+            out.print(Text(f"  {printable(name, 60):<12} {printable(value)}"))
+    out.print()
+    out.print(Text(_body(raw.body)))
+
+
+def _body(body: bytes) -> str:
+    """The body as it reads best: JSON indented, other text as it is, anything else as Python writes bytes."""
+    try:
+        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    except ValueError:
+        return body.decode("utf-8") if _is_text(body) else repr(body)
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        return body.decode("utf-8").isprintable()
+    except UnicodeDecodeError:
+        return False

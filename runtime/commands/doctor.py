@@ -1,0 +1,208 @@
+"""`doctor`: everything that must be right before and while a process runs, checked from outside, changing nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from messages.errors import AntiphonError
+from running import AsyncioRunner
+from runtime import schema
+from runtime.addresses import masked
+from runtime.database import connected
+from runtime.definitions import conflicts
+from runtime.engine import topology_of, transport_for
+from runtime.exits import FAILED, OK
+from runtime.loading import load_modules
+from runtime.printing import STATUS_STYLES, console, print_json
+from runtime.settings import load
+from runtime.timeline import duration
+from storage import definitions
+from storage.queries import Queries
+from transport.rabbitmq import RabbitMQTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from runtime.loading import Known
+    from runtime.settings import Settings
+    from storage import Database
+
+PATIENCE = 15.0
+"""Seconds one check may take."""
+
+LATE = 10.0
+"""Seconds by which a timer or an outbox row may be late before it is called a problem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found: `problem` with what to do about it, or empty."""
+
+    check: str
+    detail: str = ""
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Examination:
+    """The findings so far. A check that cannot be made because an earlier one failed is left out."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    async def check(self, name: str, examine: Callable[[], Awaitable[str]]) -> bool:
+        """Make one check: what it returns is its detail, an `AntiphonError` is its problem."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                finding = Finding(check=name, detail=await examine())
+        except AntiphonError as error:
+            finding = Finding(check=name, problem=masked(str(error)))
+        except TimeoutError:
+            finding = Finding(check=name, problem=f"no answer within {PATIENCE:g} s; is it reachable from here?")
+        self.findings.append(finding)
+        return not finding.problem
+
+
+class Unwell(AntiphonError):
+    """A check failed; the text says what is wrong and what to do."""
+
+
+async def doctor(*, as_json: bool) -> int:
+    """Check everything and print the findings; 1 when there is a problem."""
+    examination = Examination()
+    settings = _settings(examination)
+    if settings is not None:
+        await _examine(examination, settings)
+    well = not any(finding.problem for finding in examination.findings)
+    if as_json:
+        print_json({"ok": well, "checks": [asdict(finding) for finding in examination.findings]})
+    else:
+        _print(examination)
+    return OK if well else FAILED
+
+
+def _settings(examination: Examination) -> Settings | None:
+    try:
+        loaded = load()
+    except AntiphonError as error:
+        examination.findings.append(Finding(check="settings", problem=str(error)))
+        return None
+    given = sum(source != "default" for source in loaded.sources.values())
+    examination.findings.append(Finding(check="settings", detail=f"{given} set, the rest by default"))
+    return loaded.settings
+
+
+async def _examine(examination: Examination, settings: Settings) -> None:
+    known = await _modules(examination, settings)
+    async with connected(settings) as database:
+        await _database(examination, database, known)
+    if known is not None:
+        await _broker(examination, settings, known)
+
+
+async def _modules(examination: Examination, settings: Settings) -> Known | None:
+    found: list[Known] = []
+
+    async def examine() -> str:
+        known = load_modules(settings.modules)
+        found.append(known)
+        if not known.sagas:
+            raise Unwell("the modules define no saga; name the right ones in ANTIPHON_MODULES")
+        return f"sagas: {', '.join(known.sagas)}; participants: {', '.join(known.participants) or 'none'}"
+
+    await examination.check("modules", examine)
+    return found[0] if found else None
+
+
+async def _database(examination: Examination, database: Database, known: Known | None) -> None:
+    async def reach() -> str:
+        async with database.read():
+            return "PostgreSQL" if database.postgresql else f"SQLite, {database.engine.url.database}"
+
+    async def fits() -> str:
+        if (wrong := await schema.problem(database)) is not None:
+            raise Unwell(wrong)
+        return "up to date"
+
+    async def same() -> str:
+        assert known is not None  # noqa: S101 - only checked when the modules could be loaded
+        wanted = [each for versions in known.sagas.values() for each in versions.values()]
+        if problems := conflicts(await definitions.load(database), wanted):
+            raise Unwell("\n".join(problems))
+        return f"{len(wanted)} fit the instances that are stored"
+
+    if not await examination.check("database", reach) or not await examination.check("schema", fits):
+        return
+    if known is not None:
+        await examination.check("definitions", same)
+    await examination.check("instances", lambda: _instances(database))
+    await examination.check("lag", lambda: _lag(database))
+
+
+async def _instances(database: Database) -> str:
+    counts = await Queries(database).counts()
+    wants = []
+    if counts.attention:
+        wants.append(f"{counts.attention} instances want an operator; antiphon sagas list, then antiphon sagas show")
+    if counts.dead_letters:
+        wants.append(f"{counts.dead_letters} messages were dead-lettered; antiphon dead list, then antiphon dead show")
+    if wants:
+        raise Unwell("\n".join(wants))
+    by_status: dict[str, int] = {}
+    for (_, status), amount in counts.sagas.items():
+        by_status[status] = by_status.get(status, 0) + amount
+    return ", ".join(f"{amount} {status}" for status, amount in sorted(by_status.items())) or "none yet"
+
+
+async def _lag(database: Database) -> str:
+    counts = await Queries(database).counts()
+    late = []
+    if counts.outbox_stuck:
+        late.append(f"{counts.outbox_stuck} messages are stuck in the outbox; is there a queue that takes them?")
+    elif counts.outbox_oldest > LATE:
+        late.append(
+            f"a message waits since {duration(counts.outbox_oldest)} in the outbox; is a process with a relay running?"
+        )
+    if counts.timer_overdue > LATE:
+        late.append(f"a timer is overdue by {duration(counts.timer_overdue)}; is a process with timers running?")
+    if late:
+        raise Unwell("\n".join(late))
+    return f"{counts.outbox} messages in the outbox, {counts.timers} timers set, none late"
+
+
+async def _broker(examination: Examination, settings: Settings, known: Known) -> None:
+    if settings.in_process:
+        examination.findings.append(Finding(check="broker", detail="in this process, when antiphon run runs"))
+        return
+    runner = AsyncioRunner()
+    transport = transport_for(settings, runner, lambda _fact: None)
+    assert isinstance(transport, RabbitMQTransport)  # noqa: S101 - the only other broker is the one in process
+
+    async def reach() -> str:
+        await transport.connect()
+        return masked(settings.broker)
+
+    async def topology() -> str:
+        wanted = topology_of(settings, known, sagas=True, participants=known.participants)
+        if missing := await transport.missing(wanted):
+            raise Unwell(f"{', '.join(missing)} missing; antiphon run and antiphon participant declare them")
+        return f"{len(wanted.queues)} queues are there"
+
+    try:
+        if await examination.check("broker", reach):
+            await examination.check("topology", topology)
+    finally:
+        await transport.close()
+
+
+def _print(examination: Examination) -> None:
+    out = console()
+    for finding in examination.findings:
+        word = "problem" if finding.problem else "ok"
+        first, *rest = (finding.problem or finding.detail).splitlines() or [""]
+        out.print(Text.assemble((f"{word:<8}", STATUS_STYLES[word]), f" {finding.check:<12} {first}"))
+        for line in rest:
+            out.print(Text(f"{'':<21} {line}"))

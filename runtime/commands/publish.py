@@ -1,0 +1,72 @@
+"""`publish`: one message through the outbox."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from messages import REGISTRY, Limits, Raw, codec
+from messages.errors import UnknownMessage
+from outbox.interface import Outgoing
+from runtime.database import opened
+from runtime.exits import OK
+from runtime.loading import load_modules
+from runtime.settings import load
+from sagas.problems import suggestion
+from transport.topology import commands_exchange, events_exchange
+
+if TYPE_CHECKING:
+    from messages import Message
+    from runtime.settings import Settings
+
+
+async def publish(name: str, body: str, message_id: str) -> int:
+    """Check the message against its class, commit it to the outbox and print its id.
+
+    Raises:
+        UnknownMessage: no class has that name; the text suggests the nearest.
+        MessageError: the body or the id is wrong; nothing was committed.
+    """
+    settings = load().settings
+    load_modules(settings.modules)
+    text = sys.stdin.read() if body == "-" else body
+    async with opened(settings) as storage:
+        outgoing = checked(settings, name, text, message_id or str(uuid.uuid4()))
+        await storage.publish(outgoing)
+    sys.stdout.write(f"{outgoing.envelope.message_id}\n")
+    return OK
+
+
+def checked(settings: Settings, name: str, text: str, message_id: str) -> Outgoing:
+    """The message for the outbox, proved to be one that its reader accepts."""
+    message_class = _class_of(name)
+    limits = Limits(max_body=settings.max_body)
+    raw = Raw(
+        body=text.encode(),
+        routing_key=name,
+        message_id=message_id,
+        type=name,
+        app_id=settings.namespace,
+        headers={"schema-version": message_class.schema_version},
+    )
+    envelope = codec.open_envelope(raw, limits)
+    codec.parse(envelope, message_class, limits)
+    exchange = commands_exchange if message_class.message_kind == "command" else events_exchange
+    return Outgoing(
+        envelope=replace(envelope, timestamp=datetime.now(UTC)),
+        exchange=exchange(settings.namespace),
+        routing_key=name,
+    )
+
+
+def _class_of(name: str) -> type[Message]:
+    """The class of the newest version of a message."""
+    versions = REGISTRY.versions(name)
+    if not versions:
+        known = {message_class.message_name for message_class in REGISTRY}
+        hint = suggestion(name, known)
+        raise UnknownMessage(f"no message is called {name!r}{hint}; is its module in ANTIPHON_MODULES?")
+    return REGISTRY.find(name, versions[-1])

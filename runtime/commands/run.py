@@ -1,0 +1,58 @@
+"""`run` and `participant`: the two commands that stay."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from messages.errors import ConfigurationError
+from running import AsyncioRunner
+from runtime import logs
+from runtime.app import App
+from runtime.engine import PARTS, Engine
+from runtime.loading import load_modules
+from runtime.settings import load
+from runtime.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from runtime.engine import Part
+    from runtime.loading import Known
+    from runtime.settings import Settings
+
+
+async def run(only: Collection[str]) -> int:
+    """Run the sagas until a signal; with the in-process broker the participants too."""
+    settings = load().settings
+    known = load_modules(settings.modules)
+    parts = tuple(part for part in PARTS if not only or part in only)
+    hosted = tuple(known.participants) if settings.in_process else ()
+    return await _live(settings, known, parts=parts, participants=hosted, http=not only or "http" in only)
+
+
+async def participant(names: Sequence[str]) -> int:
+    """Run participants, and the relay that publishes their replies, until a signal.
+
+    Health endpoints are served only when their port was set: several participants live on one machine.
+    """
+    loaded = load()
+    settings = loaded.settings
+    if settings.in_process:
+        raise ConfigurationError(
+            "with the in-process broker the participants run inside `antiphon run`; "
+            "name a RabbitMQ in ANTIPHON_BROKER_URL to run them as processes"
+        )
+    known = load_modules(settings.modules)
+    chosen = tuple(known.chosen(names))
+    http = loaded.sources["http_port"] != "default"
+    return await _live(settings, known, parts=("relay",), participants=chosen, http=http)
+
+
+async def _live(
+    settings: Settings, known: Known, *, parts: Collection[Part], participants: Collection[str], http: bool
+) -> int:
+    logs.configure(log_format=settings.log_format, level=settings.log_level, stream=sys.stdout)
+    report, runner = Telemetry(settings.log_level), AsyncioRunner()
+    engine = Engine(settings, known, runner=runner, report=report, parts=parts, participants=participants)
+    return await App(engine, settings, http=http, runner=runner, report=report).run()

@@ -1,0 +1,45 @@
+"""The database as a command borrows it: opened, checked, and closed again."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from outbox.unit import SqlStorage
+from running import AsyncioRunner
+from runtime import schema
+from storage import Database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from runtime.settings import Settings
+
+CONNECTIONS = 2
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Database]:
+    """The database, whatever its schema.
+
+    Raises:
+        ConfigurationError: the address is wrong.
+    """
+    database = Database(settings.database, AsyncioRunner(), namespace=settings.namespace, pool_size=CONNECTIONS)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[SqlStorage]:
+    """The storage over a schema that fits. Works beside a runner, and with the broker down.
+
+    Raises:
+        ConfigurationError: the address or the credentials are wrong, or the schema is behind.
+        DatabaseAway: the database does not answer.
+    """
+    async with connected(settings) as database:
+        await schema.ready(database)
+        yield SqlStorage(database)
