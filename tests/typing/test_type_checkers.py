@@ -54,9 +54,9 @@ def test_the_right_samples_run_too(samples: Path) -> None:
 
 
 def test_mypy_reports_exactly_the_wrong_lines(samples: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--config-file", REPOSITORY / "pyproject.toml", "--output", "json"]
-    cache = REPOSITORY / ".mypy_cache" / "typing-samples"
-    files = sorted(samples.glob("*.py"))
+    command = [sys.executable, "-m", "mypy", "--config-file", str(REPOSITORY / "pyproject.toml"), "--output", "json"]
+    cache = str(REPOSITORY / ".mypy_cache" / "typing-samples")
+    files = [str(sample) for sample in sorted(samples.glob("*.py"))]
     run = subprocess.run(
         [*command, "--cache-dir", cache, *files], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -73,7 +73,16 @@ def test_mypy_reports_exactly_the_wrong_lines(samples: Path) -> None:
 def test_pyright_reports_exactly_the_wrong_lines(samples: Path) -> None:
     settings = {"include": ["."], "typeCheckingMode": "strict", "extraPaths": [str(REPOSITORY)]}
     (samples / "pyrightconfig.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "--project", samples]
+    command = [
+        sys.executable,
+        "-m",
+        "pyright",
+        "--outputjson",
+        "--pythonpath",
+        sys.executable,
+        "--project",
+        str(samples),
+    ]
     run = subprocess.run(command, cwd=samples, capture_output=True, text=True, check=False, env=_environment())
     reports = {
         (Path(problem["file"]).name, problem["range"]["start"]["line"] + 1): problem["message"]
