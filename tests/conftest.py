@@ -32,7 +32,7 @@ _SERVERS = {"postgres_server", "rabbitmq_url", "_private_postgres", "_private_ra
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have a keeper of services; it starts nothing before the first test that asks. Workers use the controller's."""
-    if not hasattr(config, "workerinput"):
+    if not _is_worker(config):
         keeper = config.stash[_KEEPER] = ExitStack()
         keeper.enter_context(kept())
 
@@ -44,8 +44,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         keeper.close()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which servers the tests ran on, and add the counts to those of the other runs of `make test`."""
+    if _is_worker(config):
+        return
     for service, source in used().items():
         terminalreporter.write_line(f"services: {service}: {source}")
     if TALLY in os.environ:
@@ -146,6 +148,11 @@ def private_postgres(_private_postgres: PrivatePostgres) -> PrivatePostgres:
 def private_rabbitmq(_private_rabbitmq: PrivateRabbitMQ) -> PrivateRabbitMQ:
     """A broker to kill, restart or cut; up again, with its durable queues, when the next test begins."""
     return _private_rabbitmq.start()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is a process of pytest-xdist, beside which a controller counts and keeps."""
+    return hasattr(config, "workerinput")
 
 
 def _unique(prefix: str) -> str:

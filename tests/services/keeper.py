@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.services.discovery import offer_postgres, offer_rabbitmq
 from tests.services.keeping import POSTGRES, RABBITMQ, USED, VARIABLE
 from tests.services.waiting import until
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from tests.services.offer import Offer
-
-_FINDERS: dict[str, Callable[[ExitStack], Offer]] = {POSTGRES: offer_postgres, RABBITMQ: offer_rabbitmq}
 
 
 class _Keeper:
@@ -47,9 +44,16 @@ class _Keeper:
 
     def _find(self, service: str) -> dict[str, str]:
         try:
-            return asdict(_FINDERS[service](self._ending))
+            return asdict(_finder(service)(self._ending))
         except Exception as error:
             return {"error": str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"}
+
+
+def _finder(service: str) -> Callable[[ExitStack], Offer]:
+    """Imported when first needed: a run of tests that need no server starts at once."""
+    from tests.services.discovery import offer_postgres, offer_rabbitmq
+
+    return {POSTGRES: offer_postgres, RABBITMQ: offer_rabbitmq}[service]
 
 
 def _serve(address: Path) -> None:
