@@ -47,27 +47,33 @@ class Finding:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A check failed; the text says what is wrong and what to do."""
+
+    text: str
+
+
 @dataclass(slots=True)
 class Examination:
     """The findings so far. A check that cannot be made because an earlier one failed is left out."""
 
     findings: list[Finding] = field(default_factory=list)
 
-    async def check(self, name: str, examine: Callable[[], Awaitable[str]]) -> bool:
-        """Make one check: what it returns is its detail, an `AntiphonError` is its problem."""
+    async def check(self, name: str, examine: Callable[[], Awaitable[str | Wrong]]) -> bool:
+        """Make one check: a text is its detail; `Wrong`, or an `AntiphonError`, is its problem."""
         try:
             async with asyncio.timeout(PATIENCE):
-                finding = Finding(check=name, detail=await examine())
+                answer = await examine()
         except AntiphonError as error:
-            finding = Finding(check=name, problem=masked(str(error)))
+            answer = Wrong(masked(str(error)))
         except TimeoutError:
-            finding = Finding(check=name, problem=f"no answer within {PATIENCE:g} s; is it reachable from here?")
-        self.findings.append(finding)
-        return not finding.problem
-
-
-class Unwell(AntiphonError):
-    """A check failed; the text says what is wrong and what to do."""
+            answer = Wrong(f"no answer within {PATIENCE:g} s; is it reachable from here?")
+        if isinstance(answer, Wrong):
+            self.findings.append(Finding(check=name, problem=answer.text))
+            return False
+        self.findings.append(Finding(check=name, detail=answer))
+        return True
 
 
 async def doctor(*, as_json: bool) -> int:
@@ -106,11 +112,11 @@ async def _examine(examination: Examination, settings: Settings) -> None:
 async def _modules(examination: Examination, settings: Settings) -> Known | None:
     found: list[Known] = []
 
-    async def examine() -> str:
+    async def examine() -> str | Wrong:
         known = load_modules(settings.modules)
         found.append(known)
         if not known.sagas:
-            raise Unwell("the modules define no saga; name the right ones in ANTIPHON_MODULES")
+            return Wrong("the modules define no saga; name the right ones in ANTIPHON_MODULES")
         return f"sagas: {', '.join(known.sagas)}; participants: {', '.join(known.participants) or 'none'}"
 
     await examination.check("modules", examine)
@@ -122,16 +128,16 @@ async def _database(examination: Examination, database: Database, known: Known |
         async with database.read():
             return "PostgreSQL" if database.postgresql else f"SQLite, {database.engine.url.database}"
 
-    async def fits() -> str:
+    async def fits() -> str | Wrong:
         if (wrong := await schema.problem(database)) is not None:
-            raise Unwell(wrong)
+            return Wrong(wrong)
         return "up to date"
 
-    async def same() -> str:
+    async def same() -> str | Wrong:
         assert known is not None  # noqa: S101 - only checked when the modules could be loaded
         wanted = [each for versions in known.sagas.values() for each in versions.values()]
         if problems := conflicts(await definitions.load(database), wanted):
-            raise Unwell("\n".join(problems))
+            return Wrong("\n".join(problems))
         return f"{len(wanted)} fit the instances that are stored"
 
     if not await examination.check("database", reach) or not await examination.check("schema", fits):
@@ -142,7 +148,7 @@ async def _database(examination: Examination, database: Database, known: Known |
     await examination.check("lag", lambda: _lag(database))
 
 
-async def _instances(database: Database) -> str:
+async def _instances(database: Database) -> str | Wrong:
     counts = await Queries(database).counts()
     wants = []
     if counts.attention:
@@ -150,14 +156,14 @@ async def _instances(database: Database) -> str:
     if counts.dead_letters:
         wants.append(f"{counts.dead_letters} messages were dead-lettered; antiphon dead list, then antiphon dead show")
     if wants:
-        raise Unwell("\n".join(wants))
+        return Wrong("\n".join(wants))
     by_status: dict[str, int] = {}
     for (_, status), amount in counts.sagas.items():
         by_status[status] = by_status.get(status, 0) + amount
     return ", ".join(f"{amount} {status}" for status, amount in sorted(by_status.items())) or "none yet"
 
 
-async def _lag(database: Database) -> str:
+async def _lag(database: Database) -> str | Wrong:
     counts = await Queries(database).counts()
     late = []
     if counts.outbox_stuck:
@@ -169,7 +175,7 @@ async def _lag(database: Database) -> str:
     if counts.timer_overdue > LATE:
         late.append(f"a timer is overdue by {duration(counts.timer_overdue)}; is a process with timers running?")
     if late:
-        raise Unwell("\n".join(late))
+        return Wrong("\n".join(late))
     return f"{counts.outbox} messages in the outbox, {counts.timers} timers set, none late"
 
 
@@ -185,10 +191,10 @@ async def _broker(examination: Examination, settings: Settings, known: Known) ->
         await transport.connect()
         return masked(settings.broker)
 
-    async def topology() -> str:
+    async def topology() -> str | Wrong:
         wanted = topology_of(settings, known, sagas=True, participants=known.participants)
         if missing := await transport.missing(wanted):
-            raise Unwell(f"{', '.join(missing)} missing; antiphon run and antiphon participant declare them")
+            return Wrong(f"{', '.join(missing)} missing; antiphon run and antiphon participant declare them")
         return f"{len(wanted.queues)} queues are there"
 
     try:

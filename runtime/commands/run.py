@@ -46,7 +46,8 @@ async def participant(names: Sequence[str]) -> int:
     known = load_modules(settings.modules)
     chosen = tuple(known.chosen(names))
     http = loaded.sources["http_port"] != "default"
-    return await _live(settings, known, parts=("relay",), participants=chosen, http=http)
+    parts: tuple[Part, ...] = ("relay",)
+    return await _live(settings, known, parts=parts, participants=chosen, http=http)
 
 
 async def _live(

@@ -79,6 +79,33 @@ class Declaration:
         if self._unverified:
             report(TopologyUnverified(names=tuple(self._unverified)))
 
+    async def missing(self) -> tuple[str, ...]:
+        """The exchanges and queues that do not exist. Changes nothing, and sees no bindings: AMQP cannot ask for them.
+
+        Raises:
+            BrokerAway: the connection was lost meanwhile.
+        """
+        namespace = self._topology.namespace
+        exchanges = (events_exchange(namespace), commands_exchange(namespace), dead_exchange(namespace))
+        queues = (dead_queue(namespace), *(queue.name for queue in self._topology.queues))
+        try:
+            absent = [f"exchange {name}" for name in exchanges if not await self._exists(_passive_exchange(name))]
+            absent += [f"queue {name}" for name in queues if not await self._exists(_passive_queue(name))]
+        except CutOff as error:
+            raise BrokerAway(f"the connection was lost while looking for queues: {error}") from None
+        finally:
+            await self._close()
+        return tuple(absent)
+
+    async def _exists(self, verify: Callable[[AbstractChannel], Awaitable[object]]) -> bool:
+        try:
+            await self._ask(verify)
+        except ChannelNotFoundEntity:
+            return False
+        except AMQPChannelError:
+            return True  # in use by someone else alone, or not ours to see: it is there
+        return True
+
     async def _consumed(self, queue: Queue) -> None:
         arguments: FieldTable = {**QUEUE_ARGUMENTS, "x-dead-letter-exchange": dead_exchange(self._topology.namespace)}
         await self._queue(queue.name, arguments)
@@ -89,14 +116,14 @@ class Declaration:
         await self._ensure(
             f"exchange {name}",
             lambda channel: channel.exchange_declare(name, exchange_type=kind, durable=True),
-            lambda channel: channel.exchange_declare(name, passive=True),
+            _passive_exchange(name),
         )
 
     async def _queue(self, name: str, arguments: FieldTable) -> None:
         await self._ensure(
             f"queue {name}",
             lambda channel: channel.queue_declare(name, durable=True, arguments=arguments),
-            lambda channel: channel.queue_declare(name, passive=True),
+            _passive_queue(name),
         )
 
     async def _ensure(
@@ -152,6 +179,14 @@ class Declaration:
                     await channel.close()
             except (CutOff, AMQPChannelError):
                 return
+
+
+def _passive_exchange(name: str) -> Callable[[AbstractChannel], Awaitable[object]]:
+    return lambda channel: channel.exchange_declare(name, passive=True)
+
+
+def _passive_queue(name: str) -> Callable[[AbstractChannel], Awaitable[object]]:
+    return lambda channel: channel.queue_declare(name, passive=True)
 
 
 def difference(text: str) -> str:

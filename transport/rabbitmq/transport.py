@@ -116,6 +116,17 @@ class RabbitMQTransport:
         await self._carry_out(topology)
         self._topologies[topology.namespace] = topology
 
+    async def missing(self, topology: Topology) -> tuple[str, ...]:
+        """Which of its exchanges and queues do not exist, in words; declares nothing.
+
+        Raises:
+            BrokerAway: not connected.
+        """
+        if not self.connected:
+            raise BrokerAway("not connected to the broker: nothing can be looked for")
+        underlay = await self._inward.underlay()
+        return await Declaration(underlay, topology, runner=self._runner, timeout=self._answer_timeout).missing()
+
     async def consume(self, queue: str, *, prefetch: int) -> RabbitMQConsumer:
         """See `Transport.consume`.
 
