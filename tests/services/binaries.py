@@ -118,15 +118,19 @@ def _rabbitmq_server() -> Path | None:
 
 
 def _after_installing(package: str, search: Callable[[], Found | None]) -> Found:
-    _install(package)
+    install(package)
     found = search()
     if found is None:
         raise NotInstalledError(f"{package} is installed but {_WANTED[package]} was not found in it; {_ADVICE}")
     return found
 
 
-def _install(package: str) -> None:
-    """Install one package through apt, leaving the system as it would be without its servers started."""
+def install(package: str) -> None:
+    """Install one package through apt, leaving the system as it would be without its servers started.
+
+    Raises:
+        NotInstalledError: there is no apt here, no right to use it, or it failed.
+    """
     apt = shutil.which("apt-get")
     rights = _rights()
     if apt is None or rights is None:

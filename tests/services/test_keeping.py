@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from tests.services import containers
+from tests.services.binaries import NotInstalledError, install
 from tests.services.discovery import (
     BROKER_VARIABLE,
     DATABASE_VARIABLE,
@@ -142,3 +143,11 @@ def _answers(url: str) -> bool:
     except psycopg.OperationalError:
         return False
     return True
+
+
+def test_where_nothing_can_be_installed_the_reader_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no apt-get on it
+    with pytest.raises(NotInstalledError, match="apt-get install postgresql rabbitmq-server"):
+        install("postgresql")
