@@ -26,11 +26,15 @@ Reports = dict[tuple[str, int], str]
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    """The samples, and the right one once more with annotations that are not evaluated."""
+    """The samples, the right one once more with annotations that are not evaluated, and the page for authors."""
     for sample in SAMPLES.glob("*.py"):
         (tmp_path / sample.name).write_text(sample.read_text().replace(HIDDEN, "#"))
     right = (SAMPLES / "right.py").read_text()
     (tmp_path / "right_postponed.py").write_text(f"from __future__ import annotations\n{right}")
+    page = (REPOSITORY / "docs" / "authoring.md").read_text(encoding="utf-8")
+    (tmp_path / "page.py").write_text(
+        "\n\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE))
+    )
     return tmp_path
 
 
