@@ -8,7 +8,6 @@ reconnecting: a lost connection ends the process and with it the round.
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -16,24 +15,17 @@ from urllib.parse import unquote, urlsplit
 
 from pamqp import commands, frame
 from pamqp.base import Frame
-from pamqp.encode import field_table
 from pamqp.header import ProtocolHeader
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+from bench import frames
 
-METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
-DELIVER = (60 << 16) | 60
-CONFIRM = (60 << 16) | 80
-REJECTED = (60 << 16) | 120
-FRAME = struct.Struct(">BHI")
-FRAME_END = b"\xce"
-CHANNEL = 1
-SHORT_PROPERTIES = ((0x8000, "content_type"), (0x4000, "content_encoding"))
-CONTENT_TYPE, HEADERS, DELIVERY_MODE, PRIORITY = 0x8000, 0x2000, 0x1000, 0x0800
-CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID = 0x0400, 0x0200, 0x0100, 0x0080
-TIMESTAMP, TYPE, USER_ID, APP_ID = 0x0040, 0x0020, 0x0010, 0x0008
-PERSISTENT = 2
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.frames import Content, Outgoing
+
+UNASKED = (commands.Channel.Close, commands.Connection.Close, commands.Basic.Cancel)
+"""What the broker sends on its own, all of them the end of us."""
 
 
 class LinkLost(ConnectionError):  # noqa: N818 - names the situation
@@ -42,13 +34,11 @@ class LinkLost(ConnectionError):  # noqa: N818 - names the situation
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One delivery, of which only what a participant needs was read."""
+    """One delivery."""
 
     tag: int
+    content: Content
     body: bytes
-    correlation_id: str
-    reply_to: str
-    message_id: str
 
 
 class Link(asyncio.Protocol):
@@ -69,9 +59,9 @@ class Link(asyncio.Protocol):
         self._out: list[bytes] = []
         self._published = 0
         self._answers: deque[asyncio.Future[Frame]] = deque()
-        self._half: tuple[int, bytes] | None = None
-        self._header: tuple[str, str, str, int] = ("", "", "", 0)
-        self._parts: list[bytes] = []
+        self._tag = 0
+        self._content: Content | None = None
+        self._body = b""
 
     @classmethod
     async def open(cls, url: str) -> Link:
@@ -100,7 +90,7 @@ class Link(asyncio.Protocol):
         await link.call(commands.Confirm.Select())
         return link
 
-    async def call(self, request: Frame, *, channel: int = CHANNEL) -> Frame:
+    async def call(self, request: Frame, *, channel: int = frames.CHANNEL) -> Frame:
         """Send a method that the broker answers, and wait for the answer."""
         answer = self._expect()
         self._send(request, channel=channel)
@@ -113,51 +103,15 @@ class Link(asyncio.Protocol):
         await self.call(commands.Basic.Qos(prefetch_count=prefetch))
         await self.call(commands.Basic.Consume(queue=queue))
 
-    def publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        *,
-        name: str,
-        message_id: str,
-        app_id: str,
-        correlation_id: str = "",
-        headers: Mapping[str, str | int],
-        answers: int = 0,
-    ) -> None:
-        """Put one persistent message into the next burst. `answers` is a number kept with it until it is confirmed."""
-        method = b"".join(
-            (struct.pack(">IH", (60 << 16) | 40, 0), _short(exchange), _short(routing_key), b"\x00")  # not mandatory
-        )
-        flags = (
-            CONTENT_TYPE
-            | HEADERS
-            | DELIVERY_MODE
-            | MESSAGE_ID
-            | TYPE
-            | APP_ID
-            | ((correlation_id and CORRELATION_ID) or 0)
-        )
-        header = b"".join(
-            (
-                struct.pack(">HHQH", 60, 0, len(body), flags),
-                _short("application/json"),
-                field_table(dict(headers)),
-                bytes((PERSISTENT,)),
-                _short(correlation_id) if correlation_id else b"",
-                _short(message_id),
-                _short(name),
-                _short(app_id),
-            )
-        )
-        self._out += (_frame(METHOD, method), _frame(HEADER, header), _frame(BODY, body))
+    def publish(self, message: Outgoing, *, answers: int = 0) -> None:
+        """Put one message into the next burst. `answers` is a number kept with it until it is confirmed."""
+        self._out.append(frames.publish(message))
         self._published += 1
         self.unconfirmed[self._published] = answers
 
     def acknowledge_through(self, tag: int) -> None:
         """Put an acknowledgement of everything up to `tag` into the next burst."""
-        self._out.append(_frame(METHOD, struct.pack(">IQB", CONFIRM, tag, 1)))
+        self._out.append(frames.acknowledge_through(tag))
 
     def flush(self) -> None:
         """Write everything collected, at once."""
@@ -178,57 +132,49 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         data = self._unread + data if self._unread else data
-        start, end = 0, len(data)
+        start, end, smallest = 0, len(data), frames.PREFIX.size
         deliveries: list[Received] = []
-        confirmed = False
-        while end - start >= FRAME.size:
-            kind, _, size = FRAME.unpack_from(data, start)
-            after = start + FRAME.size + size + 1
+        waiting = len(self.unconfirmed)
+        while end - start >= smallest:
+            kind, _, size = frames.PREFIX.unpack_from(data, start)
+            after = start + smallest + size + 1
             if after > end:
                 break
-            payload = data[start + FRAME.size : after - 1]
-            if kind == BODY:
+            payload = data[start + smallest : after - 1]
+            if kind == frames.BODY:
                 self._take_body(payload, deliveries)
-            elif kind == HEADER:
-                self._header = _properties(payload)
-                self._parts = []
-            elif kind == METHOD:
-                confirmed |= self._take_method(payload, data[start:after])
+            elif kind == frames.HEADER:
+                self._content, self._body = frames.content(payload), b""
+            elif kind == frames.METHOD:
+                self._take_method(payload, data[start:after])
             start = after
         self._unread = data[start:]
+        confirmed = len(self.unconfirmed) < waiting
         if deliveries:
             self.on_deliveries(deliveries)
         if confirmed:
             self.on_confirms()
 
     def _take_body(self, payload: bytes, deliveries: list[Received]) -> None:
-        self._parts.append(payload)
-        correlation_id, reply_to, message_id, size = self._header
-        body = payload if len(self._parts) == 1 else b"".join(self._parts)
-        if self._half is not None and len(body) == size:
-            deliveries.append(Received(self._half[0], body, correlation_id, reply_to, message_id))
-            self._half = None
+        self._body += payload
+        if self._content and len(self._body) == self._content.size:
+            deliveries.append(Received(self._tag, self._content, self._body))
 
-    def _take_method(self, payload: bytes, whole: bytes) -> bool:
-        """Whether it confirmed something of ours."""
+    def _take_method(self, payload: bytes, whole: bytes) -> None:
         method = int.from_bytes(payload[:4], "big")
-        if method == DELIVER:
-            tag_at = 5 + payload[4]
-            self._half = (int.from_bytes(payload[tag_at : tag_at + 8], "big"), payload)
-            return False
-        if method == CONFIRM:
+        if method == frames.DELIVER:
+            self._tag = frames.delivery_tag(payload)
+        elif method == frames.ACKNOWLEDGE:
             self._settle(int.from_bytes(payload[4:12], "big"), multiple=bool(payload[12]))
-            return True
-        if method == REJECTED:
+        elif method == frames.REJECT:
             self._fail(LinkLost("the broker rejected a message"))
-            return False
-        self._take_answer(whole)
-        return False
+        else:
+            self._take_answer(whole)
 
     def _take_answer(self, whole: bytes) -> None:
         _, _, answer = frame.unmarshal(whole)
-        if isinstance(answer, commands.Channel.Close | commands.Connection.Close):
-            self._fail(LinkLost(f"{answer.reply_code} {answer.reply_text}"))
+        if isinstance(answer, UNASKED):
+            self._fail(LinkLost(f"the broker sent {answer.name}: {getattr(answer, 'reply_text', '')}"))
         elif isinstance(answer, Frame) and self._answers:
             waiting = self._answers.popleft()
             if not waiting.done():
@@ -263,42 +209,3 @@ class Link(asyncio.Protocol):
         for answer in self._answers:
             if not answer.done():
                 answer.set_exception(error)
-
-
-def _short(text: str) -> bytes:
-    encoded = text.encode()
-    return bytes((len(encoded),)) + encoded
-
-
-def _frame(kind: int, payload: bytes) -> bytes:
-    return FRAME.pack(kind, CHANNEL, len(payload)) + payload + FRAME_END
-
-
-def _properties(payload: bytes) -> tuple[str, str, str, int]:
-    """`correlation_id`, `reply_to`, `message_id` and the size of the body; everything else is stepped over."""
-    _, _, size, flags = struct.unpack_from(">HHQH", payload)
-    at = 14
-    found = {CORRELATION_ID: "", REPLY_TO: "", MESSAGE_ID: ""}
-    for flag in (
-        CONTENT_TYPE,
-        0x4000,
-        HEADERS,
-        DELIVERY_MODE,
-        PRIORITY,
-        CORRELATION_ID,
-        REPLY_TO,
-        EXPIRATION,
-        MESSAGE_ID,
-    ):
-        if not flags & flag:
-            continue
-        if flag == HEADERS:
-            at += 4 + int.from_bytes(payload[at : at + 4], "big")
-        elif flag in (DELIVERY_MODE, PRIORITY):
-            at += 1
-        else:
-            length = payload[at]
-            if flag in found:
-                found[flag] = payload[at + 1 : at + 1 + length].decode()
-            at += 1 + length
-    return found[CORRELATION_ID], found[REPLY_TO], found[MESSAGE_ID], size

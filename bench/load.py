@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench import wire
 from bench.database import Work, read_work
+from bench.frames import Outgoing
 from bench.processor import ProcessorTime, used_between
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Load:
         await self._ramp(in_flight, warm_up)
         await self._keep(in_flight, 0, turnover)
         before = await self._mark()
-        latencies = await self._keep(in_flight, seconds, self.completed + 1)
+        latencies = await self._keep(in_flight, seconds, self.completed + in_flight)
         after = await self._mark()
         await self._await_all(WATCH_LOADED)
         return Steady(
@@ -142,18 +143,21 @@ class Load:
     def _place(self, orders: int) -> None:
         for _ in range(orders):
             order = f"order-{len(self.placed) + 1}"
-            self.link.publish(
-                wire.events_exchange(self.place.namespace),
-                wire.ORDER_PLACED,
-                wire.order_placed(order),
-                name=wire.ORDER_PLACED,
-                message_id=f"placed-{order}",
-                app_id="shop",
-                headers={"schema-version": 1},
-            )
+            self.link.publish(self._order_placed(order))
             self.placed.append(order)
             self._under_way[order] = time.perf_counter()
         self.link.flush()
+
+    def _order_placed(self, order: str) -> Outgoing:
+        return Outgoing(
+            exchange=wire.events_exchange(self.place.namespace),
+            routing_key=wire.ORDER_PLACED,
+            body=wire.order_placed(order),
+            name=wire.ORDER_PLACED,
+            message_id=f"placed-{order}",
+            app_id="shop",
+            headers={"schema-version": 1},
+        )
 
     async def _mark(self) -> _Mark:
         work = await read_work(self.connection, counts_statements=self.counts_statements)

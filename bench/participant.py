@@ -19,11 +19,13 @@ import uvloop
 from pamqp import commands
 
 from bench import wire
+from bench.frames import Outgoing
 from bench.lean_amqp import Link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bench.frames import Content
     from bench.lean_amqp import Received
 
 PREFETCH = 500
@@ -44,20 +46,22 @@ class Desk:
     def _answer(self, burst: Sequence[Received]) -> None:
         for command in burst:
             order_id = json.loads(command.body)["order_id"]
-            self.ledger[order_id][command.message_id] += 1
-            self._link.publish(
-                "",
-                command.reply_to,
-                wire.encode({"order_id": order_id, self._field: f"{self._name}-{order_id}"}),
-                name=self._reply,
-                message_id=f"{command.message_id}:reply",
-                app_id=self._name,
-                correlation_id=command.correlation_id,
-                headers={"schema-version": 1, "causation-id": command.message_id},
-                answers=command.tag,
-            )
+            self.ledger[order_id][command.content.message_id] += 1
+            self._link.publish(self._reply_to(command.content, order_id), answers=command.tag)
         self._seen = burst[-1].tag
         self._link.flush()
+
+    def _reply_to(self, command: Content, order_id: str) -> Outgoing:
+        return Outgoing(
+            exchange="",
+            routing_key=command.reply_to,
+            body=wire.encode({"order_id": order_id, self._field: f"{self._name}-{order_id}"}),
+            name=self._reply,
+            message_id=f"{command.message_id}:reply",
+            app_id=self._name,
+            correlation_id=command.correlation_id,
+            headers={"schema-version": 1, "causation-id": command.message_id},
+        )
 
     def _acknowledge(self) -> None:
         oldest = next(iter(self._link.unconfirmed.values()), self._seen + 1)
