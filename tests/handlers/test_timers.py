@@ -1,0 +1,152 @@
+"""Timers over each database: fired by its clock, once, and never for what has been answered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from messages.catalog.ordering import StockReserved
+from messages.envelope import Raw
+from sagas import Patience, Policies, Retry, definition_of, with_policies
+from sagas.catalog.ordering import PlaceOrder
+from tests.handlers.house import House, kinds, outbox, placed, rows
+
+if TYPE_CHECKING:
+    from handlers.timers import Timers
+    from outbox.interface import ClaimedRow
+    from outbox.unit import SqlStorage
+    from sagas.definition import Definition
+
+RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
+BRIEF = timedelta(milliseconds=1)
+
+
+def hurried(attempts: int = 3, timeout: timedelta = BRIEF) -> Definition:
+    """The ordering saga with hardly any patience."""
+    retry = Retry(attempts=attempts, backoff=BRIEF, factor=1.0, cap=BRIEF, jitter=0.0)
+    patience = Patience(timeout=timeout, retry=retry)
+    return with_policies(
+        definition_of(PlaceOrder), Policies(calls={"reserve": patience, "pay": patience, "release": patience})
+    )
+
+
+async def due(house: House) -> list[str]:
+    """Wait until a timer is due by the database's clock."""
+    while True:
+        found, next_in = await house.storage.due_timers([house.definition.type], 100)
+        if found:
+            return [timer.name for timer in found]
+        assert next_in is not None, "no timer is set"
+        assert next_in < 5, "the next timer is far away"
+        await asyncio.sleep(next_in)
+
+
+async def fire(house: House, *timers: Timers) -> list[bool]:
+    """Let the timers that are due fire, by these loops at once."""
+    await due(house)
+    found, _ = await house.storage.due_timers([house.definition.type], 100)
+    return await asyncio.gather(*(each.fire(found) for each in timers or [house.timers]))
+
+
+async def sent(house: House, storage: SqlStorage) -> list[ClaimedRow]:
+    """Pretend that the broker has everything: the rows go."""
+    found = await rows(storage, "select outbox_id, token from outbox")
+    await storage.settle_outbox(confirmed=[(row.outbox_id, _uuid(row.token)) for row in found if row.token])
+    left = await storage.claim_outbox(token=house.runner.token(), lease=15, limit=100)
+    await storage.settle_outbox(confirmed=[(row.outbox_id, row.token) for row in left])
+    return list(left)
+
+
+def _uuid(value: object):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from storage.statements import as_uuid
+
+    return as_uuid(value)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def house(storage: SqlStorage) -> House:
+    return await House(storage, hurried()).open()
+
+
+async def test_a_silent_participant_gets_the_same_bytes_again(house: House, storage: SqlStorage) -> None:
+    first = (await house.take(house.message(placed()))).claimed[0].outgoing
+    await sent(house, storage)
+    await fire(house)
+    await asyncio.sleep(0)
+    again = await rows(storage, "select message_id, body, headers from outbox")
+    assert [(row.message_id, bytes(row.body)) for row in again] == [(first.envelope.message_id, first.envelope.body)]
+    (row,) = await storage.claim_outbox(token=house.runner.token(), lease=15, limit=9) or await _claimed(storage)
+    assert row.outgoing.envelope == replace(first.envelope, traceparent=None)
+
+
+async def _claimed(storage: SqlStorage) -> list[ClaimedRow]:
+    found = await rows(storage, "select outbox_id, token from outbox")
+    await storage.release_leases([(row.outbox_id, _uuid(row.token)) for row in found])
+    return list(await storage.claim_outbox(token=_uuid("00000000-0000-0000-0000-000000000001"), lease=15, limit=9))
+
+
+async def test_a_command_that_is_still_in_the_outbox_costs_no_attempt(house: House, storage: SqlStorage) -> None:
+    await house.take(house.message(placed()))
+    await fire(house)
+    assert await kinds(storage, house.id_of("o-1")) == ["started", "command_sent", "timer_set"]
+    assert (await house.instance("o-1")).steps["reserve"].do.spent == 1
+    assert len(await outbox(storage)) == 1
+
+
+async def test_the_last_timeout_only_sends_a_marker_and_the_marker_gives_up(storage: SqlStorage) -> None:
+    house = await House(storage, hurried(attempts=1)).open()
+    await house.take(house.message(placed()))
+    await sent(house, storage)
+    await fire(house)
+    assert (await house.instance("o-1")).status == "running"
+    (marker,) = await rows(storage, "select * from outbox")
+    assert (marker.name, marker.exchange, marker.routing_key) == ("antiphon.GiveUp", "", "antiphon.saga.PlaceOrder")
+    await house.take(_back(house, marker))
+    (row,) = await rows(storage, "select status, end_reason from v_saga")
+    assert tuple(row) == ("compensating", "timed_out")
+    assert [name for name, _ in await outbox(storage)] == ["antiphon.GiveUp", "stock.ReleaseStock"]
+
+
+async def test_a_reply_before_the_marker_wins(storage: SqlStorage) -> None:
+    house = await House(storage, hurried(attempts=1)).open()
+    await house.take(house.message(placed()))
+    await sent(house, storage)
+    await fire(house)
+    (marker,) = await rows(storage, "select * from outbox")
+    await house.take(house.answer("o-1", RESERVED, "reserve"), _back(house, marker))
+    assert (await house.instance("o-1")).status == "running"
+    dispositions = await rows(storage, "select disposition from v_inbox order by disposition")
+    assert [row.disposition for row in dispositions] == ["applied", "applied", "ignored"]
+
+
+def _back(house: House, marker: object) -> Raw:
+    return Raw(
+        body=bytes(marker.body),  # type: ignore[attr-defined]
+        routing_key="antiphon.saga.PlaceOrder",
+        message_id=marker.message_id,  # type: ignore[attr-defined]
+        type="antiphon.GiveUp",
+        content_type="application/json",
+        correlation_id=str(house.id_of("o-1")),
+        app_id="antiphon",
+    )
+
+
+async def test_a_timer_that_two_loops_saw_fires_once(house: House, storage: SqlStorage) -> None:
+    other = await House(storage, hurried()).open()
+    await house.take(house.message(placed()))
+    await sent(house, storage)
+    await fire(house, house.timers, other.timers)
+    assert (await kinds(storage, house.id_of("o-1"))).count("command_resent") == 1
+
+
+async def test_an_answered_step_has_no_timer_left(house: House, storage: SqlStorage) -> None:
+    await house.take(house.message(placed()))
+    await due(house)
+    found, _ = await house.storage.due_timers([house.definition.type], 100)
+    await house.take(house.answer("o-1", RESERVED, "reserve"))
+    await house.timers.fire(found)  # seen before the reply was committed
+    assert "command_resent" not in await kinds(storage, house.id_of("o-1"))
