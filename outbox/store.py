@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from messages.printable import printable
 from outbox.interface import ClaimedRow
 from outbox.rows import outgoing as loaded
 from storage.statements import Statement, Write, as_uuid
@@ -180,7 +181,12 @@ def confirm(batch: Batch, confirmed: Sequence[tuple[int, UUID]]) -> None:
 def fail(batch: Batch, failed: Sequence[tuple[RowOutcome, datetime]]) -> None:
     """Add the new state of rows whose publication failed, with the host's time for the next attempt (for SQLite)."""
     ordered = sorted(failed, key=lambda pair: pair[0].outbox_id)
-    batch.add(FAIL, [(o.outbox_id, o.token, o.state, o.retry_in, o.error, retry_at) for o, retry_at in ordered])
+    batch.add(FAIL, [_failed(outcome, retry_at) for outcome, retry_at in ordered])
+
+
+def _failed(outcome: RowOutcome, retry_at: datetime) -> tuple[object, ...]:
+    error, retry_in = printable(outcome.error), float(outcome.retry_in)
+    return outcome.outbox_id, outcome.token, outcome.state, retry_in, error, retry_at
 
 
 def release(batch: Batch, rows: Sequence[tuple[int, UUID]]) -> None:

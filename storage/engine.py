@@ -152,6 +152,7 @@ def create(
             max_overflow=0,
             pool_timeout=CONNECT_SECONDS,
             pool_use_lifo=True,
+            hide_parameters=True,  # they are customers' data
         )
     except ModuleNotFoundError as error:
         raise ConfigurationError(
@@ -203,7 +204,9 @@ def _psycopg(url: URL, settings: dict[str, str]) -> Mapping[str, object]:
 def _sqlite(url: URL, pool_size: int) -> AsyncEngine:
     if sqlite3.sqlite_version_info < (3, 35):
         raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer is needed")
-    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, pool_timeout=CONNECT_SECONDS)
+    engine = create_async_engine(
+        url, pool_size=pool_size, max_overflow=0, pool_timeout=CONNECT_SECONDS, hide_parameters=True
+    )
     file = Path(url.database or "")
     event.listen(engine.sync_engine, "do_connect", lambda *_: _create_file(file))
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)

@@ -28,19 +28,23 @@ _COLUMNS = (
     "saga_id, saga_type, key, n, version, phase, paused, waiting_for, state, progress, started_at, updated_at, "
     "deadline_at, ended_at, end_reason, skipped, revision, seq"
 )
-_SKIPPING = f"""
+_NOTHING = ", ".join("null" for _ in _COLUMNS.split(", ")[1:])
+_WITH_LOCKED = f"""
 with locked as materialized (
     select {_COLUMNS} from saga where saga_id = any(cast(:ids as uuid[])) order by saga_id
     for no key update {{skip}}
 ) select {_COLUMNS}, clock_timestamp() as now from locked
 """
+# Whoever is asked for and not locked is either held by another transaction or not there; looked up only when needed.
+_BUSY = f"""
+union all
+select saga_id, {_NOTHING}, null from saga
+where (select count(*) from locked) < cardinality(cast(:ids as uuid[])) and saga_id = any(cast(:ids as uuid[]))
+  and saga_id not in (select saga_id from locked)
+"""
 _ON_SQLITE = f"select {_COLUMNS} from saga where saga_id in (select value from json_each(:ids)) order by saga_id"
-_LOCK = Statement.of(postgresql=_SKIPPING.format(skip="skip locked"), sqlite=_ON_SQLITE)
-_LOCK_WAITING = Statement.of(postgresql=_SKIPPING.format(skip=""), sqlite=_ON_SQLITE)
-_EXISTING = Statement.of(
-    postgresql="select saga_id from saga where saga_id = any(cast(:ids as uuid[]))",
-    sqlite="select saga_id from saga where saga_id in (select value from json_each(:ids))",
-)
+_LOCK = Statement.of(postgresql=_WITH_LOCKED.format(skip="skip locked") + _BUSY, sqlite=_ON_SQLITE)
+_LOCK_WAITING = Statement.of(postgresql=_WITH_LOCKED.format(skip=""), sqlite=_ON_SQLITE)
 _EVENT_COLUMNS = "e.saga_id, e.seq, e.at, e.kind, e.step, e.message_id, e.message_name, e.detail, e.body, e.patch"
 _SENT = Statement.of(
     postgresql=f"""
@@ -149,17 +153,14 @@ async def lock(
 
     The time is None when none was locked, and on SQLite, whose time is the host's. Needs a transaction.
     """
-    ids = sorted(saga_ids)
+    ids = sorted(set(saga_ids))
     if not ids:
         return {}, frozenset(), None
     rows = await session.fetch(_LOCK_WAITING if wait else _LOCK, {"ids": ids})
-    locked = {instance.saga_id: instance for instance in map(loaded, rows)}
-    now: datetime | None = rows[-1].now if rows and session.postgresql else None
-    missing = [saga_id for saga_id in ids if saga_id not in locked]
-    if not missing or wait or not session.postgresql:
-        return locked, frozenset(), now
-    busy = await session.fetch(_EXISTING, {"ids": missing})
-    return locked, frozenset(as_uuid(row.saga_id) for row in busy), now
+    locked = {instance.saga_id: instance for instance in (loaded(row) for row in rows if row.state is not None)}
+    busy = frozenset(as_uuid(row.saga_id) for row in rows if row.state is None)
+    now: datetime | None = rows[len(locked) - 1].now if locked and session.postgresql else None
+    return locked, busy, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,7 @@ class Statement:
         return cls.of(postgresql=sql, sqlite=sql)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Write:
     """A write of many rows.
 
@@ -122,7 +122,7 @@ class Batch:
             self.writes.append((write, rows))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tail:
     """What comes after the writes of a composed PostgreSQL statement: CTEs of its own and what they select.
 

@@ -1,0 +1,140 @@
+"""Fixtures: a migrated, empty database for each test, on SQLite and on PostgreSQL over both drivers."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import event, text
+
+import migrations
+from outbox.unit import SqlStorage
+from running import AsyncioRunner
+from storage import Database
+from storage.tables import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+SQLITE, ASYNCPG, PSYCOPG = "sqlite", "asyncpg", "psycopg"
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    return tmp_path_factory.mktemp("sqlite") / "empty.db"
+
+
+@pytest.fixture(scope="session")
+def own_namespace() -> str:
+    """A PostgreSQL schema of this run's own."""
+    return f"n{uuid4().hex[:12]}"
+
+
+def address_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database of that kind; SQLite's is a file of the test's own."""
+    if kind == SQLITE:
+        return f"sqlite:///{tmp_path / 'antiphon.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url.replace("postgresql://", "postgresql+psycopg://") if kind == PSYCOPG else url
+
+
+async def _empty(database: Database) -> None:
+    """Bring the database to the newest version, without rows."""
+    await migrations.up(database)
+    if database.postgresql:
+        async with database.write() as session:
+            tables = ", ".join(metadata.tables)
+            await session.connection.execute(text(f"truncate {tables} restart identity"))
+
+
+@asynccontextmanager
+async def opened(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, *, pool_size: int = 10
+) -> AsyncIterator[Database]:
+    """An empty database, closed after the block."""
+    if kind == SQLITE:
+        await _copy_empty(request.getfixturevalue("empty_sqlite"), tmp_path / "antiphon.db")
+    database = Database(
+        address_of(kind, request, tmp_path),
+        AsyncioRunner(),
+        namespace=request.getfixturevalue("own_namespace"),
+        pool_size=pool_size,
+    )
+    try:
+        if kind != SQLITE:
+            await _empty(database)
+        yield database
+    finally:
+        await database.close()
+
+
+async def _copy_empty(template: Path, file: Path) -> None:
+    if not template.exists():  # noqa: ASYNC240 - a test's file
+        database = Database(f"sqlite:///{template}", AsyncioRunner())
+        await migrations.up(database)
+        await database.close()
+    shutil.copy(template, file)
+
+
+@pytest.fixture(params=[SQLITE, ASYNCPG, PSYCOPG])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """Each kind of database in turn."""
+    async with opened(request.param, request, tmp_path) as database:
+        yield database
+
+
+@pytest.fixture(params=[ASYNCPG, PSYCOPG])
+async def postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """PostgreSQL, for what only a server can do: many writers at once, lost connections."""
+    async with opened(request.param, request, tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+async def sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """An SQLite file."""
+    async with opened(SQLITE, request, tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+def storage(database: Database) -> SqlStorage:
+    """The storage on each kind of database in turn."""
+    return SqlStorage(database)
+
+
+class Counter:
+    """Statements and commits of an engine, as the driver got them."""
+
+    def __init__(self) -> None:
+        self.statements: list[str] = []
+        self.commits = 0
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self.statements.clear()
+        self.commits = 0
+
+
+@pytest.fixture
+def counter(database: Database) -> Iterator[Counter]:
+    """Counts what the database is asked, from now on."""
+    counted = Counter()
+    engine = database.engine.sync_engine
+
+    def statement(_connection: object, _cursor: object, sql: str, *_rest: object) -> None:
+        counted.statements.append(sql)
+
+    def commit(_connection: object) -> None:
+        counted.commits += 1
+
+    event.listen(engine, "before_cursor_execute", statement)
+    event.listen(engine, "commit", commit)
+    yield counted
+    event.remove(engine, "before_cursor_execute", statement)
+    event.remove(engine, "commit", commit)
