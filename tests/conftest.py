@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.services.keeping import POSTGRES, RABBITMQ, TALLY, ask, kept, used
 from tests.services.management import Management
@@ -24,6 +25,10 @@ from tests.services.private import PrivatePostgres, PrivateRabbitMQ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+# How busy the machine is says nothing about the code, so no generated test fails for being slow.
+settings.register_profile("antiphon", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("antiphon")
 
 _KEEPER = pytest.StashKey[ExitStack]()
 _CRASH_TESTS = Path(__file__).parent / "crash"
