@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import docker
 import docker.errors
 import psycopg
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import DockerClient
 
 from tests.services.management import Management
 from tests.services.offer import Offer
@@ -23,9 +23,9 @@ _START_TIMEOUT = 120.0
 
 
 def engine_answers() -> bool:
-    """Whether a Docker engine answers within three seconds."""
+    """Whether a Docker engine, that of the current Docker context if there is one, answers within three seconds."""
     try:
-        client = docker.from_env(timeout=_ENGINE_TIMEOUT)
+        client = DockerClient(timeout=_ENGINE_TIMEOUT).client
     except (docker.errors.DockerException, OSError):
         return False
     try:
