@@ -25,6 +25,7 @@ from tests.handlers.house import House, dead, kinds, outbox, placed, rows, tally
 if TYPE_CHECKING:
     from messages import Event
     from outbox.unit import SqlStorage
+    from sagas import Definition
 
 RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 PAID = PaymentCompleted(order_id="o-1", payment_id="p-1")
@@ -168,7 +169,7 @@ async def test_a_hook_that_raises_parks_its_instance_alone(storage: SqlStorage) 
     assert (await mended.instance("o-1")).steps.keys() == {"reserve", "pay"}
 
 
-def _with_broken_hook():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _with_broken_hook() -> Definition:
     whole = definition_of(PlaceOrder)
     reserve = whole.steps["reserve"]
 

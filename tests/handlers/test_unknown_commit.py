@@ -23,7 +23,7 @@ RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 @pytest.mark.parametrize("when", ["after", "instead"])
 async def test_a_batch_runs_again_under_its_token_and_has_one_effect(storage: SqlStorage, when: When) -> None:
     lossy = Lossy(storage)
-    house = await House(lossy).open()  # type: ignore[arg-type]
+    house = await House(lossy).open()
     batch = house.decoded([house.message(placed()), house.answer("o-1", RESERVED, "reserve")])
     attempt = Attempt(token=uuid4())
     lossy.lose(when)
@@ -39,7 +39,7 @@ async def test_a_batch_runs_again_under_its_token_and_has_one_effect(storage: Sq
 
 async def test_another_batch_does_not_mistake_it_for_its_own(storage: SqlStorage) -> None:
     lossy = Lossy(storage)
-    house = await House(lossy).open()  # type: ignore[arg-type]
+    house = await House(lossy).open()
     batch = house.decoded([house.message(placed())])
     lossy.lose("after")
     with pytest.raises(CommitUnknown):
@@ -51,7 +51,7 @@ async def test_another_batch_does_not_mistake_it_for_its_own(storage: SqlStorage
 
 async def test_confirms_that_were_to_be_deleted_with_it_are_deleted_later(storage: SqlStorage) -> None:
     lossy = Lossy(storage)
-    house = await House(lossy).open()  # type: ignore[arg-type]
+    house = await House(lossy).open()
     prepared = await house.take(house.message(placed()))
     house.relay.give_back([(row.outbox_id, row.token) for row in prepared.claimed])
     lossy.lose("instead")

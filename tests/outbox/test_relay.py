@@ -1,0 +1,241 @@
+"""The relay over each database: confirmed rows go, the others stay and say why, and nobody publishes for another."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from outbox.facts import EventUnrouted, PublicationFailed
+from outbox.interface import Changes, Outgoing
+from outbox.relay import Relay
+from running import AsyncioRunner
+from storage.statements import Statement
+from tests.outbox.building import command
+from transport.in_process import InProcessTransport
+from transport.topology import Queue, Topology
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from outbox.interface import ClaimedRow
+    from outbox.unit import SqlStorage
+    from transport.interface import Consumer, Delivery
+
+TAKEN = Queue.of_participant("antiphon", "stock", commands=("stock.ReserveStock",))
+BOUND = 10.0
+
+
+class House:
+    """A relay that runs, a broker in this process, and the rows of a real database."""
+
+    def __init__(self, storage: SqlStorage, *, lease: float = 15.0) -> None:
+        self.storage = storage
+        self.facts: list[object] = []
+        self.transport = InProcessTransport(app_id="tests")
+        self.relay = Relay(
+            storage,
+            self.transport.publisher,
+            AsyncioRunner(),
+            self.facts.append,
+            is_consumed=lambda name: name == "ordering.OrderPlaced",
+            lease=lease,
+            sweep=0.02,
+        )
+
+    @asynccontextmanager
+    async def running(self, *queues: Queue) -> AsyncIterator[House]:
+        """Connected, declared and running for the length of the block."""
+        await self.transport.connect()
+        await self.transport.declare(Topology(namespace="antiphon", queues=queues))
+        task = asyncio.create_task(self.relay.run())
+        try:
+            yield self
+        finally:
+            self.relay.stop()
+            await asyncio.wait_for(task, BOUND)
+            await self.transport.close()
+
+    async def commit(self, *outgoing: Outgoing) -> list[ClaimedRow]:
+        """Commit messages as the message path does, and have them published from memory."""
+        lease = self.relay.lease()
+        async with self.storage.transaction() as unit:
+            rows = await unit.save(
+                Changes(
+                    consumer="tests", outgoing=outgoing, claim=(lease.token, lease.seconds), claim_limit=lease.limit
+                )
+            )
+        await self.relay.publish(rows, lease.until)
+        return list(rows)
+
+    async def states(self) -> list[str]:
+        """The states of the rows that are left."""
+        async with self.storage.database.read() as session:
+            rows = await session.fetch(Statement.both("select state from outbox order by outbox_id"), {})
+        return [row.state for row in rows]
+
+    async def lease_end(self) -> object:
+        """When the lease of the only row ends."""
+        async with self.storage.database.read() as session:
+            (row,) = await session.fetch(Statement.both("select next_attempt_at from outbox"), {})
+        return row.next_attempt_at
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Wait until something is so; it must become so within the bound."""
+        async with asyncio.timeout(BOUND):
+            while not await holds():  # noqa: ASYNC110 - the database has no event to wait for
+                await asyncio.sleep(0.01)
+
+    async def gone(self) -> None:
+        """Wait until the table is empty."""
+
+        async def empty() -> bool:
+            return await self.states() == []
+
+        await self.until(empty)
+
+
+def event(name: str, path: str | None = None) -> Outgoing:
+    order = command(uuid4(), path)
+    return Outgoing(envelope=order.envelope, exchange="antiphon.events", routing_key=name, saga_id=None, path=path)
+
+
+async def drained(consumer: Consumer, count: int) -> list[Delivery]:
+    """That many deliveries, settled."""
+    found: list[Delivery] = []
+    async with asyncio.timeout(BOUND):
+        while len(found) < count:
+            burst = await consumer.receive(100)
+            await consumer.settle(burst)
+            found += burst
+    return found
+
+
+async def test_a_row_goes_once_it_is_confirmed(storage: SqlStorage) -> None:
+    async with House(storage).running(TAKEN) as house:
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        (row,) = await house.commit(command(uuid4()))
+        assert await house.states() == ["claimed"]
+        (delivery,) = await drained(consumer, 1)
+        assert delivery.raw.message_id == row.outgoing.envelope.message_id
+        await house.gone()
+
+
+async def test_what_others_left_behind_is_swept(storage: SqlStorage) -> None:
+    orphan = command(uuid4())
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer="tests", outgoing=[orphan], claim=(uuid4(), -1.0), claim_limit=1))
+    async with House(storage).running(TAKEN) as house:
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        (delivery,) = await drained(consumer, 1)
+        assert delivery.raw.message_id == orphan.envelope.message_id
+        await house.gone()
+
+
+async def test_a_row_under_another_ones_lease_is_left_alone(storage: SqlStorage) -> None:
+    mine, theirs = command(uuid4()), command(uuid4())
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer="tests", outgoing=[theirs], claim=(uuid4(), 60.0), claim_limit=1))
+    async with House(storage).running(TAKEN) as house:
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        await house.commit(mine)
+        (delivery,) = await drained(consumer, 1)
+        assert delivery.raw.message_id == mine.envelope.message_id
+        assert await house.states() == ["claimed", "claimed"][: len(await house.states())]
+
+
+async def test_the_rows_of_one_path_go_out_one_after_the_other(storage: SqlStorage) -> None:
+    saga = uuid4()
+    first, second, other = command(saga), command(saga), command(saga, "pay")
+    async with House(storage).running(TAKEN) as house:
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        assert len(await house.commit(first, second, other)) == 2
+        async with asyncio.timeout(BOUND):
+            early = list(await consumer.receive(10))
+        assert [each.raw.message_id for each in early] == [first.envelope.message_id, other.envelope.message_id]
+        await consumer.settle(early)
+        (late,) = await drained(consumer, 1)
+        assert late.raw.message_id == second.envelope.message_id
+        await house.gone()
+
+
+async def test_a_command_that_nobody_takes_stays_and_goes_when_somebody_does(storage: SqlStorage) -> None:
+    async with House(storage).running() as house:
+        await house.commit(command(uuid4()))
+
+        async def returned() -> bool:
+            return await house.states() == ["returned"]
+
+        await house.until(returned)
+        assert any(isinstance(fact, PublicationFailed) and fact.verdict == "returned" for fact in house.facts)
+        await house.transport.declare(Topology(namespace="antiphon", queues=(TAKEN,)))
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        await drained(consumer, 1)
+        await house.gone()
+
+
+async def test_an_event_that_nobody_here_consumes_is_done_and_counted(storage: SqlStorage) -> None:
+    async with House(storage).running() as house:
+        await house.commit(event("stock.StockReserved"))
+        await house.gone()
+        assert any(isinstance(fact, EventUnrouted) for fact in house.facts)
+
+
+async def test_stopping_leaves_what_was_not_confirmed_due_at_once(storage: SqlStorage) -> None:
+    async with House(storage).running(TAKEN) as house:
+        await house.commit(command(uuid4()))
+    assert await house.states() == ["unknown"]
+    claimed = await storage.claim_outbox(token=uuid4(), lease=15, limit=10)
+    assert len(claimed) == 1
+
+
+async def test_nothing_is_born_claimed_while_the_broker_is_away(storage: SqlStorage) -> None:
+    house = House(storage)
+    assert await house.commit(command(uuid4())) == []
+    assert await house.states() == ["new"]
+
+
+async def test_nothing_is_published_on_a_lease_that_is_nearly_over(storage: SqlStorage) -> None:
+    house = House(storage)
+    async with house.running(TAKEN):
+        lease = house.relay.lease()
+        async with storage.transaction() as unit:
+            rows = await unit.save(
+                Changes(consumer="tests", outgoing=[command(uuid4())], claim=(lease.token, 60.0), claim_limit=1)
+            )
+        await house.relay.publish(rows, until=lease.until - lease.seconds + 1.0)
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        await house.commit(command(uuid4()))
+        (only,) = await drained(consumer, 1)
+        assert only.raw.message_id != rows[0].outgoing.envelope.message_id
+
+
+async def test_a_slow_consumer_keeps_its_row_leased(storage: SqlStorage) -> None:
+    async with House(storage, lease=0.3).running(TAKEN) as house:
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        await house.commit(command(uuid4()))
+        deliveries = await consumer.receive(10)
+        leases = {await house.lease_end()}
+
+        async def renewed_twice() -> bool:
+            leases.add(await house.lease_end())
+            return len(leases) > 2
+
+        await house.until(renewed_twice)
+        assert await house.states() == ["claimed"]
+        await consumer.settle(deliveries)
+        await house.gone()
+
+
+@pytest.mark.parametrize("count", [600])
+async def test_a_backlog_larger_than_one_sweep_goes_out(storage: SqlStorage, count: int) -> None:
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer="tests", outgoing=[command(uuid4()) for _ in range(count)]))
+    async with House(storage).running(TAKEN) as house:
+        consumer = await house.transport.consume(TAKEN.name, prefetch=count)
+        found = await drained(consumer, count)
+        assert len({each.raw.message_id for each in found}) == count
+        await house.gone()
