@@ -209,7 +209,7 @@ class PrivatePostgres(PrivateServer):
         self._process = self._leashed(
             [
                 self._binaries.folder / "postgres",
-                *("-D", self.data, "-k", self.folder, "-p", str(self.port)),
+                *("-D", self.data, "-p", str(self.port), "-c", "unix_socket_directories="),
                 *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
                 *("-c", f"fsync={switch}", "-c", f"synchronous_commit={switch}", "-c", f"full_page_writes={switch}"),
             ],
