@@ -1,4 +1,4 @@
-"""Which attributes of `self` a method reads and which it assigns, as far as its byte code tells.
+"""Which attributes of `self` a method reads and which it assigns, as far as its byte code tells; likewise a class body.
 
 Byte code is asked because source may be absent. It does not see what happens to `self` under another name.
 """
@@ -6,14 +6,18 @@ Byte code is asked because source may be absent. It does not see what happens to
 from __future__ import annotations
 
 import dis
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _NO_PARAMETERS = ""
+
+Find = Callable[[str, bool], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,20 +31,30 @@ class Uses:
         return Uses(reads=self.reads | other.reads, writes=self.writes | other.writes)
 
 
-def uses_of_self(method: FunctionType, find: Callable[[str], object] = lambda name: None) -> Uses:
-    """What the method does to its first parameter, and what the plain methods do that it names.
+def uses_of_self(method: FunctionType, find: Find = lambda name, written: None) -> Uses:
+    """What the method does to its first parameter, and what is done by the methods that it calls so.
 
-    `find` gives a class attribute by name, so that `self.note(reply)` counts for what `note` does.
+    `find(name, written)` gives the method behind an attribute that is read or assigned, so that `self.note(reply)`
+    counts for what `note` does, and `self.noted = reply` for what the setter of `noted` does.
     """
     found, seen, todo = Uses(), {method}, [method]
     while todo:
         own = _uses(todo.pop())
         found |= own
-        called = (find(name) for name in own.reads)
-        fresh = [other for other in called if isinstance(other, FunctionType) and other not in seen]
-        seen.update(fresh)
+        behind = [*(find(name, False) for name in own.reads), *(find(name, True) for name in own.writes)]
+        fresh = {other for other in behind if isinstance(other, FunctionType)} - seen
+        seen |= fresh
         todo.extend(fresh)
     return found
+
+
+def assigned_twice(body: CodeType) -> frozenset[str]:
+    """The names that a class body gives a value more than once, none if it has branches of its own."""
+    instructions = list(dis.get_instructions(body))
+    if any("JUMP" in each.opname and "_IF_" in each.opname for each in instructions):
+        return frozenset()
+    names = Counter(str(each.argval) for each in instructions if each.opname == "STORE_NAME")
+    return frozenset(name for name, times in names.items() if times > 1)
 
 
 def _uses(method: FunctionType) -> Uses:

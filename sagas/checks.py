@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import inspect
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, get_overloads
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.errors import PydanticUndefinedAnnotation
 
-from sagas.bytecode import Uses, uses_of_self
+from sagas.bytecode import Uses, assigned_twice, uses_of_self
 from sagas.problems import listed, suggestion
 from sagas.steps import Compensation, Hook, Step, Word, hook_of, is_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from sagas.problems import Problems
     from sagas.source import Source
@@ -78,9 +78,11 @@ def _check_fields_exist(method: FunctionType, source: Source, problems: Problems
 def uses_of(method: FunctionType, source: Source) -> Uses:
     """What a method reads and assigns of `self`, itself or through other methods of the class."""
 
-    def find(name: str) -> object:
+    def find(name: str, written: bool) -> object:
         member = source.members.get(name)
-        return member.fget if isinstance(member, property) else member
+        if isinstance(member, property):
+            return member.fset if written else member.fget
+        return None if written else member
 
     return uses_of_self(method, find)
 
@@ -93,77 +95,73 @@ def _fields(source: Source) -> dict[str, Any]:
 
 
 def check_names(source: Source, reserved: Iterable[str], problems: Problems) -> None:
-    """No word of the language stands under a name of `Saga`'s own, and no name is used twice in a body."""
+    """No word of the language stands under a name of `Saga`'s own or under another than its method's."""
     taken = set(reserved)
     for name, member in source.members.items():
-        is_word = isinstance(member, Word) or is_start(member) or hook_of(member)
-        if name in taken and is_word and _method_of(member).__name__ == name:
-            problems.of_method(_method_of(member), f"the name {name!r} is Saga's own; choose another")
-        if isinstance(member, Step):
-            _check_kept(member, source, problems)
-    for method, word in _registered(source):
-        owner = source.owner(word._method)
-        if owner and source.members.get(word._name) is not word:
-            problems.of_method(method, _lost(word))
+        method = _method_of(member)
+        if method is None:
+            continue
+        own = method.__name__
+        if own == name in taken:
+            problems.of_method(method, f"the name {name!r} is Saga's own; choose another")
+        elif isinstance(member, Word) and name != "flow" and source.members.get(own) is not member:
+            problems.of_method(method, f"stands under another name, {name!r}; call the method so too")
+    check_twice(source, problems)
+    _check_belonging(source, problems)
+    for step in [one for one in source.members.values() if isinstance(one, Step)]:
+        undos = compensations_of(step, source)
+        if len(undos) > 1:
+            text = f"is a second compensation of {step._name!r} beside {undos[0]._name!r}; keep one"
+            problems.of_method(undos[1]._method, text)
 
 
-def _method_of(member: object) -> FunctionType:
-    method = member._method if isinstance(member, Word) else getattr(member, "__func__", member)
-    assert isinstance(method, FunctionType)  # noqa: S101 - a word stands over nothing else
-    return method
+def check_twice(source: Source, problems: Problems) -> None:
+    """No method of the class body replaces another thing of the same name."""
+    for name in sorted(assigned_twice(source.body) if source.body else ()):
+        member = vars(source.cls).get(name)
+        method = _method_of(member) or (member if isinstance(member, FunctionType) else None)
+        if method and not get_overloads(method):
+            problems.of_method(
+                method,
+                f"the name {name!r} is used twice in the class, and this replaces the earlier; rename one of them",
+            )
 
 
-_TWICE = "the name {!r} is used twice in the class, and the later one replaces this; rename one of them"
+def _method_of(member: object) -> FunctionType | None:
+    """The method under a word of the language; None for anything else."""
+    if isinstance(member, Word):
+        return member._method
+    method = getattr(member, "__func__", None) if is_start(member) else member if hook_of(member) else None
+    return method if isinstance(method, FunctionType) else None
 
 
-def _lost(word: Word) -> str:
-    return (
-        f"belongs to a {word._name!r} that a later {word._name!r} has replaced; "
-        f"rename one of them, or write the hooks and the compensation again for the later one"
-    )
-
-
-def _registered(source: Source) -> Iterator[tuple[FunctionType, Word]]:
-    """Every hook and compensation of the class with the step or compensation it was written for."""
+def _check_belonging(source: Source, problems: Problems) -> None:
+    """Every hook and compensation belongs to a step or compensation that is in the class."""
     for member in source.members.values():
         hook = hook_of(member)
-        if hook:
-            yield hook.method, hook.word
-        elif isinstance(member, Compensation):
-            yield member._method, member._step
-
-
-def _check_kept(step: Step[Any], source: Source, problems: Problems) -> None:
-    """The hooks and compensations that were written for a step still stand under their names."""
-    for undo in _written_here(step, source):
-        if source.lost(undo._method, undo):
-            problems.of_method(undo._method, _TWICE.format(undo._name))
-    undos = compensations_of(step, source)
-    if len(undos) > 1:
-        first, second = undos[0]._name, undos[1]
-        problems.of_method(
-            second._method,
-            f"is a second compensation of {step._name!r} beside {first!r}; keep one",
-        )
-    for word in (step, *undos):
-        for hook in word._hooks:
-            if source.lost(hook.method, hook.method):
-                problems.of_method(hook.method, _TWICE.format(hook.method.__name__))
-
-
-def _written_here(step: Step[Any], source: Source) -> list[Compensation[Any]]:
-    """The compensations that were written for a step in this class or its bases, not in another subclass."""
-    return [undo for undo in step._compensations if source.owner(undo._method)]
+        method, word = (hook.method, hook.word) if hook else (_method_of(member), getattr(member, "_step", None))
+        if method is None or not isinstance(word, Word) or source.members.get(word._name) is word:
+            continue
+        if source.wrote(word._body):
+            remedy = "rename one of them, or write the hooks and the compensation again for the later one"
+            problems.of_method(
+                method, f"belongs to a {word._name!r} that a later {word._name!r} has replaced; {remedy}"
+            )
+        else:
+            remedy = "write it in that class, or extend that class"
+            problems.of_method(method, f"belongs to {word._name!r} of another class; {remedy}")
 
 
 def compensations_of(step: Step[Any], source: Source) -> list[Compensation[Any]]:
-    """The compensations of a step in this class: of those that share a name, the last."""
-    return list({undo._name: undo for undo in _written_here(step, source)}.values())
+    """The compensations of a step that this class or its bases wrote; one of a base is replaced by its name."""
+    return list({undo._name: undo for undo in step._compensations if source.wrote(undo._body)}.values())
 
 
 def hooks_of(word: Word, source: Source) -> list[Hook]:
-    """The hooks of a step or compensation in this class: of those that share a name, the last."""
-    return list({hook.method.__name__: hook for hook in word._hooks if source.owner(hook.method)}.values())
+    """The hooks of a step or compensation that this class or its bases wrote; those of a base are replaced by name."""
+    hooks = [hook for hook in word._hooks if source.wrote(hook.body)]
+    names = {hook.method.__name__: hook.body for hook in hooks}
+    return [hook for hook in hooks if names[hook.method.__name__] == hook.body]
 
 
 # -- state

@@ -12,6 +12,7 @@ from sagas.checks import (
     check_names,
     check_signature,
     check_state,
+    check_twice,
     compensations_of,
     hooks_of,
     uses_of,
@@ -33,7 +34,7 @@ from sagas.fingerprint import fingerprints
 from sagas.flow import Flow, leaves
 from sagas.keys import body_field, key_problem
 from sagas.keywords import ClassKeywords, call_keywords, class_keywords, reply_types
-from sagas.problems import Problems, listed, suggestion
+from sagas.problems import Problems, listed
 from sagas.source import Source, Unresolved
 from sagas.steps import Compensation, Step, Word, hook_of, is_start
 
@@ -76,6 +77,7 @@ def compile_saga(cls: type[Saga], base: type[Saga], given: Mapping[str, object])
     problems = Problems(cls.__name__, source.place)
     keywords = class_keywords(cls.__name__, given, problems.of_class)
     if keywords.abstract:
+        check_twice(source, problems)
         problems.raise_if_any()
         cls._local_names = source.local_names
         return None
@@ -202,14 +204,17 @@ class _Reading:
         )
 
     def undo_reads(self, step: Step[Any], undo: Compensation[Any]) -> frozenset[str]:
-        """The fields that the undo reads and that only the step's own replies set."""
-        own, others = set[str](), set[str]()
+        """The fields that the undo reads and that, before the undo is answered, only the step's own replies set."""
+        elsewhere = set[str]()
         for each in self.steps().values():
-            for word in (each, *compensations_of(each, self.source)):
-                for hook in hooks_of(word, self.source):
-                    writes = uses_of(self.effective(hook.method), self.source).writes
-                    (own if word is step else others).update(writes)
-        return frozenset(uses_of(undo._method, self.source).reads & (own - others))
+            if each is not step:
+                elsewhere |= self.kept_by(each).union(*map(self.kept_by, compensations_of(each, self.source)))
+        return frozenset(uses_of(undo._method, self.source).reads & (self.kept_by(step) - elsewhere))
+
+    def kept_by(self, word: Word) -> set[str]:
+        """The fields that the hooks of a step or compensation set."""
+        hooks = [self.effective(hook.method) for hook in hooks_of(word, self.source)]
+        return set[str]().union(*(uses_of(hook, self.source).writes for hook in hooks))
 
     # -- messages
 
@@ -348,14 +353,15 @@ class _Reading:
         for leaf in leaves(flow):
             if not isinstance(leaf, Step):
                 self.problems.of_class(f"flow holds {_shown(leaf)}; only steps stand in a flow")
-            elif leaf._name not in steps or self.source.lost(leaf._method, leaf):
-                known = suggestion(leaf._name, steps)
-                self.problems.of_class(
-                    f"flow holds a step {leaf._name!r} that is no longer in the class{known}; "
-                    f"was its name used twice?"
-                )
+                continue
+            name, own = leaf._name, steps.get(leaf._name) is leaf
+            if own or (name in steps and self.source.wrote(leaf._body) and not self.source.is_own(leaf._body)):
+                yield name
+            elif self.source.wrote(leaf._body):
+                replaced = f"flow holds a step {name!r} that a later {name!r} has replaced"
+                self.problems.of_class(f"{replaced}; rename one of them")
             else:
-                yield leaf._name
+                self.problems.of_class(f"flow holds the step {name!r} of another class; write or inherit it here")
 
 
 def _answers(steps: Mapping[str, StepDefinition]) -> dict[str, tuple[tuple[str, Purpose], ...]]:

@@ -11,6 +11,8 @@ from sagas.problems import Place
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sagas.steps import Body
+
 _MACHINERY = ("pydantic", "sagas.authoring", "sagas.compile", "sagas.source")
 
 
@@ -22,11 +24,12 @@ class Source:
     """A saga class as its author wrote it.
 
     `members` are the attributes of the class and its bases (those of `base` and above excepted) by name, in the order
-    written, the base's first; the nearest definition of a name counts.
+    written, the base's first; the nearest definition of a name counts. `body` is the code of the class body, where it
+    can be found.
     """
 
     def __init__(self, cls: type, base: type) -> None:
-        frame = _class_statement(cls.__name__)
+        frame, self.body = _class_statement(cls.__name__)
         self.cls = cls
         self.place = Place(frame.f_code.co_filename, frame.f_lineno)
         self.classes = [each for each in cls.__mro__ if each not in base.__mro__]
@@ -45,17 +48,13 @@ class Source:
         """What annotations see beyond the module."""
         return self._names
 
-    def owner(self, method: FunctionType) -> type | None:
-        """The class of this hierarchy in whose body the method was written."""
-        body, _, _ = method.__qualname__.rpartition(".")
-        return next(
-            (one for one in self.classes if (one.__qualname__, one.__module__) == (body, method.__module__)), None
-        )
+    def wrote(self, body: Body | None) -> bool:
+        """Whether this is the body of the class or of one of its bases."""
+        return body in {(each.__module__, each.__qualname__) for each in self.classes}
 
-    def lost(self, method: FunctionType, value: object) -> bool:
-        """Whether the name of what was made of a method came to mean something else in the same class body."""
-        owner = self.owner(method)
-        return owner is not None and vars(owner).get(method.__name__) is not value
+    def is_own(self, body: Body | None) -> bool:
+        """Whether this is the body of the class itself."""
+        return body == (self.cls.__module__, self.cls.__qualname__)
 
     def annotation(self, method: FunctionType, name: str) -> tuple[object, ...]:
         """The types that a parameter (or "return") is annotated with: several for a union, none without annotation.
@@ -79,17 +78,19 @@ def _is_union(origin: object) -> bool:
     return origin is Union
 
 
-def _class_statement(name: str) -> FrameType:
-    """The frame that runs the class statement: it holds the code of a class body of that name."""
+def _class_statement(name: str) -> tuple[FrameType, CodeType | None]:
+    """The frame that runs the class statement, and the code of the class body, which that frame holds."""
     frame: FrameType | None = sys._getframe(1)
     nearest: FrameType | None = None
     while frame:
         if nearest is None and not _is_machinery(frame):
             nearest = frame
-        if any(isinstance(one, CodeType) and one.co_name == name for one in frame.f_code.co_consts):
-            return frame
+        bodies = [one for one in frame.f_code.co_consts if isinstance(one, CodeType) and one.co_name == name]
+        above = [body for body in bodies if body.co_firstlineno <= frame.f_lineno]
+        if above:
+            return frame, max(above, key=lambda body: body.co_firstlineno)
         frame = frame.f_back
-    return nearest or sys._getframe(1)
+    return nearest or sys._getframe(1), None
 
 
 def _is_machinery(frame: FrameType) -> bool:

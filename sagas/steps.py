@@ -6,6 +6,7 @@ is for the engine is underscored, so that completion shows an author nothing but
 
 from __future__ import annotations
 
+import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
@@ -33,11 +34,15 @@ MARK = "__antiphon__"
 """The attribute that leads from a hook's function to its `Hook`."""
 
 
+Body = tuple[str, str]
+"""A class body: the module and the qualified name of the class it makes."""
+
+
 class Hook:
     """A method that takes a reply; the function itself stays what the author wrote."""
 
-    def __init__(self, word: Word, kind: ReplyKind, method: FunctionType) -> None:
-        self.word, self.kind, self.method = word, kind, method
+    def __init__(self, word: Word, kind: ReplyKind, method: FunctionType, body: Body) -> None:
+        self.word, self.kind, self.method, self.body = word, kind, method, body
 
 
 class Word:
@@ -53,6 +58,7 @@ class Word:
         self._method = method
         self._keywords = dict(keywords)
         self._hooks: list[Hook] = []
+        self._body = _class_body()
 
     @property
     def _name(self) -> str:
@@ -62,7 +68,11 @@ class Word:
         if not isinstance(method, FunctionType):
             message = f"@{self._name}.on_{kind} stands over a plain method, not over {method!r}; write it over a `def`"
             raise DefinitionError(message)
-        hook = Hook(self, kind, method)
+        body = _class_body()
+        if body is None:
+            message = f"@{self._name}.on_{kind} comes too late for its class; write it in the class body"
+            raise DefinitionError(message)
+        hook = Hook(self, kind, method, body)
         setattr(method, MARK, hook)
         self._hooks.append(hook)
         return method
@@ -132,6 +142,9 @@ class Step(Word, Flow, Generic[C_co]):
 
         def decorate(method: object, /) -> Compensation[Command]:
             made = Compensation[Command](method, keywords, self)
+            if made._body is None:
+                message = f"@{self._name}.compensation comes too late for its class; write it in the class body"
+                raise DefinitionError(message)
             self._compensations.append(made)
             return made
 
@@ -222,6 +235,17 @@ if TYPE_CHECKING:
     start = classmethod  # the one form in which both mypy and pyright see `cls` as the class
 else:
     start = _Start
+
+
+def _class_body() -> Body | None:
+    """The class body that is being run, however the word was called from it."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_name != "<module>":
+        names = frame.f_locals
+        if "__qualname__" in names and "__module__" in names:
+            return (names["__module__"], names["__qualname__"])
+        frame = frame.f_back
+    return None
 
 
 def is_start(value: object) -> bool:

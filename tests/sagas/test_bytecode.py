@@ -1,9 +1,9 @@
 """What the byte code of a method tells about `self`."""
 
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN202, PLC3002
+# ruff: noqa: ANN001, ANN201, ANN202, PIE794, PLC3002, SIM108
 
-from sagas.bytecode import uses_of_self
+from sagas.bytecode import assigned_twice, uses_of_self
 
 
 def test_an_assignment_to_self_is_a_write() -> None:
@@ -84,7 +84,7 @@ def test_methods_that_are_called_count_however_deep() -> None:
         self.count = 1
 
     methods = {"build": build, "helper": helper, "deeper": deeper}
-    assert uses_of_self(build, methods.get).writes == {"count"}
+    assert uses_of_self(build, lambda name, written: methods.get(name)).writes == {"count"}
     assert uses_of_self(build).writes == set()
 
 
@@ -93,3 +93,32 @@ def test_a_function_without_parameters_uses_nothing() -> None:
         return 1
 
     assert not uses_of_self(build).reads | uses_of_self(build).writes
+
+
+def body_of(function):
+    return next(one for one in function.__code__.co_consts if hasattr(one, "co_code"))
+
+
+def test_a_name_that_a_class_body_gives_two_values_is_found() -> None:
+    def define():
+        class X:
+            a = 1
+            b = 2
+            a = 3
+
+        return X
+
+    assert assigned_twice(body_of(define)) == {"a"}
+
+
+def test_a_class_body_with_branches_may_give_a_name_two_values() -> None:
+    def define(old):
+        class X:
+            if old:
+                a = 1
+            else:
+                a = 2
+
+        return X
+
+    assert assigned_twice(body_of(define)) == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from uuid import UUID
 
 import pytest
@@ -27,6 +27,9 @@ from messages.errors import DefinitionError
 from sagas import Retry, Saga, definition_of, start, step
 from sagas.catalog.ordering import PlaceOrder
 from sagas.definition import Purpose, ReplyKind, SequenceNode, StepNode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Reserving(Saga, abstract=True):
@@ -362,6 +365,50 @@ def test_what_one_subclass_adds_does_not_leak_into_another() -> None:
 
     assert "payment.PaymentDeclined" in definition_of(One).events
     assert "payment.PaymentDeclined" not in definition_of(Other).events
+
+
+def test_a_hook_may_come_from_a_factory() -> None:
+    def keep(field: str) -> Callable[[Saga, StockReserved], None]:
+        def kept(self: Saga, reply: StockReserved) -> None:
+            setattr(self, field, reply.reservation_id)
+
+        return kept
+
+    class X(Saga, key="order_id"):
+        order_id: str
+        reservation_id: str | None = None
+
+        @start
+        def placed(cls, event: OrderPlaced) -> Self:
+            return cls(order_id=event.order_id)
+
+        @step
+        def reserve(self) -> ReserveStock:
+            return ReserveStock(order_id=self.order_id, lines=[])
+
+        reserve.on_success(keep("reservation_id"))
+
+    saga = X(order_id="1")
+    hook = definition_of(X).steps["reserve"].do.replies["stock.StockReserved"].hook
+    assert hook is not None
+    hook(saga, StockReserved(order_id="1", reservation_id="r1"))
+    assert saga.reservation_id == "r1"
+
+
+def test_a_property_with_a_setter_is_no_name_used_twice() -> None:
+    class X(Reserving, key="order_id"):
+        @property
+        def reservation(self) -> str | None:
+            return self.reservation_id
+
+        @reservation.setter
+        def reservation(self, value: str | None) -> None:
+            self.reservation_id = value
+
+        def reserved(self, reply: StockReserved) -> None:
+            self.reservation = reply.reservation_id
+
+    assert definition_of(X).steps["reserve"].undo_reads == {"reservation_id"}
 
 
 def test_a_generic_base_is_extended_with_its_parameter_filled_in() -> None:

@@ -578,7 +578,7 @@ def a_step_of_a_reserved_name() -> None:
         def copy(self) -> MakePayment: ...
 
 
-@reads("X.paid: the name 'paid' is used twice in the class, and the later one replaces this; rename one of them")
+@reads("X.paid: the name 'paid' is used twice in the class, and this replaces the earlier; rename one of them")
 def two_hooks_of_one_name() -> None:
     class X(Ordered, key="order_id"):
         @step(success=StockReserved)
@@ -596,7 +596,8 @@ def two_hooks_of_one_name() -> None:
 
 @reads(
     "X.paid: belongs to a 'pay' that a later 'pay' has replaced; "
-    "rename one of them, or write the hooks and the compensation again for the later one"
+    "rename one of them, or write the hooks and the compensation again for the later one",
+    "X.pay: the name 'pay' is used twice in the class, and this replaces the earlier; rename one of them",
 )
 def two_steps_of_one_name() -> None:
     class X(Ordered, key="order_id"):
@@ -610,7 +611,7 @@ def two_steps_of_one_name() -> None:
         def pay(self) -> ReserveStock: ...
 
 
-@reads("X.release: the name 'release' is used twice in the class, and the later one replaces this; rename one of them")
+@reads("X.release: the name 'release' is used twice in the class, and this replaces the earlier; rename one of them")
 def two_compensations_of_one_name() -> None:
     class X(Ordered, key="order_id"):
         @step(success=StockReserved)
@@ -623,7 +624,80 @@ def two_compensations_of_one_name() -> None:
         def release(self) -> ReleaseStock: ...
 
 
+@reads("X.pay: the name 'pay' is used twice in the class, and this replaces the earlier; rename one of them")
+def two_bare_steps_of_one_name() -> None:
+    class X(Ordered, key="order_id"):
+        @step(success=PaymentCompleted)
+        def pay(self) -> MakePayment: ...
+
+        @step(success=StockReserved)
+        def pay(self) -> ReserveStock: ...
+
+
+@reads("X.pay: the name 'pay' is used twice in the class, and this replaces the earlier; rename one of them")
+def a_step_and_a_helper_of_one_name() -> None:
+    class X(Reserving, key="order_id"):
+        @step(success=PaymentCompleted)
+        def pay(self) -> MakePayment: ...
+
+        def pay(self) -> int: ...
+
+
+@reads("X.pay: the name 'pay' is used twice in the class, and this replaces the earlier; rename one of them")
+def two_steps_of_one_name_in_an_abstract_class() -> None:
+    class X(Ordered, abstract=True):
+        @step(success=PaymentCompleted)
+        def pay(self) -> MakePayment: ...
+
+        @step(success=PaymentCompleted)
+        def pay(self) -> MakePayment: ...
+
+
+@reads("X.charge: stands under another name, 'pay'; call the method so too")
+def a_step_under_another_name() -> None:
+    def charge(self) -> MakePayment: ...
+
+    class X(Reserving, key="order_id"):
+        pay = step(success=PaymentCompleted)(charge)
+
+
+@reads("X.reserved: belongs to 'reserve' of another class; write it in that class, or extend that class")
+def a_hook_of_another_classs_step() -> None:
+    class Other(Ordered, abstract=True):
+        @step(failure=OutOfStock)
+        def reserve(self) -> ReserveStock: ...
+
+    class X(Reserving, key="order_id"):
+        @Other.reserve.on_success
+        def reserved(self, reply: StockReserved) -> None: ...
+
+
+@reads("@reserve.on_failure comes too late for its class; write it in the class body")
+def a_hook_outside_of_any_class() -> None:
+    @Reserving.reserve.on_failure
+    def refused(self, reply: StockReleased) -> None: ...
+
+
+@reads("@reserve.compensation comes too late for its class; write it in the class body")
+def a_compensation_outside_of_any_class() -> None:
+    @Reserving.reserve.compensation(success=StockReleased)
+    def release(self) -> ReleaseStock: ...
+
+
 # -- the flow
+
+
+@reads("X: flow holds the step 'pay' of another class; write or inherit it here")
+def a_flow_with_a_step_of_another_class() -> None:
+    class Other(Ordered, abstract=True):
+        @step(success=PaymentCompleted)
+        def pay(self) -> MakePayment: ...
+
+    class X(Reserving, key="order_id"):
+        @step(success=PaymentCompleted)
+        def pay(self) -> MakePayment: ...
+
+        flow = Reserving.reserve >> Other.pay >> pay
 
 
 @reads("X: flow is 'reserve'; write flow = reserve >> pay, of steps joined by >>")
@@ -702,7 +776,10 @@ def a_step_that_the_flow_leaves_out() -> None:
         flow = reserve
 
 
-@reads("X: flow holds a step 'pay' that is no longer in the class; was its name used twice?")
+@reads(
+    "X: flow holds a step 'pay' that a later 'pay' has replaced; rename one of them",
+    "X.pay: the name 'pay' is used twice in the class, and this replaces the earlier; rename one of them",
+)
 def a_flow_with_a_step_that_was_replaced() -> None:
     class X(Ordered, key="order_id"):
         @step(success=StockReserved)
