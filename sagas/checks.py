@@ -82,6 +82,8 @@ def uses_of(method: FunctionType, source: Source) -> Uses:
         member = source.members.get(name)
         if isinstance(member, property):
             return member.fset if written else member.fget
+        if isinstance(member, Word):
+            member = member._method
         return None if written else member
 
     return uses_of_self(method, find)

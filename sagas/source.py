@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from types import CodeType, FrameType, FunctionType, UnionType
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args
 
 from sagas.problems import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sagas.steps import Body
 
@@ -70,12 +70,20 @@ class Source:
             return ()
         except Exception as error:
             raise Unresolved(f"annotation {method.__annotations__.get(name)!r}: {error}") from error
-        is_union = isinstance(annotation, UnionType) or _is_union(get_origin(annotation))
-        return get_args(annotation) if is_union else (annotation,)
+        return tuple(_alternatives(annotation))
 
 
-def _is_union(origin: object) -> bool:
-    return origin is Union
+def _alternatives(annotation: object) -> Iterator[object]:
+    """The types of a union, or the one type; aliases and `Annotated` are seen through."""
+    if hasattr(annotation, "__value__"):  # `type Refusal = PaymentDeclined | CardExpired`
+        yield from _alternatives(annotation.__value__)
+    elif hasattr(annotation, "__metadata__"):  # Annotated
+        yield from _alternatives(get_args(annotation)[0])
+    elif isinstance(annotation, UnionType) or getattr(annotation, "__origin__", None) is Union:
+        for each in get_args(annotation):
+            yield from _alternatives(each)
+    else:
+        yield annotation
 
 
 def _class_statement(name: str) -> tuple[FrameType, CodeType | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Self, TypeVar, Union
 from uuid import UUID
 
 import pytest
@@ -237,6 +237,30 @@ def test_a_hook_takes_each_type_of_a_union() -> None:
     replies = definition_of(X).steps["pay"].do.replies
     assert replies["payment.PaymentDeclined"].hook is X.refused
     assert replies["payment.CardExpired"].hook is X.refused
+
+
+Refusal = Union[PaymentDeclined, Annotated[CardExpired, "by the bank"]]  # noqa: UP007 - the older spelling too
+
+
+def test_a_union_may_have_a_name() -> None:
+    class X(Saga, key="order_id"):
+        order_id: str
+        why: str = ""
+
+        @start
+        def placed(cls, event: OrderPlaced) -> Self:
+            return cls(order_id=event.order_id)
+
+        @step(success=PaymentCompleted)
+        def pay(self) -> Annotated[MakePayment, "all of it"]:
+            return MakePayment(order_id=self.order_id, amount=Decimal(1))
+
+        @pay.on_failure
+        def refused(self, reply: Refusal) -> None:
+            self.why = type(reply).__name__
+
+    assert set(definition_of(X).events) >= {"payment.PaymentDeclined", "payment.CardExpired"}
+    assert definition_of(X).steps["pay"].do.command is MakePayment
 
 
 def test_messages_local_to_a_function_are_found() -> None:
