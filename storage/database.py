@@ -11,6 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import QueuePool, event
+from sqlalchemy.util import await_only
+
 from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy
 from storage.engine import CONNECT_SECONDS, DEFAULT_NAMESPACE, STATEMENT_SECONDS, create
 from storage.failures import RAISED_BY_DRIVERS, translated
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Executable, Row, TextClause
+    from sqlalchemy import Connection, Executable, Row, TextClause
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from running import Runner
@@ -32,6 +35,11 @@ ROLLBACK_BOUND = 5.0
 TURN_BOUND = 30.0
 
 _AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
+_TURN = "antiphon_turn"
+
+
+class ChangedMeanwhile(DatabaseBusy):
+    """A checked write found that another transaction was first. What it did can be read when this raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Session:
             parameters: The parameters of `tail`.
 
         Raises:
-            DatabaseBusy: a checked write found another number of rows than it was given.
+            ChangedMeanwhile: a checked write found another number of rows than it was given.
         """
         if not self.postgresql:
             await self._write_each(batch, now)
@@ -117,9 +125,13 @@ class Session:
         return result.all() if result.returns_rows else ()
 
 
+async def _started(connection: AsyncConnection) -> None:
+    await connection.start()
+
+
 def _expect(name: str, changed: int, wanted: int) -> None:
     if changed != wanted:
-        raise DatabaseBusy(
+        raise ChangedMeanwhile(
             f"{name}: {wanted - changed} of {wanted} rows had been changed by another transaction; the batch runs again"
         )
 
@@ -146,11 +158,16 @@ class Database:
         self.namespace = namespace
         self.engine: AsyncEngine = create(address, namespace=namespace, schemas=schemas, pool_size=pool_size)
         self.postgresql = self.engine.dialect.name == POSTGRESQL
+        self._late: set[asyncio.Task[None]] = set()  # connections that came after nobody wanted them any more
         self._turn = asyncio.Lock()  # SQLite: one writer, first come first served
+        if not self.postgresql:
+            event.listen(self.engine.sync_engine, "begin", _wait_for_turn, insert=True)
 
     async def close(self) -> None:
         """Close every connection. Borrowed ones are closed when they are given back."""
         async with self.runner.timeout(STATEMENT_BOUND):
+            if self._late:
+                await asyncio.wait(self._late)
             await self.engine.dispose()
 
     @asynccontextmanager
@@ -189,26 +206,66 @@ class Database:
                 raise
 
     @asynccontextmanager
+    async def write_late(self) -> AsyncIterator[Session]:
+        """A transaction that writes and begins with its first statement: until then nothing is locked.
+
+        For sessions whose connection is lent to code that is not ours. That code may roll back, and cannot commit:
+        leaving the block does.
+
+        Raises:
+            DatabaseAway, DatabaseBusy: nothing was committed; also when the connection was lost inside the block,
+                whatever was raised there because of it.
+            CommitUnknown: see `write`.
+        """
+        turn = _Turn(self)
+        async with self._borrowed({} if self.postgresql else {_TURN: turn}) as connection:
+            lent = _Lent(connection)
+            try:
+                yield Session(connection, self.runner, self.postgresql)
+                lent.returned = True
+            except BaseException as error:
+                intact = await self._undo(connection)
+                if not intact and isinstance(error, Exception):
+                    raise DatabaseAway("the connection to the database was lost inside a transaction") from error
+                raise
+            else:
+                await self._commit(connection)
+            finally:
+                turn.release()
+
+    @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
         if self.postgresql:
             yield
             return
+        await self.take_turn()
+        try:
+            yield
+        finally:
+            self.release_turn()
+
+    async def take_turn(self) -> None:
+        """SQLite: wait until no other transaction of this process writes; `release_turn` lets the next one.
+
+        Raises:
+            DatabaseBusy: that took too long.
+        """
         try:
             async with self.runner.timeout(TURN_BOUND):
                 await self._turn.acquire()
         except TimeoutError:
             raise DatabaseBusy(f"no turn to write to the database came within {TURN_BOUND:.0f} seconds") from None
-        try:
-            yield
-        finally:
-            self._turn.release()
+
+    def release_turn(self) -> None:
+        """See `take_turn`."""
+        self._turn.release()
 
     @asynccontextmanager
     async def _borrowed(self, options: Mapping[str, Any]) -> AsyncIterator[AsyncConnection]:
         connection = self.engine.connect()
         try:
             async with self.runner.timeout(CONNECT_SECONDS + 5):
-                await connection.start()
+                await self._open(connection)
                 if options:
                     await connection.execution_options(**options)
         except RAISED_BY_DRIVERS as error:
@@ -220,6 +277,30 @@ class Database:
         try:
             yield connection
         finally:
+            await self._give_back(connection)
+
+    async def _open(self, connection: AsyncConnection) -> None:
+        """Take a connection from the pool; where a new one must be made, that is finished even if we are cancelled.
+
+        A driver that is interrupted half way leaves a socket or a thread behind. Both bound how long they try.
+        """
+        pool = self.engine.pool
+        if isinstance(pool, QueuePool) and pool.checkedin():
+            await connection.start()
+            return
+        opening = self.runner.start(_started(connection), name="storage.connect")
+        try:
+            await asyncio.shield(opening)
+        except BaseException:
+            if not opening.done():
+                late = self.runner.start(self._give_back_late(opening, connection), name="storage.connect.late")
+                self._late.add(late)
+                late.add_done_callback(self._late.discard)
+            raise
+
+    async def _give_back_late(self, opening: asyncio.Task[None], connection: AsyncConnection) -> None:
+        await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
             await self._give_back(connection)
 
     @asynccontextmanager
@@ -248,16 +329,18 @@ class Database:
                 raise _ours(error, committing=True) from error
             raise
 
-    async def _undo(self, connection: AsyncConnection) -> None:
-        """Roll back; a connection on which that fails is thrown away, with its transaction."""
+    async def _undo(self, connection: AsyncConnection) -> bool:
+        """Roll back, and say whether that worked: if not, the connection is thrown away, with its transaction."""
         try:
             async with self.runner.timeout(ROLLBACK_BOUND):
                 await connection.rollback()
         except RAISED_BY_DRIVERS:
             await self._discard(connection)
+            return False
         except BaseException:
             await self._discard(connection)
             raise
+        return not connection.invalidated
 
     async def _discard(self, connection: AsyncConnection) -> None:
         try:
@@ -276,3 +359,40 @@ class Database:
             if isinstance(ours := _ours(error), (DatabaseAway, CommitUnknown)):
                 return  # it never went back to the pool
             raise ours from error
+
+
+class _Turn:
+    """The turn to write to SQLite that a late transaction takes with its first statement, once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._taken = False
+
+    async def take(self) -> None:
+        if not self._taken:
+            await self._database.take_turn()
+            self._taken = True
+
+    def release(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._database.release_turn()
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """When a transaction begins on SQLite, by whatever statement; inside SQLAlchemy's greenlet, so it may wait."""
+    turn = connection.get_execution_options().get(_TURN)
+    if isinstance(turn, _Turn):
+        await_only(turn.take())
+
+
+class _Lent:
+    """A connection in the hands of code that must not commit; `returned` once it is ours again."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.returned = False
+        event.listen(connection.sync_connection, "commit", self._refuse)
+
+    def _refuse(self, _connection: Connection) -> None:
+        if not self.returned:
+            raise RuntimeError("this transaction is committed together with the reply; remove the commit()")

@@ -226,11 +226,15 @@ def _create_file(file: Path) -> None:
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     handle: Any = connection
-    handle.isolation_level = None  # the driver must not begin transactions of its own
-    cursor = handle.cursor()
-    for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    try:
+        handle.isolation_level = None  # the driver must not begin transactions of its own
+        cursor = handle.cursor()
+        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+    except Exception:
+        handle.close()  # the pool has not got it yet and will not do so
+        raise
 
 
 def _begin_sqlite(connection: Connection) -> None:
