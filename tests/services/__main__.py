@@ -1,7 +1,7 @@
 """Run commands with real servers at hand: `python -m tests.services "pytest …" "pytest …"`.
 
-Both servers are started first and named, the commands run one after the other until one fails, and the last line
-counts the tests of all of them.
+Both servers are started first and named, the commands run one after the other, and the last line counts the tests of
+all of them. One that fails does not keep the next from running; Ctrl-C does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.services.keeping import POSTGRES, RABBITMQ, TALLY, ServiceMissingError, ask, folder_of_the_run, kept
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_INTERRUPTED = (2, -signal.SIGINT, -signal.SIGTERM)  # pytest's own code for Ctrl-C, and what a signal leaves
 
 
 def main(commands: list[str]) -> int:
@@ -31,9 +37,17 @@ def main(commands: list[str]) -> int:
                 return 1
         tally = (folder_of_the_run() or Path()) / "tally"
         os.environ[TALLY] = str(tally)
-        code = next((code for code in map(_run, commands) if code), 0)
+        codes = list(_codes(commands))
         print(_total(tally), f"in {time.monotonic() - began:.0f} s", flush=True)
-        return code
+        return next(filter(None, codes), 0)
+
+
+def _codes(commands: list[str]) -> Iterator[int]:
+    for command in commands:
+        code = _run(command)
+        yield code
+        if code in _INTERRUPTED:
+            return
 
 
 def _run(command: str) -> int:
