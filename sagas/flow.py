@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from messages.errors import DefinitionError
+from sagas.source import place_of_author
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +29,8 @@ class Flow:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> NoReturn:
-        message = "flow is annotated; write `flow = reserve >> pay` without an annotation, it is no state field"
-        raise DefinitionError(message)
+        text = "a flow is annotated; write `flow = reserve >> pay` without an annotation, it is no state field"
+        raise DefinitionError(f"saga ({place_of_author()}): {text}")
 
 
 class Sequence(Flow):

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
     from sagas.steps import Body
 
-_MACHINERY = ("pydantic", "sagas.authoring", "sagas.compile", "sagas.source")
+_MACHINERY = ("pydantic", "typing", "sagas.authoring", "sagas.compile", "sagas.flow", "sagas.source", "sagas.steps")
+
+
+def place_of_author() -> Place:
+    """Where the author's code is that is being run."""
+    frame = sys._getframe(1)
+    while frame.f_back and _is_machinery(frame):
+        frame = frame.f_back
+    return Place(frame.f_code.co_filename, frame.f_lineno)
 
 
 class Unresolved(Exception):  # noqa: N818 - never leaves the compiler
@@ -88,18 +96,19 @@ def _alternatives(annotation: object) -> Iterator[object]:
 
 def _class_statement(name: str) -> tuple[FrameType, CodeType | None]:
     """The frame that runs the class statement, and the code of the class body, which that frame holds."""
-    frame: FrameType | None = sys._getframe(1)
-    nearest: FrameType | None = None
+    nearest = sys._getframe(1)
+    while nearest.f_back and _is_machinery(nearest):
+        nearest = nearest.f_back
+    frame: FrameType | None = nearest
     while frame:
-        if nearest is None and not _is_machinery(frame):
-            nearest = frame
         bodies = [one for one in frame.f_code.co_consts if isinstance(one, CodeType) and one.co_name == name]
         above = [body for body in bodies if body.co_firstlineno <= frame.f_lineno]
         if above:
             return frame, max(above, key=lambda body: body.co_firstlineno)
         frame = frame.f_back
-    return nearest or sys._getframe(1), None
+    return nearest, None
 
 
 def _is_machinery(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith(_MACHINERY)
+    module = str(frame.f_globals.get("__name__", ""))
+    return module in _MACHINERY or module.startswith("pydantic.")

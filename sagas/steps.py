@@ -14,6 +14,7 @@ from messages import Command, Event
 from messages.errors import DefinitionError
 from sagas.definition import ReplyKind, Retry
 from sagas.flow import Flow
+from sagas.source import place_of_author
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,8 +53,7 @@ class Word:
 
     def __init__(self, method: object, keywords: Mapping[str, object]) -> None:
         if not isinstance(method, FunctionType):
-            message = f"{self._SAYS} stands over a plain method, not over {method!r}; remove what is between them"
-            raise DefinitionError(message)
+            raise _wrong(f"{self._SAYS} stands over a plain method, not over {method!r}; remove what is between them")
         self.__doc__ = method.__doc__
         self._method = method
         self._keywords = dict(keywords)
@@ -66,12 +66,12 @@ class Word:
 
     def _hook(self, kind: ReplyKind, method: Callable[[S, E], None]) -> Callable[[S, E], None]:
         if not isinstance(method, FunctionType):
-            message = f"@{self._name}.on_{kind} stands over a plain method, not over {method!r}; write it over a `def`"
-            raise DefinitionError(message)
+            raise _wrong(
+                f"@{self._name}.on_{kind} stands over a plain method, not over {method!r}; write it over a `def`"
+            )
         body = _class_body()
         if body is None:
-            message = f"@{self._name}.on_{kind} comes too late for its class; write it in the class body"
-            raise DefinitionError(message)
+            raise _wrong(f"@{self._name}.on_{kind} comes too late for its class; write it in the class body")
         hook = Hook(self, kind, method, body)
         setattr(method, MARK, hook)
         self._hooks.append(hook)
@@ -143,8 +143,7 @@ class Step(Word, Flow, Generic[C_co]):
         def decorate(method: object, /) -> Compensation[Command]:
             made = Compensation[Command](method, keywords, self)
             if made._body is None:
-                message = f"@{self._name}.compensation comes too late for its class; write it in the class body"
-                raise DefinitionError(message)
+                raise _wrong(f"@{self._name}.compensation comes too late for its class; write it in the class body")
             self._compensations.append(made)
             return made
 
@@ -226,8 +225,9 @@ class _Start(classmethod):  # type: ignore[type-arg]
 
     def __init__(self, method: object = None, /, *surplus: object, **keywords: object) -> None:
         if surplus or keywords or not isinstance(method, FunctionType):
-            message = "@start stands bare over a plain method; write `@start` and `def placed(cls, event: OrderPlaced)`"
-            raise DefinitionError(message)
+            raise _wrong(
+                "@start stands bare over a plain method; write `@start` and `def placed(cls, event: OrderPlaced)`"
+            )
         super().__init__(method)
 
 
@@ -235,6 +235,13 @@ if TYPE_CHECKING:
     start = classmethod  # the one form in which both mypy and pyright see `cls` as the class
 else:
     start = _Start
+
+
+def _wrong(text: str) -> DefinitionError:
+    """What cannot wait until the class is compiled, with its place."""
+    body = _class_body()
+    name = body[1].rpartition(".")[2] if body else "saga"
+    return DefinitionError(f"{name} ({place_of_author()}): {text}")
 
 
 def _class_body() -> Body | None:

@@ -152,7 +152,7 @@ def without_a_start() -> None:
         def reserve(self) -> ReserveStock: ...
 
 
-@reads("@start stands bare over a plain method; write `@start` and `def placed(cls, event: OrderPlaced)`")
+@reads("X: @start stands bare over a plain method; write `@start` and `def placed(cls, event: OrderPlaced)`")
 def start_with_arguments() -> None:
     class X(Reserving, key="order_id"):
         @start(key="order_id")
@@ -269,7 +269,7 @@ def a_step_that_yields() -> None:
             yield
 
 
-@reads("@step stands over a plain method, not over <property object>; remove what is between them")
+@reads("X: @step stands over a plain method, not over <property object>; remove what is between them")
 def a_step_over_a_property() -> None:
     class X(Reserving, key="order_id"):
         @step
@@ -480,7 +480,7 @@ def an_async_hook() -> None:
         async def paid(self, reply: PaymentCompleted) -> None: ...
 
 
-@reads("@pay.on_success stands over a plain method, not over <classmethod object>; write it over a `def`")
+@reads("X: @pay.on_success stands over a plain method, not over <classmethod object>; write it over a `def`")
 def a_hook_over_a_classmethod() -> None:
     class X(Reserving, key="order_id"):
         @step
@@ -558,7 +558,7 @@ def a_compensation_with_a_keyword_of_steps() -> None:
 
 
 @reads(
-    "@….compensation stands over a plain method, not over <class 'str'>; remove what is between them",
+    "X: @….compensation stands over a plain method, not over <class 'str'>; remove what is between them",
 )
 def a_compensation_over_a_class() -> None:
     class X(Reserving, key="order_id"):
@@ -672,13 +672,13 @@ def a_hook_of_another_classs_step() -> None:
         def reserved(self, reply: StockReserved) -> None: ...
 
 
-@reads("@reserve.on_failure comes too late for its class; write it in the class body")
+@reads("saga: @reserve.on_failure comes too late for its class; write it in the class body")
 def a_hook_outside_of_any_class() -> None:
     @Reserving.reserve.on_failure
     def refused(self, reply: StockReleased) -> None: ...
 
 
-@reads("@reserve.compensation comes too late for its class; write it in the class body")
+@reads("saga: @reserve.compensation comes too late for its class; write it in the class body")
 def a_compensation_outside_of_any_class() -> None:
     @Reserving.reserve.compensation(success=StockReleased)
     def release(self) -> ReleaseStock: ...
@@ -706,7 +706,7 @@ def a_flow_of_text() -> None:
         flow = "reserve"
 
 
-@reads("flow is annotated; write `flow = reserve >> pay` without an annotation, it is no state field")
+@reads("saga: a flow is annotated; write `flow = reserve >> pay` without an annotation, it is no state field")
 def an_annotated_flow() -> None:
     from sagas.flow import Flow
 
@@ -903,6 +903,15 @@ def test_a_problem_of_a_method_tells_the_line_of_the_method() -> None:
     place = PLACE.search(str(caught.value))
     assert place is not None
     assert int(place["line"]) == an_async_step.__code__.co_firstlineno + 3
+
+
+def test_what_cannot_wait_for_the_class_tells_its_line_too() -> None:
+    for wrong, after in ((an_annotated_flow, 4), (a_hook_over_a_classmethod, 6), (a_step_over_a_property, 3)):
+        with pytest.raises(DefinitionError) as caught:
+            wrong()
+        place = PLACE.search(str(caught.value))
+        assert place is not None
+        assert (place["file"], int(place["line"])) == (__file__, wrong.__code__.co_firstlineno + after)
 
 
 def test_a_definition_error_is_a_type_error_that_names_the_saga() -> None:
