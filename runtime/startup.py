@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 
-ATTEMPT = 10.0
-"""Seconds one attempt may take."""
+ATTEMPT = 15.0
+"""Seconds one attempt may take; longer than any one wait within it, whose own error says more than a timeout."""
+
+SHORTEST = 1.0
+"""Seconds the last attempt gets when hardly any time is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +74,12 @@ class Patience:
             await self._runner.sleep(pause)
 
     async def _try(self, attempt: Callable[[], Awaitable[None]]) -> Trouble | None:
+        bound = min(ATTEMPT, max(self._end - self._runner.monotonic(), SHORTEST))
         try:
-            async with self._runner.timeout(ATTEMPT):
+            async with self._runner.timeout(bound):
                 await attempt()
         except TimeoutError:
-            return Trouble(f"no answer within {ATTEMPT:g} s")
+            return Trouble(f"no answer within {bound:.3g} s")
         except Trouble as trouble:
             return trouble
         return None

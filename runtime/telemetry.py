@@ -17,7 +17,7 @@ import structlog
 
 from handlers import facts as handling
 from outbox import facts as outbox
-from runtime import startup, supervise
+from runtime import app, startup, supervise
 from transport import facts as transport
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ NAMES: Mapping[type, tuple[str, str]] = {
     handling.MessageIgnored: ("message.ignored", "debug"),
     handling.MessageDuplicated: ("message.duplicated", "debug"),
     handling.BatchCommitted: ("batch.committed", "debug"),
+    handling.CommandAnswered: ("command.answered", "info"),
+    handling.CommandDropped: ("command.dropped", "info"),
     outbox.PublicationFailed: ("message.publication_failed", "warning"),
     outbox.EventUnrouted: ("message.event_unrouted", "info"),
     outbox.LoopTroubled: ("loop.troubled", "warning"),
@@ -42,6 +44,12 @@ NAMES: Mapping[type, tuple[str, str]] = {
     transport.ConsumerDetached: ("consumer.detached", "warning"),
     transport.PublicationsSuspected: ("broker.publications_suspected", "warning"),
     transport.TopologyUnverified: ("broker.topology_unverified", "warning"),
+    app.ProcessStarting: ("process.starting", "info"),
+    app.HttpListening: ("http.listening", "info"),
+    app.ProcessReady: ("process.ready", "info"),
+    app.ProcessStopping: ("process.stopping", "info"),
+    app.ProcessStopped: ("process.stopped", "info"),
+    app.DrainTimedOut: ("process.drain_timed_out", "error"),
     startup.DependencyAway: ("dependency.away", "warning"),
     startup.DependencyReached: ("dependency.reached", "info"),
     supervise.LoopEnded: ("loop.ended", "error"),
@@ -83,14 +91,6 @@ class Telemetry:
         if LEVELS[level_of(fact)] >= self._least:
             line = line_of(fact)
             getattr(self._log, line.level)(line.event, **line.fields)
-
-    def say(self, event: str, **fields: object) -> None:
-        """Log something that happens once in the life of a process: started, stopping, stopped."""
-        self._log.info(event, **fields)
-
-    def warn(self, event: str, **fields: object) -> None:
-        """The same, louder."""
-        self._log.warning(event, **fields)
 
 
 def level_of(fact: object) -> str:

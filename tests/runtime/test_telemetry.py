@@ -13,6 +13,7 @@ import structlog
 
 import handlers.facts
 import outbox.facts
+import runtime.app
 import runtime.startup
 import runtime.supervise
 import transport.facts
@@ -56,7 +57,7 @@ def stream() -> Iterator[io.StringIO]:
 
 @pytest.mark.parametrize(
     "module",
-    [handlers.facts, outbox.facts, transport.facts, runtime.startup, runtime.supervise],
+    [handlers.facts, outbox.facts, transport.facts, runtime.app, runtime.startup, runtime.supervise],
     ids=lambda m: m.__name__,
 )
 def test_every_fact_has_a_name_and_a_level(module: ModuleType) -> None:
