@@ -27,7 +27,7 @@ check: lint types  ## what is checked without running the code
 lint: $(VENV)/.installed-dev  ## style, format and the import rules between the packages
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted; \`make format\` does it."; exit 1; }
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.installed-dev  ## mypy, strict, tests included
 	@$(BIN)/mypy
