@@ -19,8 +19,8 @@ demo: $(VENV)/.installed  ## one process on SQLite, no server: places orders and
 
 test: check  ## everything: lint, types, unit, property, integration and crash tests on real servers
 	@$(BIN)/python -m tests.services \
-	  "$(PYTEST) -n $(WORKERS) -m 'not crash' $(ARGS)" \
-	  "$(PYTEST) -m crash $(ARGS)"
+	  "$(PYTEST) -n $(WORKERS) --ignore tests/crash $(ARGS)" \
+	  "$(PYTEST) tests/crash $(ARGS)"
 
 check: lint types  ## what is checked without running the code
 
@@ -42,7 +42,7 @@ integration: $(VENV)/.installed-dev  ## tests on PostgreSQL and RabbitMQ
 	@$(PYTEST) -n $(WORKERS) -m integration $(ARGS)
 
 crash: $(VENV)/.installed-dev  ## tests that kill processes and cut connections
-	@$(PYTEST) -m crash $(ARGS)
+	@$(PYTEST) tests/crash $(ARGS)
 
 bench: $(VENV)/.installed-dev  ## how fast it is here, beside two hand-written services
 	@$(BIN)/python -m bench $(ARGS)
