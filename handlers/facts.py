@@ -61,3 +61,24 @@ class BatchCommitted:
     consumer: str
     messages: int
     deferred: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandAnswered:
+    """A participant has carried a command out, and its reply is committed; `reply` is None when it gives none."""
+
+    consumer: str
+    message_id: str
+    name: str
+    reply: str | None
+    saga_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandDropped:
+    """A command came after it had been undone: acknowledged without doing or answering anything, and counted."""
+
+    consumer: str
+    message_id: str
+    name: str
+    saga_id: str | None = None

@@ -12,7 +12,8 @@ AntiphonError
 │   ├── MissingKey            a message routed by business key that carries none
 │   ├── IdConflict            an id that was used before for another body
 │   ├── CorrelationConflict   id and key name different instances
-│   └── MethodRaised          the author's method raised while applying it
+│   ├── MethodRaised          the author's method raised while applying it
+│   └── HandlerRaised         the author's handler raised while carrying a command out
 ├── Trouble                   nobody: back off and run the batch again, it never counts against a message
 │   ├── DatabaseAway          no connection, or it was lost before COMMIT was sent        exit 69 at start
 │   ├── DatabaseBusy          deadlock, serialization, lock or statement timeout, resources
@@ -110,6 +111,12 @@ class MethodRaised(MessageError):  # noqa: N818
     reason = "method_raised"
 
 
+class HandlerRaised(MessageError):  # noqa: N818
+    """A participant's handler raised, and its work was rolled back. Mend it; the saga sends the command again."""
+
+    reason = "handler_raised"
+
+
 class Trouble(AntiphonError):  # noqa: N818
     """Nobody's fault. The batch runs again after a pause and no message is the worse for it."""
 
@@ -146,6 +153,7 @@ VERDICTS: dict[type[AntiphonError], Verdict] = {
     IdConflict: Verdict.DEAD_LETTER,
     CorrelationConflict: Verdict.DEAD_LETTER,
     MethodRaised: Verdict.DEAD_LETTER,
+    HandlerRaised: Verdict.DEAD_LETTER,
     Trouble: Verdict.RETRY,
     DatabaseAway: Verdict.RETRY,
     DatabaseBusy: Verdict.RETRY,

@@ -79,9 +79,10 @@ class SqlUnit:
             for send, row in rows.items()
         }
 
-    async def save(self, changes: Changes) -> Sequence[ClaimedRow]:
-        """See `outbox.interface.Unit.save`."""
+    async def save(self, changes: Changes, also: Batch | None = None) -> Sequence[ClaimedRow]:
+        """See `outbox.interface.Unit.save`. `also` holds further writes, which come first."""
         batch = self._batch(changes)
+        batch.writes[:0] = also.writes if also is not None else ()
         rows = enqueue.distinct(changes.outgoing)
         claim = self._claim(changes)
         if not rows:

@@ -135,7 +135,7 @@ def test_the_limits_are_those_of_the_codec() -> None:
 
 def test_the_reasons_are_those_of_the_errors() -> None:
     reasons = {error.reason for error in MessageError.__subclasses__()}
-    assert set(table("## When a message is wrong")) == reasons - {"method_raised"}
+    assert set(table("## When a message is wrong")) == reasons - {"method_raised", "handler_raised"}
 
 
 def test_the_queue_arguments_are_those_that_are_declared() -> None:

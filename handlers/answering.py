@@ -1,0 +1,397 @@
+"""How one command is answered: from memory or by its handler, the reply committed with the effect, then published.
+
+```
+read ─ look up ─ handler ─ remember, reply into the outbox ─ commit ─ publish
+```
+
+Nothing is written before the handler has returned: whoever commits first is right, and whoever comes second rolls
+back and sends what the first one stored. Commands that concern one effect wait for each other within the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_DNS, uuid5
+
+from handlers.facts import CommandAnswered, CommandDropped, MessageDeadLettered, MessageDuplicated
+from messages import codec
+from messages.envelope import Envelope
+from messages.errors import HandlerRaised, IdConflict, MessageError, Trouble, UnknownMessage
+from outbox.interface import Changes, DeadLetter, Outgoing
+from outbox.participant_store import TOMBSTONE, Context, Identified, ParticipantStore, StoredReply, trouble_behind
+from storage.statements import Batch
+from transport.topology import events_exchange
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from handlers.participant import CommandHandler, Participant
+    from messages.codec import Limits
+    from messages.envelope import Raw
+    from messages.message import Command, Event
+    from outbox.interface import ClaimedRow
+    from outbox.participant_store import Answered, Known
+    from outbox.relay import Relay
+    from outbox.unit import SqlStorage, SqlUnit
+    from running import Runner
+
+_ANTIPHON = uuid5(NAMESPACE_DNS, "antiphon")
+
+
+def reply_id(message_id: str, reply_name: str) -> str:
+    """The id of a reply: the same for every copy of the command, in every process."""
+    return str(uuid5(uuid5(_ANTIPHON, message_id), reply_name))
+
+
+class _TransientReply(Exception):  # noqa: N818
+    """The handler says "not now": its work is to be rolled back, and only the reply kept."""
+
+    def __init__(self, reply: StoredReply) -> None:
+        super().__init__(reply.name)
+        self.reply = reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """A command that was read: what came, who handles it, what it is remembered by."""
+
+    raw: Raw
+    envelope: Envelope
+    handler: CommandHandler
+    command: Command
+    identified: Identified
+
+
+@dataclass(slots=True, kw_only=True)
+class _Saving:
+    """One transaction, and what is published once it has committed."""
+
+    unit: SqlUnit
+    confirmed: Sequence[tuple[int, UUID]] = ()
+    rows: Sequence[ClaimedRow] = ()
+    until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The commands of one effect that are at work in this process, one after another."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class Answering:
+    """The path of the commands of one participant. Any number of them may be under way at once."""
+
+    def __init__(
+        self,
+        participant: Participant,
+        storage: SqlStorage,
+        relay: Relay,
+        runner: Runner,
+        *,
+        report: Callable[[object], None],
+        namespace: str,
+        limits: Limits,
+        patience: float,
+    ) -> None:
+        """`patience` is how many seconds a handler may take."""
+        self.consumer = f"participant.{participant.name}"
+        self.store = ParticipantStore(storage, participant.name)
+        self._participant = participant
+        self._relay = relay
+        self._runner = runner
+        self._report = report
+        self._events = events_exchange(namespace)
+        self._limits = limits
+        self._patience = patience
+        self._lanes: dict[str, _Lane] = {}
+
+    async def take(self, raw: Raw) -> None:
+        """Bring one delivery to its end: answered, dropped or dead-lettered, and committed; acknowledge it then.
+
+        Raises:
+            Trouble: nothing was committed, or nobody knows; call it again.
+        """
+        body_hash = codec.body_hash(raw.body)
+        envelope = None
+        try:
+            envelope = codec.open_envelope(raw, self._limits)
+            handler = self._handler(envelope)
+            taken = _Taken(
+                raw=raw,
+                envelope=envelope,
+                handler=handler,
+                command=codec.parse(envelope, handler.command, self._limits),
+                identified=_identified(envelope, body_hash, self._runner.now()),
+            )
+        except MessageError as error:
+            await self._dead_letter(raw, envelope, body_hash, error)
+            return
+        async with self._alone(taken.identified.compensates or taken.identified.idempotency_key):
+            try:
+                await self._answer(taken)
+            except MessageError as error:  # the database refuses its data
+                await self._dead_letter(raw, envelope, body_hash, error)
+
+    # -- the stages
+
+    def _handler(self, envelope: Envelope) -> CommandHandler:
+        handler = self._participant.handlers.get((envelope.name, envelope.schema_version))
+        if handler is not None:
+            return handler
+        known = ", ".join(f"{name} version {version}" for name, version in sorted(self._participant.handlers))
+        raise UnknownMessage(
+            f"{self._participant.name} has no handler for {envelope.name} version {envelope.schema_version}; "
+            f"it handles {known or 'nothing'}",
+            message_id=envelope.message_id,
+        )
+
+    async def _answer(self, taken: _Taken) -> None:
+        known = await self.store.look_up(taken.identified)
+        if await self._from_memory(taken, known):
+            return
+        try:
+            await self._carry_out(taken, known)
+        except HandlerRaised as error:
+            # Perhaps because another process was carrying the same command out: then that one's reply counts.
+            if not await self._from_memory(taken, await self.store.look_up(taken.identified)):
+                await self._dead_letter(taken.raw, taken.envelope, taken.identified.body_hash, error)
+
+    async def _from_memory(self, taken: _Taken, known: Known) -> bool:
+        """Do what follows from what is remembered; False when the command has to be carried out."""
+        if known.answered is not None:
+            await self._repeat(taken, known.answered)
+        elif known.effect is None:
+            return False
+        elif known.effect.status == TOMBSTONE:
+            envelope = taken.envelope
+            self._report(
+                CommandDropped(
+                    consumer=self.consumer,
+                    message_id=envelope.message_id,
+                    name=envelope.name,
+                    saga_id=envelope.correlation_id,
+                )
+            )
+        else:
+            await self._remember(taken, known.effect.reply)
+            self._report_duplicate(taken)
+        return True
+
+    async def _repeat(self, taken: _Taken, answered: Answered) -> None:
+        """A repeated id: the same bytes under the same id, to whoever asks now."""
+        if answered.body_hash != taken.identified.body_hash:
+            text = f"message id {taken.envelope.message_id} was used before for another body"
+            error = IdConflict(text, message_id=taken.envelope.message_id)
+            await self._dead_letter(taken.raw, taken.envelope, taken.identified.body_hash, error)
+            return
+        if answered.reply is not None and answered.reply_id is not None:
+            async with self._saving() as saving:
+                outgoing = self._outgoing(taken.envelope, answered.reply, answered.reply_id, answered.received_at)
+                await self._save(saving, Batch(), outgoing=[outgoing])
+        self._report_duplicate(taken)
+
+    async def _carry_out(self, taken: _Taken, known: Known) -> None:
+        """Call the handler and keep what it did and answered, in one transaction.
+
+        Raises:
+            HandlerRaised: it raised, or its transaction cannot be completed; nothing was committed.
+            Trouble: nothing was committed, or nobody knows.
+        """
+        try:
+            async with self._saving() as saving:
+                reply = await self._call(taken, saving.unit)
+                batch = Batch()
+                self.store.apply(batch, taken.identified, reply, tombstone=known.undoes_nothing)
+                await self._save_work(taken, saving, batch, reply)
+        except _TransientReply as transient:
+            reply = transient.reply
+            await self._remember(taken, reply)
+        self._report(
+            CommandAnswered(
+                consumer=self.consumer,
+                message_id=taken.envelope.message_id,
+                name=taken.envelope.name,
+                reply=reply.name if reply is not None else None,
+                saga_id=taken.envelope.correlation_id,
+            )
+        )
+
+    async def _call(self, taken: _Taken, unit: SqlUnit) -> StoredReply | None:
+        """The handler's answer, as bytes.
+
+        Raises:
+            HandlerRaised, Trouble: see `_carry_out`.
+            _TransientReply: the answer is "not now".
+        """
+        handler = taken.handler
+        try:
+            async with self._runner.timeout(self._patience):
+                reply = await handler.call(taken.command, _context(taken, unit))
+            if (None if reply is None else type(reply)) not in handler.replies:
+                raise TypeError(f"it returned {reply!r}, which is none of the replies that it is annotated with")
+            stored = None if reply is None else _stored(reply, self._limits)
+        except Exception as error:
+            raise self._blamed(taken, error) from error
+        if stored is not None and type(reply) in handler.transient:
+            raise _TransientReply(stored)
+        return stored
+
+    async def _save_work(self, taken: _Taken, saving: _Saving, batch: Batch, reply: StoredReply | None) -> None:
+        outgoing = self._answered(batch, taken, reply)
+        try:
+            await self._save(saving, batch, outgoing=outgoing)
+        except Exception as error:  # the handler has left its transaction broken
+            raise self._blamed(taken, error) from error
+
+    def _blamed(self, taken: _Taken, error: Exception) -> MessageError | Trouble:
+        """Trouble with the database is nobody's fault; everything else is the handler's."""
+        trouble = trouble_behind(error)
+        if trouble is not None:
+            return trouble
+        handler = taken.handler
+        limit = f" (it has {self._patience:g} s)" if isinstance(error, TimeoutError) else ""
+        return HandlerRaised(
+            f"{handler.name} ({handler.place}) raised {type(error).__name__}: {error}{limit}",
+            saga_id=taken.envelope.correlation_id,
+            message_id=taken.envelope.message_id,
+        )
+
+    async def _remember(self, taken: _Taken, reply: StoredReply | None) -> None:
+        """Keep a reply under this message id alone, and send it."""
+        batch = Batch()
+        outgoing = self._answered(batch, taken, reply)
+        async with self._saving() as saving:
+            await self._save(saving, batch, outgoing=outgoing)
+
+    def _answered(self, batch: Batch, taken: _Taken, reply: StoredReply | None) -> Sequence[Outgoing]:
+        """Have the reply kept under the message id; returns what is to be sent."""
+        if reply is None:
+            self.store.answer(batch, taken.identified, None, None)
+            return ()
+        message_id = reply_id(taken.envelope.message_id, reply.name)
+        self.store.answer(batch, taken.identified, message_id, reply)
+        return (self._outgoing(taken.envelope, reply, message_id, taken.identified.received_at),)
+
+    def _outgoing(self, asked: Envelope, reply: StoredReply, message_id: str, at: datetime) -> Outgoing:
+        """The reply to a command: straight to who asked, or for whoever listens."""
+        envelope = Envelope(
+            message_id=message_id,
+            name=reply.name,
+            body=reply.body,
+            schema_version=reply.version,
+            correlation_id=asked.correlation_id,
+            causation_id=asked.message_id,
+            timestamp=at.replace(microsecond=0),
+            traceparent=asked.traceparent,
+            tracestate=asked.tracestate,
+        )
+        if asked.reply_to is not None:
+            return Outgoing(envelope=envelope, exchange="", routing_key=asked.reply_to)
+        return Outgoing(envelope=envelope, exchange=self._events, routing_key=reply.name)
+
+    async def _dead_letter(self, raw: Raw, envelope: Envelope | None, body_hash: bytes, error: MessageError) -> None:
+        message_id = envelope.message_id if envelope else raw.message_id or body_hash.hex()
+        name = envelope.name if envelope else raw.type or raw.routing_key
+        letter = DeadLetter(
+            consumer=self.consumer,
+            source=envelope.source if envelope else "",
+            message_id=message_id,
+            name=name,
+            raw=raw,
+            body_hash=body_hash,
+            reason=error.reason,
+            error=str(error),
+        )
+        async with self._saving() as saving:
+            await self._save(saving, Batch(), dead_letters=[letter])
+        self._report(
+            MessageDeadLettered(
+                consumer=self.consumer, message_id=message_id, name=name, reason=error.reason, error=str(error)
+            )
+        )
+
+    def _report_duplicate(self, taken: _Taken) -> None:
+        envelope = taken.envelope
+        self._report(MessageDuplicated(consumer=self.consumer, message_id=envelope.message_id, name=envelope.name))
+
+    # -- transactions
+
+    @asynccontextmanager
+    async def _saving(self) -> AsyncIterator[_Saving]:
+        """A transaction that begins with its first statement; after its commit what it sends is published."""
+        saving: _Saving | None = None
+        try:
+            async with self.store.transaction() as unit:
+                saving = _Saving(unit=unit)
+                yield saving
+        except BaseException:
+            if saving is not None:
+                self._relay.give_back(saving.confirmed)
+            raise
+        await self._relay.publish(saving.rows, saving.until)
+
+    async def _save(
+        self,
+        saving: _Saving,
+        batch: Batch,
+        *,
+        outgoing: Sequence[Outgoing] = (),
+        dead_letters: Sequence[DeadLetter] = (),
+    ) -> None:
+        """Write everything, as one statement where the database can."""
+        lease, saving.confirmed = self._relay.lease(), self._relay.take_confirmed()
+        changes = Changes(
+            consumer=self.consumer,
+            outgoing=outgoing,
+            dead_letters=dead_letters,
+            claim=(lease.token, lease.seconds),
+            claim_limit=lease.limit,
+            confirmed=saving.confirmed,
+        )
+        saving.rows, saving.until = await saving.unit.save(changes, batch), lease.until
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """Wait until no other command of this effect is at work here: do, undo, and copies of both."""
+        lane = self._lanes.setdefault(key, _Lane())
+        lane.users += 1
+        try:
+            async with lane.lock:
+                yield
+        finally:
+            lane.users -= 1
+            if not lane.users:
+                del self._lanes[key]
+
+
+def _identified(envelope: Envelope, body_hash: bytes, now: datetime) -> Identified:
+    return Identified(
+        message_id=envelope.message_id,
+        source=envelope.source,
+        body_hash=body_hash,
+        idempotency_key=envelope.idempotency_key or envelope.message_id,
+        compensates=envelope.compensates,
+        received_at=now,
+    )
+
+
+def _context(taken: _Taken, unit: SqlUnit) -> Context:
+    identified = taken.identified
+    return Context(
+        connection=unit.session.connection,
+        message_id=identified.message_id,
+        idempotency_key=identified.idempotency_key,
+        compensates=identified.compensates,
+        saga_id=taken.envelope.correlation_id,
+    )
+
+
+def _stored(reply: Event, limits: Limits) -> StoredReply:
+    return StoredReply(name=reply.message_name, version=reply.schema_version, body=codec.encode(reply, limits))

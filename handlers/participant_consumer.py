@@ -1,0 +1,170 @@
+"""The loop that feeds a participant's queue through its handlers, several commands at once.
+
+A command is acknowledged when it was answered, dropped or dead-lettered, and that is committed. Trouble with the
+database carries it out again after a pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from handlers.answering import Answering
+from messages.errors import Trouble
+from outbox.facts import LoopTroubled
+from storage.database import ChangedMeanwhile
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from handlers.participant import Participant
+    from messages.codec import Limits
+    from outbox.relay import Relay
+    from outbox.unit import SqlStorage
+    from running import Runner
+    from transport.interface import Consumer, Delivery, Transport
+
+CONCURRENCY = 16
+PATIENCE = 600.0
+"""Seconds a handler may take by default; well within the broker's own bound for an acknowledgement."""
+
+_SLOWEST_RETRY = 5.0
+
+
+class ParticipantConsumer:
+    """One per participant and process. `run` until `stop`."""
+
+    def __init__(
+        self,
+        participant: Participant,
+        storage: SqlStorage,
+        transport: Transport,
+        relay: Relay,
+        runner: Runner,
+        *,
+        report: Callable[[object], None],
+        namespace: str,
+        queue: str,
+        limits: Limits,
+        concurrency: int = CONCURRENCY,
+        patience: float = PATIENCE,
+    ) -> None:
+        """At most `concurrency` commands are at work, each with a database connection and `patience` seconds."""
+        self._answering = Answering(
+            participant,
+            storage,
+            relay,
+            runner,
+            report=report,
+            namespace=namespace,
+            limits=limits,
+            patience=patience,
+        )
+        self.name = self._answering.consumer
+        self._prepare = participant.prepare
+        self._transport = transport
+        self._runner = runner
+        self._report = report
+        self._queue = queue
+        self._concurrency = concurrency
+        self._consumer: Consumer | None = None
+        self._receiving: asyncio.Task[Sequence[Delivery]] | None = None
+        self._working: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+
+    @property
+    def attached(self) -> bool:
+        """Whether the broker is sending us the queue's messages: part of readiness."""
+        return self._consumer is not None and self._consumer.attached
+
+    async def set_up(self) -> None:
+        """Prepare the participant's own tables; `run` does it first. Changes nothing when they are prepared.
+
+        Raises:
+            Trouble: the database is away or busy; it can be tried again.
+        """
+        if self._prepare is not None:
+            await self._answering.store.set_up(self._prepare)
+
+    async def run(self) -> None:
+        """Prepare the tables, then answer commands until stopped; what was begun by then is finished."""
+        if not await self._until_no_trouble(self.set_up):
+            return
+        consumer = await self._transport.consume(self._queue, prefetch=self._concurrency)
+        self._consumer = consumer
+        try:
+            if self._stopping.is_set():
+                await consumer.stop()
+            await self._work_off(consumer)
+        finally:
+            self._consumer = None
+            await self._abandon()
+            await consumer.close()
+
+    async def stop(self) -> None:
+        """Ask for no more; `run` returns after the commands under way."""
+        self._stopping.set()
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def _work_off(self, consumer: Consumer) -> None:
+        drained = False
+        while not (drained and not self._working):
+            room = self._concurrency - len(self._working)
+            if self._receiving is None and room and not drained:
+                self._receiving = self._runner.start(consumer.receive(room), name=f"{self.name}.receive")
+            await self._something_happens()
+            for task in [task for task in self._working if task.done()]:
+                self._working.discard(task)
+                task.result()
+            if self._receiving is not None and self._receiving.done():
+                deliveries, self._receiving = self._receiving.result(), None
+                drained = not deliveries
+                self._begin(consumer, deliveries)
+
+    async def _something_happens(self) -> None:
+        """Deliveries have come, or a command has come to its end."""
+        tasks: list[asyncio.Task[Any]] = [*self._working]
+        if self._receiving is not None:
+            tasks.append(self._receiving)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    def _begin(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._working.add(self._runner.start(self._take(consumer, delivery), name=f"{self.name}.command"))
+
+    async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
+        if await self._until_no_trouble(lambda: self._answering.take(delivery.raw)):
+            await consumer.settle([delivery])
+
+    async def _until_no_trouble(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Do it until the database lets us; False when the process is stopping before it could be done."""
+        tries = 0
+        while True:
+            try:
+                await work()
+                return True
+            except Trouble as error:
+                if self._stopping.is_set():
+                    return False
+                if tries or not isinstance(error, ChangedMeanwhile):  # else what changed can be read at once
+                    await self._pause(error, tries)
+            tries += 1
+
+    async def _pause(self, error: Trouble, tries: int) -> None:
+        retry_in = min(0.05 * 2**tries, _SLOWEST_RETRY) * (1 + self._runner.random())
+        self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
+        try:
+            async with self._runner.timeout(retry_in):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _abandon(self) -> None:
+        """Whatever is still under way when the loop ends otherwise than by `stop` goes back to the queue."""
+        left: set[asyncio.Task[Any]] = {*self._working, *([self._receiving] if self._receiving else [])}
+        self._working, self._receiving = set(), None
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
