@@ -31,7 +31,7 @@ from transport.facts import (
 from transport.rabbitmq import RabbitMQTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.services.private import PrivateRabbitMQ
     from transport import Outcome
@@ -262,6 +262,11 @@ async def test_somebody_else_at_the_port_is_a_matter_of_configuration() -> None:
             await attempt(f"amqp://guest:guest@127.0.0.1:{port}/")
 
 
+async def test_tls_where_the_broker_speaks_plainly_is_a_matter_of_configuration(rabbitmq_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="TLS"):
+        await attempt(str(URL(rabbitmq_url).with_scheme("amqps").with_port(URL(rabbitmq_url).port or 5672)))
+
+
 # The channel
 
 
@@ -442,7 +447,8 @@ async def test_queues_are_declared_exactly_as_the_wire_contract_says(rabbitmq_ur
         async def arrived() -> bool:
             return await queue.get(no_ack=True, fail=False) is not None
 
-        await until_async(arrived, what="the dead message")
+        condition: Callable[[], Awaitable[bool]] = arrived
+        await until_async(condition, what="the dead message")
 
 
 # A broker of our own

@@ -91,7 +91,7 @@ def _tls_fault(error: BaseException) -> ssl.SSLError | None:
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause
-    if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+    if isinstance(cause, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(cause):
         return cause
     return None
 
