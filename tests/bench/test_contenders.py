@@ -1,4 +1,4 @@
-"""Every hand-written contender runs a handful of orders on real servers: what is measured must work."""
+"""Every contender runs a handful of orders on real servers: what is measured must work."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from bench.servers import Servers
 BRIEF = Plan(in_flight=[4], seconds=0.2, warm_up=0.1, idle_orders=3, idle_seconds=5)
 
 
-@pytest.mark.parametrize("name", ["asyncpg", "orm"])
-async def test_a_hand_written_service_completes_every_order_once(
-    name: str, postgres_server: str, rabbitmq_url: str
-) -> None:
+@pytest.mark.parametrize("name", CONTENDERS)
+async def test_a_contender_completes_every_order_once(name: str, postgres_server: str, rabbitmq_url: str) -> None:
     servers = Servers(database_url=postgres_server, broker_url=rabbitmq_url, origin="the tests' own")
     done = await run_round(CONTENDERS[name], servers, BRIEF, 1)
     assert list(done.problems) == []
