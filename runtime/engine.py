@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from handlers.consumer import SagaConsumer
 from handlers.handle import Handler
+from handlers.participant_consumer import CONCURRENCY, ParticipantConsumer
 from handlers.timers import Timers
 from messages.codec import Limits
 from messages.errors import ConfigurationError
@@ -23,7 +24,7 @@ from storage import definitions as recorded
 from storage.schema import schema_state
 from transport.in_process import InProcessTransport
 from transport.rabbitmq import RabbitMQTransport
-from transport.topology import Queue, Topology, saga_queue
+from transport.topology import Queue, Topology, participant_queue, saga_queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -41,7 +42,7 @@ Part = Literal["consumer", "relay", "timers"]
 PARTS: tuple[Part, ...] = ("consumer", "relay", "timers")
 
 SPARE_CONNECTIONS = 4
-"""Database connections beyond one per loop: for probes, and while one that broke is being replaced."""
+"""Database connections beyond those at work: for probes, and while one that broke is being replaced."""
 
 
 def transport_for(settings: Settings, runner: Runner, report: Callable[[object], None]) -> Transport:
@@ -107,14 +108,17 @@ class Engine:
         self._held = ExitStack()
         self._stage = "not started"
         self._consumed = set(known.consumed)
-        loops = len(known.sagas) + len(self.participants) + len(PARTS)
+        busy = len(known.sagas) + len(PARTS) + len(self.participants) * CONCURRENCY
         self.database = Database(
-            settings.database, runner, namespace=settings.namespace, pool_size=loops + SPARE_CONNECTIONS
+            settings.database, runner, namespace=settings.namespace, pool_size=busy + SPARE_CONNECTIONS
         )
         self.storage = SqlStorage(self.database)
         self.transport = transport_for(settings, runner, report)
         self.relay = self._relay()
-        self._consumers = self._saga_consumers() if "consumer" in parts else []
+        self._consumers: list[SagaConsumer | ParticipantConsumer] = [
+            *(self._saga_consumers() if "consumer" in parts else ()),
+            *(self._participant_consumer(name) for name in self.participants),
+        ]
 
     # -- life
 
@@ -270,6 +274,19 @@ class Engine:
             limits=Limits(max_body=self._settings.max_body),
             batch=self._settings.batch,
             prefetch=self._settings.prefetch,
+        )
+
+    def _participant_consumer(self, name: str) -> ParticipantConsumer:
+        return ParticipantConsumer(
+            self._known.participants[name],
+            self.storage,
+            self.transport,
+            self.relay,
+            self._runner,
+            report=self._report,
+            namespace=self._settings.namespace,
+            queue=participant_queue(self._settings.namespace, name),
+            limits=Limits(max_body=self._settings.max_body),
         )
 
     def _timers(self) -> Timers:

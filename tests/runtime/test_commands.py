@@ -1,0 +1,139 @@
+"""The commands that end: migrate, publish, dead, doctor; for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+
+import aio_pika
+
+from tests.runtime.test_bad_input import SAGA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.runtime.conftest import Command, Process
+
+
+def test_migrate_brings_the_schema_up_once(antiphon: Command, fresh_database: Callable[[], str]) -> None:
+    url = fresh_database()
+    check = antiphon("migrate", "--check", database_url=url)
+    assert (check.returncode, "antiphon migrate" in check.stdout) == (1, True)
+    first, second = antiphon("migrate", database_url=url), antiphon("migrate", database_url=url)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "brought from nothing" in first.stdout
+    assert "is up to date" in second.stdout
+    assert antiphon("migrate", "--check", database_url=url).returncode == 0
+
+
+def test_migrate_shows_the_sql_without_a_connection(antiphon: Command) -> None:
+    shown = antiphon("migrate", "--sql", database_url="postgresql://nobody@127.0.0.1:1/x", namespace="shop")
+    assert shown.returncode == 0
+    assert "create view v_saga as" in shown.stdout
+    refused = antiphon("migrate", "--sql")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "SQLite" in refused.stderr
+
+
+def test_publish_commits_one_message_under_its_id(antiphon: Command, folder: Path) -> None:
+    (folder / "shop.py").write_text(SAGA)
+    message_id = str(uuid.uuid4())
+    for _ in range(2):
+        done = antiphon("publish", "tiny.Asked", '{"order_id": "1"}', "--message-id", message_id, modules="shop")
+        assert (done.returncode, done.stdout.strip()) == (0, message_id)
+    other = antiphon("publish", "tiny.Do", "-", stdin='{"order_id": "1"}', modules="shop")
+    assert uuid.UUID(other.stdout.strip())
+    lag = {each["check"]: each for each in json.loads(antiphon("doctor", "--json", modules="shop").stdout)["checks"]}
+    assert lag["lag"]["detail"].startswith("2 messages in the outbox")
+
+
+async def test_a_message_nobody_can_process_is_listed_and_shown(
+    antiphon: Command,
+    started: Callable[..., Process],
+    folder: Path,
+    fresh_database: Callable[[], str],
+    rabbitmq_url: str,
+    namespace: str,
+) -> None:
+    (folder / "shop.py").write_text(SAGA)
+    settings = {
+        "modules": "shop",
+        "database_url": fresh_database(),
+        "broker_url": rabbitmq_url,
+        "namespace": namespace,
+        "http_port": "0",
+        "log_format": "json",
+    }
+    assert antiphon("migrate", **settings).returncode == 0
+    run = started("run", **settings)
+    run.until("process.ready")
+    connection = await aio_pika.connect(rabbitmq_url)
+    async with connection:
+        exchange = await (await connection.channel()).get_exchange(f"{namespace}.events")
+        message = aio_pika.Message(
+            b'{"order_id": 17}', message_id="odd-1", content_type="application/json", headers={"shop": "\x1b[31mred"}
+        )
+        await exchange.publish(message, "tiny.Asked")
+    line = run.until("message.dead_lettered")
+    assert (line["message_id"], line["reason"], line["name"]) == ("odd-1", "malformed", "tiny.Asked")
+
+    [letter] = json.loads(antiphon("dead", "list", "--json", **settings).stdout)
+    assert (letter["message_id"], letter["reason"], letter["status"]) == ("odd-1", "malformed", "open")
+    assert "odd-1" not in antiphon("dead", "list", **settings).stderr
+    shown = antiphon("dead", "show", str(letter["dead_letter_id"]), **settings).stdout
+    for text in ("malformed", "order_id", "tiny.Asked", '"order_id": 17'):
+        assert text in shown
+    assert "\x1b" not in shown
+    raw = json.loads(antiphon("dead", "show", str(letter["dead_letter_id"]), "--json", **settings).stdout)["raw"]
+    assert raw["body"] == '{"order_id": 17}'
+
+    examined = antiphon("doctor", **settings)
+    assert examined.returncode == 1
+    assert "1 messages were dead-lettered" in examined.stdout
+
+
+def test_doctor_finds_a_set_up_well(antiphon: Command, folder: Path) -> None:
+    (folder / "shop.py").write_text(SAGA)
+    assert antiphon("migrate", modules="shop").returncode == 0
+    done = antiphon("doctor", "--json", modules="shop")
+    findings = json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert findings["ok"]
+    assert [each["check"] for each in findings["checks"]] == [
+        "settings",
+        "modules",
+        "database",
+        "schema",
+        "definitions",
+        "instances",
+        "lag",
+        "broker",
+    ]
+
+
+def test_doctor_tells_every_problem_with_its_remedy_and_changes_nothing(
+    antiphon: Command, folder: Path, fresh_database: Callable[[], str], rabbitmq_url: str, namespace: str
+) -> None:
+    (folder / "shop.py").write_text(SAGA)
+    settings = {
+        "modules": "shop",
+        "database_url": fresh_database(),
+        "broker_url": rabbitmq_url,
+        "namespace": namespace,
+    }
+    for _ in range(2):
+        done = antiphon("doctor", **settings)
+        assert done.returncode == 1
+        assert "problem  schema" in done.stdout
+        assert "antiphon migrate" in done.stdout
+        assert f"queue {namespace}.saga.Tiny" in done.stdout
+        assert "ok       broker" in done.stdout
+
+
+def test_doctor_reports_wrong_settings_without_a_traceback(antiphon: Command) -> None:
+    done = antiphon("doctor", leese="3")
+    assert done.returncode == 1
+    assert "ANTIPHON_LEESE" in done.stdout
+    assert "Traceback" not in done.stderr
