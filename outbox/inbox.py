@@ -141,7 +141,7 @@ async def _look(session: Session, consumer: str, entries: Sequence[InboxEntry]) 
     }
 
 
-def _row(body_hash: bytes, token: object, disposition: str) -> InboxRow:
+def _row(body_hash: bytes, token: UUID | str, disposition: str) -> InboxRow:
     return InboxRow(body_hash=bytes(body_hash), token=as_uuid(token), disposition=disposition)
 
 

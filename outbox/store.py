@@ -175,7 +175,7 @@ def _claimed(row: Row[Any], token: UUID, attempts: int) -> ClaimedRow:
 
 def confirm(batch: Batch, confirmed: Sequence[tuple[int, UUID]]) -> None:
     """Add the removal of rows that the broker has confirmed."""
-    batch.add(CONFIRM, sorted(confirmed, key=lambda pair: pair[0]))
+    batch.add(CONFIRM, sorted(confirmed))
 
 
 def fail(batch: Batch, failed: Sequence[tuple[RowOutcome, datetime]]) -> None:
@@ -191,7 +191,7 @@ def _failed(outcome: RowOutcome, retry_at: datetime) -> tuple[object, ...]:
 
 def release(batch: Batch, rows: Sequence[tuple[int, UUID]]) -> None:
     """Add the return of rows that were claimed and not published."""
-    batch.add(RELEASE, sorted(rows, key=lambda pair: pair[0]))
+    batch.add(RELEASE, sorted(rows))
 
 
 async def renew(

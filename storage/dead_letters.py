@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from messages.printable import printable
@@ -55,11 +56,24 @@ KEEP = Write(
 )
 
 
+_Key = tuple[str, str, str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Letter:
+    name: str
+    raw: Raw
+    reason: str
+    error: str
+    saga_id: UUID | None
+    copies: int
+
+
 class Letters:
     """Dead letters gathered for one batch: copies of one message become one row."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str, str, bytes], list[object]] = {}
+        self._rows: dict[_Key, _Letter] = {}
 
     def add(
         self,
@@ -75,21 +89,38 @@ class Letters:
         saga_id: UUID | None,
     ) -> None:
         """Have this message kept. What came from outside is made fit for a column; `raw` is kept as it was."""
-        key = (consumer, printable(source, MAX_NAME), printable(message_id, MAX_NAME), body_hash)
+        key: _Key = (consumer, printable(source, MAX_NAME), printable(message_id, MAX_NAME), body_hash)
         earlier = self._rows.get(key)
-        copies = 1 if earlier is None else int(str(earlier[-1])) + 1
-        self._rows[key] = [
-            *key[:3],
-            printable(name, MAX_NAME),
-            body_hash,
-            raw.body,
-            packed(raw),
-            reason,
-            printable(error, MAX_ERROR),
-            saga_id,
-            copies,
-        ]
+        copies = 1
+        if earlier is not None:
+            saga_id = saga_id or earlier.saga_id
+            copies += earlier.copies
+        self._rows[key] = _Letter(
+            name=printable(name, MAX_NAME),
+            raw=raw,
+            reason=reason,
+            error=printable(error, MAX_ERROR),
+            saga_id=saga_id,
+            copies=copies,
+        )
 
     def save(self, batch: Batch) -> None:
         """Add the rows in the order of their key."""
-        batch.add(KEEP, [tuple(self._rows[key]) for key in sorted(self._rows)])
+        batch.add(KEEP, [_row(key, self._rows[key]) for key in sorted(self._rows)])
+
+
+def _row(key: _Key, letter: _Letter) -> tuple[object, ...]:
+    consumer, source, message_id, body_hash = key
+    return (
+        consumer,
+        source,
+        message_id,
+        letter.name,
+        body_hash,
+        letter.raw.body,
+        packed(letter.raw),
+        letter.reason,
+        letter.error,
+        letter.saga_id,
+        letter.copies,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from sagas.instance import Instance, Phase, pack_progress, unpack_progress
 from storage.statements import Statement, Write, as_time, as_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -303,5 +304,20 @@ def history_row(saga_id: UUID, at: datetime, entry: HistoryEntry, patch: bytes |
 
 
 def _detail(detail: Mapping[str, Any]) -> str:
-    """ASCII only, so that no NUL and no lone surrogate reaches the column as itself."""
-    return json.dumps(dict(detail), default=str, allow_nan=False, separators=(",", ":")) if detail else "{}"
+    """ASCII only, and nothing in it that makes PostgreSQL refuse to look into the JSON: no NUL, no lone surrogate."""
+    if not detail:
+        return "{}"
+    packed = _dumped(detail)
+    return _dumped(_readable(detail)) if "\\u0000" in packed or "\\ud" in packed else packed
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, default=str, allow_nan=False, separators=(",", ":"))
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, str):
+        return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {_readable(str(name)): _readable(item) for name, item in value.items()}
+    return [_readable(item) for item in value] if isinstance(value, (list, tuple)) else value

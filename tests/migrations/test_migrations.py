@@ -138,24 +138,31 @@ from running import AsyncioRunner
 from storage import Database
 async def main():
     database = Database(sys.argv[1], AsyncioRunner(), namespace="shop")
+    print("ready", flush=True)
+    sys.stdin.readline()
     print(await migrations.up(database))
     await database.close()
 asyncio.run(main())
 """
 
 
+@pytest.mark.parametrize("bare", [SQLITE, ASYNCPG], indirect=True)
 async def test_two_processes_that_migrate_at_once_both_succeed(bare: Database) -> None:
     address = bare.engine.url.render_as_string(hide_password=False)
+    pipe = asyncio.subprocess.PIPE
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "error", "-c", _MIGRATE, address, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-W", "error", "-c", _MIGRATE, address, stdin=pipe, stdout=pipe
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
-    async with asyncio.timeout(60):
-        outputs = [(await process.communicate())[0].decode().strip() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    assert sorted(outputs) == [migrations.HEAD, migrations.HEAD, "None"]
+    async with asyncio.timeout(100):
+        for process in processes:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"ready\n"
+        outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(output.decode().strip() for output, _ in outputs) == [migrations.HEAD, "None"]
     assert await schema_is_current(bare)
 
 

@@ -102,7 +102,7 @@ def history(saga_id: UUID, seq: int, kind: str = "command_sent", *, body: bytes 
             step="reserve",
             message_id=f"message-{seq}",
             message_name="stock.ReserveStock",
-            detail={"causation_id": "start-1", "said": "caf\u00e9 \x00 \ud800"},
+            detail={"causation_id": "start-1", "said": "caf\u00e9 \U0001f980"},
             body=body,
         ),
         patch=b'{"a": 1}' if seq == 1 else None,

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from messages.errors import OperationRefused
+from outbox.interface import Changes, RowOutcome
+from sagas.instance import Phase
+from storage.queries import Queries, SagaFilter
+from tests.outbox.building import (
+    CONSUMER,
+    LEASE,
+    NOW,
+    command,
+    dead_letter,
+    history,
+    insert,
+    new_instance,
+    put,
+    timer,
+)
+
+if TYPE_CHECKING:
+    from outbox.unit import SqlStorage
+
+
+@pytest.fixture
+def queries(storage: SqlStorage) -> Queries:
+    return Queries(storage.database)
+
+
+async def test_instances_are_listed_by_type_status_key_and_need_page_by_page(
+    storage: SqlStorage, queries: Queries
+) -> None:
+    orders = [
+        new_instance(f"order-{number}", started_at=NOW + timedelta(seconds=number // 2), state=b"{}")
+        for number in range(7)
+    ]
+    parked = new_instance("parked", saga_type="Other", attention={"method_raised": "x"}, started_at=NOW)
+    done = new_instance("done", phase=Phase.COMPLETED, ended_at=NOW, started_at=NOW - timedelta(days=1))
+    await insert(storage, *orders, parked, done)
+    seen: list[str] = []
+    following: str | None = None
+    while True:
+        page = await queries.sagas(SagaFilter(saga_type="PlaceOrder", status="running"), limit=3, following=following)
+        seen.extend(saga.business_key for saga in page.sagas)
+        following = page.following
+        if following is None:
+            break
+    assert sorted(seen) == [f"order-{number}" for number in range(7)]
+    assert seen[0] == "order-6"
+    [found] = (await queries.sagas(SagaFilter(status="parked"))).sagas
+    assert (found.saga_id, found.attention, found.paused) == (parked.saga_id, "method_raised", False)
+    assert [saga.business_key for saga in (await queries.sagas(SagaFilter(key="done"))).sagas] == ["done"]
+    assert [saga.business_key for saga in (await queries.sagas(SagaFilter(attention=True))).sagas] == ["parked"]
+    assert (await queries.sagas(limit=50)).following is None
+    with pytest.raises(OperationRefused):
+        await queries.sagas(following="rubbish")
+
+
+async def test_one_instance_is_shown_with_everything_that_hangs_on_it(storage: SqlStorage, queries: Queries) -> None:
+    instance = new_instance(attention={"orphaned_effect": "pay"})
+    async with storage.transaction() as unit:
+        await unit.save(
+            Changes(
+                consumer=CONSUMER,
+                inserted=[instance],
+                history=[history(instance.saga_id, 2), history(instance.saga_id, 1, "started")],
+                outgoing=[command(instance.saga_id), command(uuid4())],
+                dead_letters=[dead_letter(saga_id=instance.saga_id), dead_letter("other")],
+            )
+        )
+    for reference in (instance.saga_id, str(instance.saga_id), "order-1"):
+        shown = await queries.saga(reference)
+        assert shown is not None
+        assert shown.saga.saga_id == instance.saga_id
+    assert shown is not None
+    assert shown.state == {"order_id": "order-1"}
+    assert [(event.seq, event.kind) for event in shown.events] == [(1, "started"), (2, "command_sent")]
+    assert shown.events[0].detail["causation_id"] == "start-1"
+    assert [each.name for each in shown.timers] == ["reserve", "deadline"]
+    assert [(message.name, message.state) for message in shown.outbox] == [("stock.ReserveStock", "new")]
+    assert [(reason.reason, reason.detail) for reason in shown.attention] == [("orphaned_effect", "pay")]
+    assert [letter.message_id for letter in shown.dead_letters] == ["bad-1"]
+    assert await queries.saga(uuid4()) is None
+    assert await queries.saga("no such order") is None
+
+
+async def test_a_key_that_several_types_have_needs_the_type(storage: SqlStorage, queries: Queries) -> None:
+    here, there = new_instance("o"), new_instance("o", saga_type="Other")
+    await insert(storage, here, there)
+    with pytest.raises(OperationRefused, match="Other and PlaceOrder"):
+        await queries.saga("o")
+    shown = await queries.saga("o", saga_type="Other")
+    assert shown is not None
+    assert shown.saga.saga_id == there.saga_id
+
+
+async def test_dead_letters_are_listed_newest_first_and_shown_raw(storage: SqlStorage, queries: Queries) -> None:
+    letters = [dead_letter(f"bad-{number}") for number in range(5)]
+    for letter in letters:
+        async with storage.transaction() as unit:
+            await unit.save(Changes(consumer=CONSUMER, dead_letters=[letter]))
+    first = await queries.dead_letters(limit=2)
+    rest = await queries.dead_letters(before=first[-1].dead_letter_id)
+    assert [letter.message_id for letter in [*first, *rest]] == ["bad-4", "bad-3", "bad-2", "bad-1", "bad-0"]
+    shown = await queries.dead_letter(first[0].dead_letter_id)
+    assert shown is not None
+    assert shown.summary == first[0]
+    assert shown.raw == letters[4].raw
+    assert shown.source == "ordering"
+    assert await queries.dead_letter(999_999) is None
+    assert await queries.dead_letters(status="replayed") == []
+
+
+async def test_counts_say_how_much_there_is_and_how_old_it_is(storage: SqlStorage, queries: Queries) -> None:
+    empty = await queries.counts()
+    assert (empty.outbox, empty.outbox_oldest, empty.timers, empty.timer_overdue) == (0, 0.0, 0, 0.0)
+    await insert(
+        storage,
+        new_instance("1", timers={"late": timer(-100), "later": timer(100)}),
+        new_instance("2", timers={}, attention={"compensation_failed": ""}),
+    )
+    _, [row] = await put(storage, command(uuid4()), lease=LEASE)
+    await put(storage, command(uuid4()))
+    await storage.settle_outbox(
+        failed=[RowOutcome(outbox_id=row.outbox_id, token=row.token, state="returned", retry_in=1)]
+    )
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer=CONSUMER, dead_letters=[dead_letter()]))
+    counts = await queries.counts()
+    assert counts.sagas == {("PlaceOrder", "running"): 1, ("PlaceOrder", "parked"): 1}
+    assert (counts.attention, counts.outbox, counts.outbox_stuck) == (1, 2, 1)
+    assert (counts.timers, counts.timers_due, counts.held, counts.dead_letters) == (2, 1, 0, 1)
+    assert counts.timer_overdue > 99
+    assert counts.outbox_oldest >= 0
