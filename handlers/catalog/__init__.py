@@ -1,0 +1,1 @@
+"""Participants, one module per business process: user code, which the engine finds by `ANTIPHON_MODULES`."""
