@@ -23,6 +23,8 @@ class Cable:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers = asyncio.Event()
         self._answers.set()
+        self._questions = asyncio.Event()
+        self._questions.set()
         self.connections = 0
 
     @property
@@ -52,18 +54,24 @@ class Cable:
     def release_answers(self) -> None:
         self._answers.set()
 
+    def hold_questions(self) -> None:
+        """Read nothing more from us, until the sockets are full."""
+        self._questions.clear()
+
+    def release_questions(self) -> None:
+        self._questions.set()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         there, back = await asyncio.open_connection(self._target.host, self._target.port or 5672)
         self._writers |= {writer, back}
-        pumps = [self._pump(reader, back, held=False), self._pump(there, writer, held=True)]
+        pumps = [self._pump(reader, back, self._questions), self._pump(there, writer, self._answers)]
         self._tasks |= {asyncio.create_task(pump) for pump in pumps}
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, held: bool) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if held:
-                    await self._answers.wait()
+                await gate.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

@@ -65,7 +65,7 @@ def test_a_tag_settled_twice_is_acknowledged_once() -> None:
     assert ledger.settle([1, 2]) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.permutations(range(1, 21)), st.integers(1, 40), st.data())
 def test_exactly_what_was_settled_is_acknowledged_in_ways_the_broker_accepts(
     order: list[int], prefetch: int, data: st.DataObject

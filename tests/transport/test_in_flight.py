@@ -65,7 +65,7 @@ def test_what_is_overdue_ends_unknown_and_the_next_deadline_is_told() -> None:
     assert in_flight.expire(99.0) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=15), st.data())
 def test_copies_on_routable_and_unroutable_ways_each_get_their_own_answer(
     sends: list[tuple[str, bool]], data: st.DataObject

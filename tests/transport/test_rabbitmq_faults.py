@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+import random
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import aio_pika
@@ -31,7 +32,7 @@ from transport.facts import (
 from transport.rabbitmq import RabbitMQTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from tests.services.private import PrivateRabbitMQ
     from transport import Outcome
@@ -187,6 +188,69 @@ async def test_a_confirm_that_does_not_come_ends_unknown_and_one_that_comes_late
         await bench.publish(copies)
 
         assert await bench.verdicts(copies) == [CONFIRMED] * 3
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["awaited", "cancelled"])
+async def test_a_burst_that_cannot_be_written_ends_unknown_and_the_next_ones_are_told_apart(
+    rabbitmq_url: str, namespace: str, cancelled: bool
+) -> None:
+    async with Cable(rabbitmq_url) as cable, connected(cable.url, confirm_timeout=1.0) as transport:
+        bench = await bench_of(transport, namespace)
+        cable.hold_questions()
+        stuck = [bench.straight(bench.a, number, body=b"x" * (1 << 20)) for number in range(12)]
+        publishing = asyncio.ensure_future(transport.publisher.publish(stuck))
+        if cancelled:
+            await asyncio.wait([publishing], timeout=0.2)
+            publishing.cancel()
+        await asyncio.wait([publishing])
+        assert await bench.verdicts(stuck) == [UNKNOWN] * 12
+
+        cable.release_questions()
+        sent = [bench.straight(bench.a, number) for number in (20, 21)]
+        returned = bench.event(22, name="probe.NobodyListens")
+        await until_async(lambda: transport.publisher.ready, what="the publisher")
+        await bench.publish([sent[0], returned, sent[1]])
+
+        assert await bench.verdicts([*sent, returned]) == [CONFIRMED, CONFIRMED, RETURNED]
+
+
+async def test_through_many_cuts_every_publication_ends_once_and_what_was_confirmed_arrives(
+    rabbitmq_url: str, namespace: str
+) -> None:
+    chance = random.Random(7)
+    async with Cable(rabbitmq_url) as cable, connected(cable.url) as transport:
+        bench = await bench_of(transport, namespace)
+        consumer = await bench.consume(bench.a, prefetch=50)
+        arrived: set[int] = set()
+        confirmed: set[int] = set()
+
+        async def consume() -> None:
+            while burst := await consumer.receive(20):
+                arrived.update(numbers(burst))
+                await consumer.settle(chance.sample(burst, len(burst)))
+
+        consuming = asyncio.ensure_future(consume())
+        for start in range(0, 1000, 40):
+            missing = set(range(start, start + 40))
+            if start % 200 == 0:
+                asyncio.get_running_loop().call_later(chance.random() / 50, cable.cut)
+            while missing:
+                await until_async(lambda: transport.publisher.ready, what="the publisher")
+                burst = {number: bench.straight(bench.a, number) for number in sorted(missing)}
+                with suppress(BrokerAway):
+                    await bench.publish(list(burst.values()))
+                    verdicts = await bench.verdicts(list(burst.values()))
+                    assert set(verdicts) <= {CONFIRMED, UNKNOWN}
+                    done = {number for number, verdict in zip(burst, verdicts, strict=True) if verdict is CONFIRMED}
+                    confirmed |= done
+                    missing -= done
+        await until_async(lambda: arrived >= confirmed, what="what was confirmed")
+        await within(consumer.close())
+        async with asyncio.timeout(30):
+            await consuming
+
+    assert confirmed == set(range(1000))
+    assert cable.connections > 2
 
 
 async def test_closing_while_the_broker_is_away_ends_what_waits(rabbitmq_url: str, namespace: str) -> None:
@@ -384,7 +448,8 @@ async def publish_in_latin_1(url: str, queue: str, body: bytes) -> None:
 class Spoiler(Cable):
     """Puts a byte that is not UTF-8 into what passes."""
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, held: bool) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
+        await gate.wait()
         while data := await reader.read(65536):
             writer.write(data.replace(b"M~ller", b"M\xfcller"))
         writer.transport.abort()
@@ -443,12 +508,10 @@ async def test_queues_are_declared_exactly_as_the_wire_contract_says(rabbitmq_ur
         dead = await channel.declare_exchange(f"{namespace}.dead", aio_pika.ExchangeType.FANOUT, durable=True)
         await dead.publish(aio_pika.Message(b"dead"), routing_key="any")
         queue = await channel.get_queue(f"{namespace}.dead")
-
-        async def arrived() -> bool:
-            return await queue.get(no_ack=True, fail=False) is not None
-
-        condition: Callable[[], Awaitable[bool]] = arrived
-        await until_async(condition, what="the dead message")
+        async with asyncio.timeout(30), queue.iterator(no_ack=True) as messages:
+            async for message in messages:
+                assert message.body == b"dead"
+                break
 
 
 # A broker of our own

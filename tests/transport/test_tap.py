@@ -86,7 +86,7 @@ async def test_properties_that_cannot_be_decoded_are_kept_in_one_header(properti
     assert bytes(kept) == properties  # type: ignore[arg-type]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=60))
 def test_whatever_the_properties_are_the_library_can_read_what_is_mended(properties: bytes) -> None:
     payload = b"\x00\x3c\x00\x00" + (7).to_bytes(8, "big") + properties

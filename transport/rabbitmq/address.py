@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -102,5 +103,7 @@ def said(error: BaseException | None) -> str:
         return "closed"
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, asyncio.CancelledError):
+        return "no heartbeat"  # so the client library says it
     words = [str(word) for word in error.args if word not in (None, "")]
     return words[-1] if words else type(error).__name__

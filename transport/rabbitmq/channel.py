@@ -85,19 +85,23 @@ class BurstChannel(Channel):
         payload = b"".join(pamqp.frame.marshal(frame, self.number) for frame in frames)
         await self.send(payload, lambda: None, drain=False)
 
-    async def ended(self) -> BaseException | None:
-        """Wait until the channel is closed and say why."""
+    async def ended(self) -> None:
+        """Wait until the channel is closed."""
+        await asyncio.wait([self.closing])
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What closed it: an `AMQPChannelError` when the broker did so over something we asked; None while open."""
         closing = self.closing
-        await asyncio.wait([closing])
+        if not closing.done():
+            closing.cancel()  # it is an observer of our own
+            return None
         return asyncio.CancelledError() if closing.cancelled() else closing.exception()
 
     @property
     def reason(self) -> str:
         """Why it closed, in words."""
-        closing = self.closing
-        if not closing.done():
-            return "open"
-        return "closed" if closing.cancelled() else said(closing.exception())
+        return said(self.failure) if self.is_closed else "open"
 
     async def _send(self, payload: bytes, sent: Callable[[], None], *, drain: bool) -> None:
         drained = self.create_future() if drain else None

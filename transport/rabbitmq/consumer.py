@@ -59,6 +59,7 @@ class RabbitMQConsumer:
         self._generation = next(lifetimes)
         self._ledger = Ledger(prefetch)
         self._arrived: deque[Delivery] = deque()
+        self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
         self._cancelled = asyncio.Event()  # by the broker
         self._attached = False
@@ -93,11 +94,10 @@ class RabbitMQConsumer:
 
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
         """See `Consumer.settle`."""
-        channel = self._channel
-        tags = [delivery.tag for delivery in deliveries if delivery.channel == self._generation]
-        if channel is None or channel.is_closed or not tags:
-            return
-        await self._acknowledge(self._ledger.settle(tags))
+        async with self._settling:  # acknowledgements must leave in the order in which the ledger gave them out
+            tags = [delivery.tag for delivery in deliveries if delivery.channel == self._generation]
+            if tags:
+                await self._acknowledge(self._ledger.settle(tags))
 
     async def stop(self) -> None:
         """See `Consumer.stop`."""
@@ -119,7 +119,8 @@ class RabbitMQConsumer:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeper
-        await self._acknowledge(self._ledger.flush())
+        async with self._settling:
+            await self._acknowledge(self._ledger.flush())
         await self._detach()
 
     async def _acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> None:

@@ -149,7 +149,7 @@ class Link:
         self._careful = error is not None and not isinstance(error, AMQPConnectionError | asyncio.CancelledError)
         if self._notice.closed is not None:
             return "{} {}".format(*self._notice.closed)
-        return "no heartbeat" if isinstance(error, asyncio.CancelledError) else said(error)
+        return said(error)
 
     async def _repair(self) -> None:
         attempt = 1

@@ -205,10 +205,11 @@ class RabbitMQPublisher:
         while True:
             if self._channel is None:
                 self._channel = await self._reopened()
-            error = await self._channel.ended()
+            await self._channel.ended()
+            failure, reason = self._channel.failure, self._channel.reason
             async with self._writing:  # so that no burst is half accounted for
-                reason, self._channel = self._channel.reason, None
-            if isinstance(error, AMQPChannelError) and self._link.is_up:
+                self._channel = None
+            if isinstance(failure, AMQPChannelError) and self._link.is_up:
                 self._report(PublicationsSuspected(count=len(self._accepted), reason=reason))
                 self._channel = await self._publish_one_by_one()
             else:
@@ -248,10 +249,10 @@ class RabbitMQPublisher:
                 async with talking(self._runner, self._timeout):
                     await self._answered(channel, suspect)
         if suspect.ticket in self._accepted:
-            error = channel.closing.exception() if channel.is_closed else None
-            if error is not None and not isinstance(error, AMQPChannelError):
-                raise CutOff(said(error))
-            self._end(suspect, *_blame(error))
+            failure = channel.failure
+            if failure is not None and not isinstance(failure, AMQPChannelError):
+                raise CutOff(channel.reason)
+            self._end(suspect, *_blame(failure))
 
     async def _answered(self, channel: BurstChannel, suspect: Publication) -> None:
         """Wait until it is ended or the channel is closed."""
@@ -308,7 +309,7 @@ def _chunks(framed: list[_Framed]) -> Iterator[list[_Framed]]:
         yield chunk
 
 
-def _blame(error: BaseException | None) -> tuple[Verdict, str]:
+def _blame(error: AMQPChannelError | None) -> tuple[Verdict, str]:
     """What it means that the broker closed the channel over this one message, or (None) did not answer."""
     if error is None:
         return Verdict.UNKNOWN, "the broker did not confirm in time"
