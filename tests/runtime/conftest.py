@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from tests.runtime.shop import SAGA
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Iterator
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 HOME = Path(__file__).resolve().parents[2]
 BOUND = 60.0
 """Seconds after which a process that should have ended or spoken is taken for stuck."""
+
+
+Settings = dict[str, str]
 
 
 class Command(Protocol):
@@ -134,3 +139,22 @@ def started(folder: Path) -> Iterator[Callable[..., Process]]:
     yield start
     for process in processes:
         process.kill()
+
+
+@pytest.fixture
+def servers(
+    antiphon: Command, folder: Path, fresh_database: Callable[[], str], rabbitmq_url: str, namespace: str
+) -> Settings:
+    """Settings for a migrated PostgreSQL database and RabbitMQ, with a saga of one step that nobody answers."""
+    (folder / "shop.py").write_text(SAGA)
+    settings = {
+        "modules": "shop",
+        "database_url": fresh_database(),
+        "broker_url": rabbitmq_url,
+        "namespace": namespace,
+        "http_port": "0",
+        "log_format": "json",
+    }
+    done = antiphon("migrate", **settings)
+    assert done.returncode == 0, done.stderr
+    return settings

@@ -7,40 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.runtime.shop import SAGA
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.runtime.conftest import Command
-
-SAGA = '''
-"""One step."""
-from datetime import timedelta
-
-from messages import Command, Event
-from sagas import Saga, start, step
-
-class Asked(Event, name="tiny.Asked", version=1):
-    order_id: str
-
-class Do(Command, name="tiny.Do", version=1):
-    order_id: str
-
-class Done(Event, name="tiny.Done", version=1):
-    order_id: str
-
-class Tiny(Saga, key="order_id", version=1):
-    order_id: str
-
-    @start
-    def asked(cls, event: Asked) -> "Tiny":
-        return cls(order_id=event.order_id)
-
-    @step(success=Done)
-    def work(self) -> Do:
-        return Do(order_id=self.order_id)
-'''
 
 
 def assert_told(done: subprocess.CompletedProcess[str], code: int, *texts: str) -> None:

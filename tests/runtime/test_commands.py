@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import aio_pika
 
-from tests.runtime.test_bad_input import SAGA
+from tests.runtime.shop import SAGA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.runtime.conftest import Command, Process
+    from tests.runtime.conftest import Command, Process, Settings
 
 
 def test_migrate_brings_the_schema_up_once(antiphon: Command, fresh_database: Callable[[], str]) -> None:
@@ -50,28 +50,13 @@ def test_publish_commits_one_message_under_its_id(antiphon: Command, folder: Pat
 
 
 async def test_a_message_nobody_can_process_is_listed_and_shown(
-    antiphon: Command,
-    started: Callable[..., Process],
-    folder: Path,
-    fresh_database: Callable[[], str],
-    rabbitmq_url: str,
-    namespace: str,
+    antiphon: Command, started: Callable[..., Process], servers: Settings
 ) -> None:
-    (folder / "shop.py").write_text(SAGA)
-    settings = {
-        "modules": "shop",
-        "database_url": fresh_database(),
-        "broker_url": rabbitmq_url,
-        "namespace": namespace,
-        "http_port": "0",
-        "log_format": "json",
-    }
-    assert antiphon("migrate", **settings).returncode == 0
-    run = started("run", **settings)
+    run = started("run", **servers)
     run.until("process.ready")
-    connection = await aio_pika.connect(rabbitmq_url)
+    connection = await aio_pika.connect(servers["broker_url"])
     async with connection:
-        exchange = await (await connection.channel()).get_exchange(f"{namespace}.events")
+        exchange = await (await connection.channel()).get_exchange(f"{servers['namespace']}.events")
         message = aio_pika.Message(
             b'{"order_id": 17}', message_id="odd-1", content_type="application/json", headers={"shop": "\x1b[31mred"}
         )
@@ -79,17 +64,17 @@ async def test_a_message_nobody_can_process_is_listed_and_shown(
     line = run.until("message.dead_lettered")
     assert (line["message_id"], line["reason"], line["name"]) == ("odd-1", "malformed", "tiny.Asked")
 
-    [letter] = json.loads(antiphon("dead", "list", "--json", **settings).stdout)
+    [letter] = json.loads(antiphon("dead", "list", "--json", **servers).stdout)
     assert (letter["message_id"], letter["reason"], letter["status"]) == ("odd-1", "malformed", "open")
-    assert "odd-1" not in antiphon("dead", "list", **settings).stderr
-    shown = antiphon("dead", "show", str(letter["dead_letter_id"]), **settings).stdout
+    assert "odd-1" not in antiphon("dead", "list", **servers).stderr
+    shown = antiphon("dead", "show", str(letter["dead_letter_id"]), **servers).stdout
     for text in ("malformed", "order_id", "tiny.Asked", '"order_id": 17'):
         assert text in shown
     assert "\x1b" not in shown
-    raw = json.loads(antiphon("dead", "show", str(letter["dead_letter_id"]), "--json", **settings).stdout)["raw"]
+    raw = json.loads(antiphon("dead", "show", str(letter["dead_letter_id"]), "--json", **servers).stdout)["raw"]
     assert raw["body"] == '{"order_id": 17}'
 
-    examined = antiphon("doctor", **settings)
+    examined = antiphon("doctor", **servers)
     assert examined.returncode == 1
     assert "1 messages were dead-lettered" in examined.stdout
 

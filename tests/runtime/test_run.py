@@ -7,36 +7,14 @@ import signal
 from typing import TYPE_CHECKING
 
 import httpx2
-import pytest
 
-from tests.runtime.test_bad_input import SAGA
+from tests.runtime.shop import PARTICIPANT, SAGA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.runtime.conftest import Command, Process
-
-Settings = dict[str, str]
-
-
-@pytest.fixture
-def servers(
-    antiphon: Command, folder: Path, fresh_database: Callable[[], str], rabbitmq_url: str, namespace: str
-) -> Settings:
-    """Settings for a migrated PostgreSQL database and RabbitMQ, with a saga of one step."""
-    (folder / "shop.py").write_text(SAGA)
-    settings = {
-        "modules": "shop",
-        "database_url": fresh_database(),
-        "broker_url": rabbitmq_url,
-        "namespace": namespace,
-        "http_port": "0",
-        "log_format": "json",
-    }
-    done = antiphon("migrate", **settings)
-    assert done.returncode == 0, done.stderr
-    return settings
+    from tests.runtime.conftest import Command, Process, Settings
 
 
 async def test_a_life_from_start_to_stop(antiphon: Command, started: Callable[..., Process], servers: Settings) -> None:
@@ -145,3 +123,72 @@ def test_an_sqlite_file_takes_one_runner(antiphon: Command, started: Callable[..
     assert done.returncode == 78
     assert "antiphon.db is in use" in done.stderr
     assert antiphon("sagas", "list", **settings).returncode == 0
+
+
+def test_in_one_process_the_participants_run_beside_the_sagas(
+    antiphon: Command, started: Callable[..., Process], folder: Path
+) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    run = started("run", modules="shop")
+    assert run.until("process.ready")["participants"] == "worker"
+    antiphon("publish", "tiny.Asked", '{"order_id": "4711"}', modules="shop")
+    run.until("saga.completed", key="4711")
+    run.send(signal.SIGTERM)
+    assert run.ended() == 0
+    shown = json.loads(antiphon("sagas", "show", "4711", "--json", modules="shop").stdout)
+    assert shown["saga"]["status"] == "completed"
+    assert shown["outbox"] == []
+
+
+def test_a_participant_runs_as_a_process_of_its_own(
+    antiphon: Command, started: Callable[..., Process], servers: Settings, folder: Path
+) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    sagas, worker = started("run", **servers), started("participant", "worker", **servers)
+    assert sagas.until("process.ready")["participants"] == "none"
+    ready = worker.until("process.ready")
+    assert (ready["participants"], ready["sagas"]) == ("worker", "none")
+    antiphon("publish", "tiny.Asked", '{"order_id": "4711"}', **servers)
+    sagas.until("saga.completed", key="4711")
+    for process in (sagas, worker):
+        process.send(signal.SIGTERM)
+        assert process.ended() == 0
+
+
+def test_a_drain_that_runs_out_of_time_ends_with_75_and_says_what_was_left(
+    antiphon: Command, started: Callable[..., Process], folder: Path
+) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    run = started("run", modules="shop", drain_timeout="500ms")
+    run.until("process.ready")
+    antiphon("publish", "tiny.Asked", '{"order_id": "hang"}', modules="shop")
+    run.until("handler.hangs")
+    run.send(signal.SIGTERM)
+    assert "participant.worker" in run.until("process.drain_timed_out")["unfinished"]
+    assert run.ended() == 75
+
+
+def test_a_second_signal_stops_at_once(antiphon: Command, started: Callable[..., Process], folder: Path) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    run = started("run", modules="shop", drain_timeout="1h")
+    run.until("process.ready")
+    antiphon("publish", "tiny.Asked", '{"order_id": "hang"}', modules="shop")
+    run.until("handler.hangs")
+    run.send(signal.SIGTERM)
+    run.until("process.stopping")
+    run.send(signal.SIGINT)
+    assert run.ended() == 75
+
+
+def test_what_a_killed_process_had_begun_is_finished_by_the_next(
+    antiphon: Command, started: Callable[..., Process], folder: Path
+) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    first = started("run", modules="shop", lease="3")
+    first.until("process.ready")
+    antiphon("publish", "tiny.Asked", '{"order_id": "hang"}', modules="shop")
+    first.until("handler.hangs")
+    first.kill()
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT.replace('"hang"', '"never"'))
+    second = started("run", modules="shop", lease="3")
+    second.until("saga.completed", key="hang")
