@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -165,6 +166,7 @@ CONTENDERS: dict[str, Contender] = {
 }
 
 
+@cache  # it is asked for at every look
 def _saga_id(namespace: str, order: str) -> uuid.UUID:
     """As the documentation promises it."""
     return uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_DNS, "antiphon"), f"{namespace}/PlaceOrder/{order}/1")

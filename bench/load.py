@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from bench.database import Connection
     from bench.lean_amqp import Link
 
-WATCH_LOADED = 0.01  # seconds between two looks while many orders are on their way
+WATCH_LOADED = 0.01, 0.02  # seconds between two looks with few and with many orders on their way
+MANY = 100  # orders; a look costs more with each of them, and each of them takes longer
 WATCH_IDLE = 0.001  # and while one is; the resolution of the idle latency
 STALL = 30.0  # seconds without a single completion after which a contender is taken to be stuck
 
@@ -91,7 +92,7 @@ class Load:
         before = await self._mark()
         latencies = await self._keep(in_flight, seconds, self.completed + in_flight)
         after = await self._mark()
-        await self._await_all(WATCH_LOADED)
+        await self._await_all(_watch(in_flight))
         return Steady(
             in_flight=in_flight,
             seconds=after.at - before.at,
@@ -105,13 +106,13 @@ class Load:
         started = time.perf_counter()
         while (elapsed := time.perf_counter() - started) < seconds:
             self._place(math.ceil(in_flight * elapsed / seconds) - len(self._under_way))
-            await self._glance(WATCH_LOADED)
+            await self._glance(_watch(in_flight))
 
     async def _keep(self, in_flight: int, seconds: float, completions: int) -> list[float]:
         latencies: list[float] = []
         until = time.perf_counter() + seconds
         while time.perf_counter() < until or self.completed < completions:
-            latencies += await self._look(WATCH_LOADED)
+            latencies += await self._look(_watch(in_flight))
             self._place(in_flight - len(self._under_way))
         return latencies
 
@@ -163,3 +164,8 @@ class Load:
         work = await read_work(self.connection, counts_statements=self.counts_statements)
         cpu = {**self.processor.read(), "load": time.process_time()}
         return _Mark(at=time.perf_counter(), sagas=self.completed, cpu=cpu, work=work)
+
+
+def _watch(in_flight: int) -> float:
+    few, many = WATCH_LOADED
+    return many if in_flight > MANY else few
