@@ -24,6 +24,7 @@ _TAKE_OVER = """
         received_at = excluded.received_at
     where inbox.disposition = 'dead_lettered'
 """
+# On SQLite `cross join` keeps the asked-for ids outside, so that each is one look into the index.
 _CLAIM = Statement.of(
     postgresql=f"""
         insert into inbox (consumer, source, message_id, body_hash, token, disposition, received_at)
@@ -49,8 +50,8 @@ _KNOWN = Statement.of(
     sqlite="""
         select i.source, i.message_id, i.body_hash, i.token, i.disposition
         from json_each(:entries) r
-        join inbox i on i.consumer = :consumer and i.source = json_extract(r.value, '$[0]')
-                    and i.message_id = json_extract(r.value, '$[1]')
+        cross join inbox i on i.consumer = :consumer and i.source = json_extract(r.value, '$[0]')
+                          and i.message_id = json_extract(r.value, '$[1]')
     """,
 )
 _CLOCK = Statement.of(postgresql="select clock_timestamp() as now", sqlite="select :now as now")

@@ -43,8 +43,8 @@ _OWNERS = Statement.of(
     sqlite="""
         select k.saga_type, k.key, k.n, k.saga_id, k.start_id, k.start_hash
         from json_each(:entries) r
-        join saga_key k on k.saga_type = json_extract(r.value, '$[0]') and k.key = json_extract(r.value, '$[1]')
-                       and k.n = json_extract(r.value, '$[2]')
+        cross join saga_key k on k.saga_type = json_extract(r.value, '$[0]') and k.key = json_extract(r.value, '$[1]')
+                             and k.n = json_extract(r.value, '$[2]')
     """,
 )
 RELEASE = Write(
