@@ -18,12 +18,12 @@ from messages.envelope import Raw
 from messages.errors import BrokerAway, ConfigurationError, TopologyMismatch
 from transport.interface import Delivery, Outcome, Publication, Verdict
 from transport.mailbox import Mailbox
-from transport.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from messages.envelope import Envelope
+    from transport.topology import Topology
 
 CAPACITY = 10_000  # messages that wait in one queue
 
@@ -69,8 +69,11 @@ class InProcessTransport:
             BrokerAway: not connected.
         """
         self._require_open()
-        before = self._topologies.get(topology.namespace)
-        merged = topology if before is None else _merged(before, topology)
+        known = self._topologies.get(topology.namespace)
+        try:
+            merged = topology if known is None else known.joined(topology)
+        except ConfigurationError as error:
+            raise TopologyMismatch(str(error)) from None
         self._topologies[topology.namespace] = merged
         for queue in merged.queues:
             self._queues.setdefault(queue.name, _Queue(capacity=self._capacity))
@@ -314,13 +317,3 @@ def raw_of(envelope: Envelope, routing_key: str, app_id: str) -> Raw:
         timestamp=timestamp and timestamp.replace(microsecond=0),
         headers=headers_of(envelope),
     )
-
-
-def _merged(before: Topology, added: Topology) -> Topology:
-    queues = {queue.name: queue for queue in before.queues}
-    for queue in added.queues:
-        queues[queue.name] = queue.joined(queues[queue.name]) if queue.name in queues else queue
-    try:
-        return Topology(namespace=added.namespace, queues=tuple(queues.values()))
-    except ConfigurationError as error:
-        raise TopologyMismatch(str(error)) from None

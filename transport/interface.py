@@ -9,8 +9,8 @@ What every implementation promises:
 - every await is bounded, or is a wait for work that `close` ends;
 - a lost connection is repaired behind the seam, with jitter; until then `publish` raises `BrokerAway` and `receive`
   waits; deliveries of a lost channel are void, settling them is a no-op and they come again;
-- nothing is acknowledged that was not settled, and `settle` acknowledges with `multiple` only up to the highest tag
-  below which everything is settled.
+- nothing is acknowledged that was not settled, and what is settled does not wait for ever behind something that is
+  not: `multiple` up to the highest tag below which everything is settled, one by one above a gap that persists.
 """
 
 from __future__ import annotations
@@ -140,11 +140,17 @@ class Transport(Protocol):
 
         Raises:
             TopologyMismatch: something exists otherwise; the message names the difference and the remedy.
+            BrokerAway: not connected now.
         """
         ...
 
     async def consume(self, queue: str, *, prefetch: int) -> Consumer:
-        """Start consuming. The consumer survives reconnects, broker restarts and a cancel by the broker."""
+        """Start consuming. The consumer survives reconnects, broker restarts and a cancel by the broker.
+
+        Raises:
+            ConfigurationError: there is no such queue, or this user may not read it.
+            BrokerAway: not connected now.
+        """
         ...
 
     @property

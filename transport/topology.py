@@ -114,6 +114,18 @@ class Topology:
         binding = Binding(exchange=exchange, routing_key=routing_key)
         return tuple(queue.name for queue in self.queues if binding in queue.bindings)
 
+    def joined(self, other: Topology) -> Topology:
+        """Both together, as they stand on the broker after both were declared.
+
+        Raises:
+            ConfigurationError: a command would be taken by two queues.
+        """
+        queues = {queue.name: queue for queue in self.queues}
+        for queue in other.queues:
+            known = queues.get(queue.name)
+            queues[queue.name] = queue if known is None else known.joined(queue)
+        return Topology(namespace=self.namespace, queues=tuple(queues.values()))
+
     def untaken(self, commands: Iterable[str]) -> tuple[str, ...]:
         """Those of the commands that no queue of this topology takes, sorted.
 

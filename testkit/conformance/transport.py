@@ -28,8 +28,8 @@ import pytest
 
 from messages.codec import open_envelope
 from messages.envelope import Envelope
-from messages.errors import BrokerAway, ConfigurationError
-from testkit.conformance.bench import HAPPENED, PATIENCE, Bench, Pair, numbers, received, within, worked_off
+from messages.errors import BrokerAway, ConfigurationError, TopologyMismatch
+from testkit.conformance.bench import DO, HAPPENED, PATIENCE, Bench, Pair, numbers, received, within, worked_off
 from transport import Publication, Queue, Topology, Verdict, events_exchange
 
 if TYPE_CHECKING:
@@ -82,6 +82,16 @@ class TransportConformance:
         await bench.publish(sent)
 
         assert numbers(await worked_off(await bench.consume(bench.a), 2)) == [1, 2]
+
+    async def test_a_second_taker_of_a_command_is_refused_and_changes_nothing(self, pair: Pair) -> None:
+        bench = await Bench(pair=pair).declare()
+        rival = Queue.of_participant(pair.namespace, "rival", commands=[DO])
+        with pytest.raises(TopologyMismatch, match=rf"{DO}: taken by"):
+            await within(pair.far.declare(Topology(namespace=pair.namespace, queues=(rival,))))
+        await bench.publish([bench.command(1)])
+
+        assert numbers(await worked_off(await bench.consume(bench.p), 1)) == [1]
+        assert [outcome.verdict for outcome in (await bench.outcomes(1)).values()] == [Verdict.CONFIRMED]
 
     async def test_a_queue_that_does_not_exist_cannot_be_consumed(self, pair: Pair) -> None:
         with pytest.raises(ConfigurationError, match="Nowhere"):

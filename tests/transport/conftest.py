@@ -26,7 +26,7 @@ async def sweep(url: str, namespace: str) -> None:
     connection = await aio_pika.connect(url)
     try:
         channel = await connection.channel()
-        for queue in ("saga.A", "saga.B", "participant.p", "dead"):
+        for queue in ("saga.A", "saga.B", "participant.p", "participant.rival", "dead"):
             await channel.queue_delete(f"{namespace}.{queue}")
         for exchange in ("events", "commands", "dead"):
             await channel.exchange_delete(f"{namespace}.{exchange}")

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from messages.errors import BrokerAway, TopologyMismatch
+from messages.errors import BrokerAway
 from testkit.conformance.bench import Bench, Pair, numbers, received, worked_off
 from testkit.conformance.transport import TransportConformance
-from transport import Queue, Topology, Verdict
+from transport import Topology, Verdict
 from transport.in_process import InProcessTransport
 
 if TYPE_CHECKING:
@@ -64,17 +64,6 @@ async def test_deliveries_that_come_back_take_their_old_place_even_when_consumer
 
     assert numbers(again) == list(range(8))
     assert [delivery.delivery_count for delivery in again] == [1] * 6 + [0] * 2
-
-
-async def test_a_second_taker_of_a_command_is_refused_and_changes_nothing() -> None:
-    bench = await bench_of(InProcessTransport(app_id="t"))
-    rival = Topology(namespace="shop", queues=(Queue.of_participant("shop", "rival", commands=["probe.Do"]),))
-
-    with pytest.raises(TopologyMismatch, match=r"probe\.Do: taken by"):
-        await bench.pair.far.declare(rival)
-
-    await bench.publish([bench.command(1)])
-    assert numbers(await worked_off(await bench.consume(bench.p), 1)) == [1]
 
 
 async def test_it_can_be_opened_again_and_has_forgotten_what_waited() -> None:

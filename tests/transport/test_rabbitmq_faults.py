@@ -402,6 +402,7 @@ async def test_a_consumer_survives_its_queue_being_deleted(rabbitmq_url: str, na
     facts = Facts()
     async with connected(rabbitmq_url, facts) as transport:
         bench = await bench_of(transport, namespace)
+        await transport.declare(Topology(namespace=namespace, queues=(Queue(name=bench.b),)))  # forgets no other
         consumer = await bench.consume(bench.a)
         await bench.publish([bench.event(1)])
         void = await received(consumer, 1)

@@ -88,3 +88,22 @@ def test_all_problems_are_told_together() -> None:
     assert "queue shop.saga.A: described twice" in text
     assert "256 bytes" in text
     assert "wildcards" in text
+
+
+def test_topologies_declared_one_after_the_other_stand_together() -> None:
+    first = Topology(namespace="shop", queues=(Queue.of_saga("shop", "A", events=["x.Happened"]),))
+    second = Topology(
+        namespace="shop",
+        queues=(
+            Queue.of_saga("shop", "A", events=["y.Happened"]),
+            Queue.of_participant("shop", "stock", commands=["stock.Reserve"]),
+        ),
+    )
+
+    joined = first.joined(second)
+
+    assert joined.bound_to("shop.events", "x.Happened") == joined.bound_to("shop.events", "y.Happened")
+    assert joined.bound_to("shop.commands", "stock.Reserve") == ("shop.participant.stock",)
+    with pytest.raises(ConfigurationError, match="taken by"):
+        rival = Queue.of_participant("shop", "rival", commands=["stock.Reserve"])
+        joined.joined(Topology(namespace="shop", queues=(rival,)))

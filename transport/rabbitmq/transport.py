@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiormq.exceptions import AMQPChannelError
 
-from messages.errors import AntiphonError, BrokerAway, ConfigurationError
+from messages.errors import AntiphonError, BrokerAway, ConfigurationError, TopologyMismatch
 from transport.facts import unheard
 from transport.rabbitmq.address import Address, said
 from transport.rabbitmq.consumer import RabbitMQConsumer
@@ -108,13 +108,18 @@ class RabbitMQTransport:
         """See `Transport.declare`. Arguments of a queue that exists are compared by the broker, one at a time.
 
         Raises:
-            TopologyMismatch: see there.
+            TopologyMismatch: see there; also when two queues declared by this transport would take one command.
             BrokerAway: not connected.
         """
         if not self.connected:
             raise BrokerAway("not connected to the broker: nothing can be declared")
+        known = self._topologies.get(topology.namespace)
+        try:
+            merged = topology if known is None else known.joined(topology)
+        except ConfigurationError as error:
+            raise TopologyMismatch(str(error)) from None
         await self._carry_out(topology)
-        self._topologies[topology.namespace] = topology
+        self._topologies[topology.namespace] = merged
 
     async def missing(self, topology: Topology) -> tuple[str, ...]:
         """Which of its exchanges and queues do not exist, in words; declares nothing.
