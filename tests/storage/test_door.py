@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,11 +13,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+import migrations
 from outbox.unit import SqlStorage
+from running import AsyncioRunner
+from storage import Database
 from tests.outbox.building import sweep
 
 if TYPE_CHECKING:
-    from storage import Database
+    from collections.abc import Callable
 
 
 async def publish(database: Database, arguments: str, **parameters: str) -> str:
@@ -182,3 +187,20 @@ async def test_a_stranger_may_use_the_door_only_when_granted_and_never_the_table
         kept = await connection.execute(text(f"select count(*) from {schema}.outbox"))  # noqa: S608
         assert kept.scalar_one() == 1
         await connection.rollback()
+
+
+async def test_the_page_about_the_door_shows_what_works(fresh_database: Callable[[], str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sql-door.md").read_text(encoding="utf-8")
+    transaction, grants = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    database = Database(fresh_database(), AsyncioRunner())
+    await migrations.up(database)
+    async with database.engine.connect() as connection:
+        await connection.execute(text("create table orders (order_id text, total numeric)"))
+        await connection.execute(text("create role ordering"))
+        for statement in [*grants.split(";\n"), *transaction.split(";\n")]:
+            if statement and statement not in ("begin", "commit"):
+                await connection.exec_driver_sql(statement)
+        sent = await connection.execute(text("select name from v_outbox"))
+        assert sent.scalar_one() == "ordering.OrderPlaced"
+        await connection.rollback()
+    await database.close()
