@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PREFETCH = 200
 ACKNOWLEDGE_EVERY = 0.005  # seconds
 DELETE_EVERY = 0.2  # seconds
+CONFIRM_TIMEOUT = 30  # seconds; generous, for a machine on which much else runs
 IDENTITY = uuid.UUID("6a1c1a52-3c0a-5d0e-9a35-5f3a0d6f5c11")
 
 
@@ -137,7 +138,7 @@ class Relay:
             app_id="ordering",
             headers={"schema-version": 1, "causation-id": outgoing.causation_id},
         )
-        await self._exchange.publish(message, outgoing.name, mandatory=True, timeout=5)
+        await self._exchange.publish(message, outgoing.name, mandatory=True, timeout=CONFIRM_TIMEOUT)
         self._confirmed.append(outgoing.message_id)
 
     async def tidy(self) -> None:
