@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import QueuePool, event
-from sqlalchemy.util import await_only
 
 from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy
-from storage.engine import CONNECT_SECONDS, DEFAULT_NAMESPACE, STATEMENT_SECONDS, create
+from storage.engine import CONNECT_SECONDS, DEFAULT_NAMESPACE, STATEMENT_SECONDS, TURN, create
 from storage.failures import RAISED_BY_DRIVERS, translated
 from storage.statements import POSTGRESQL, Batch, Statement, Tail, composed, sqlite_value
 
@@ -35,7 +34,6 @@ ROLLBACK_BOUND = 5.0
 TURN_BOUND = 30.0
 
 _AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
-_TURN = "antiphon_turn"
 
 
 class ChangedMeanwhile(DatabaseBusy):
@@ -160,8 +158,6 @@ class Database:
         self.postgresql = self.engine.dialect.name == POSTGRESQL
         self._late: set[asyncio.Task[None]] = set()  # connections that came after nobody wanted them any more
         self._turn = asyncio.Lock()  # SQLite: one writer, first come first served
-        if not self.postgresql:
-            event.listen(self.engine.sync_engine, "begin", _wait_for_turn, insert=True)
 
     async def close(self) -> None:
         """Close every connection. Borrowed ones are closed when they are given back."""
@@ -218,7 +214,7 @@ class Database:
             CommitUnknown: see `write`.
         """
         turn = _Turn(self)
-        async with self._borrowed({} if self.postgresql else {_TURN: turn}) as connection:
+        async with self._borrowed({} if self.postgresql else {TURN: turn.take}) as connection:
             lent = _Lent(connection)
             try:
                 yield Session(connection, self.runner, self.postgresql)
@@ -377,13 +373,6 @@ class _Turn:
         if self._taken:
             self._taken = False
             self._database.release_turn()
-
-
-def _wait_for_turn(connection: Connection) -> None:
-    """When a transaction begins on SQLite, by whatever statement; inside SQLAlchemy's greenlet, so it may wait."""
-    turn = connection.get_execution_options().get(_TURN)
-    if isinstance(turn, _Turn):
-        await_only(turn.take())
 
 
 class _Lent:

@@ -16,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only
 
 from messages.errors import ConfigurationError
 
@@ -30,6 +31,8 @@ DEFAULT_NAMESPACE = "antiphon"
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 15
 POOL_SIZE = 10
+TURN = "turn"
+"""Execution option for SQLite: what to await before a transaction begins, by whatever statement."""
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _SCHEMES = {
@@ -238,5 +241,8 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("reading", False)
+    options = connection.get_execution_options()
+    if options.get(TURN) is not None:
+        await_only(options[TURN]())  # inside SQLAlchemy's greenlet, so that it may wait
+    reading = options.get("reading", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

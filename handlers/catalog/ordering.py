@@ -124,8 +124,8 @@ async def _take(connection: AsyncConnection, sku: str, quantity: int) -> bool:
     if (await connection.execute(_TAKE_FROM_STOCK, row)).rowcount:
         return True
     level = 0 if sku.endswith(SOLD_OUT) else FIRST_LEVEL
-    stocked = await connection.execute(_STOCK_UP, {"sku": sku, "level": level})
-    return bool(stocked.rowcount and (await connection.execute(_TAKE_FROM_STOCK, row)).rowcount)
+    await connection.execute(_STOCK_UP, {"sku": sku, "level": level})  # waits for whoever does the same
+    return bool((await connection.execute(_TAKE_FROM_STOCK, row)).rowcount)
 
 
 async def _put_back(connection: AsyncConnection, quantities: Mapping[str, int]) -> None:
