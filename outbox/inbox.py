@@ -162,7 +162,7 @@ async def committed(session: Session, consumer: str, token: UUID, probe: Message
 def dispose(batch: Batch, consumer: str, dispositions: Mapping[MessageKey, str]) -> None:
     """Add what became of messages that were not applied; the claim itself wrote `applied`."""
     rows = [
-        (consumer, source, message_id, disposition)
+        (consumer, source, message_id, str(disposition))
         for (source, message_id), disposition in sorted(dispositions.items())
         if disposition != "applied"
     ]

@@ -249,7 +249,10 @@ class Storage(Protocol):
     async def settle_outbox(
         self, *, confirmed: Sequence[tuple[int, UUID]] = (), failed: Sequence[RowOutcome] = ()
     ) -> None:
-        """Delete confirmed rows and reschedule failed ones; a row whose token has changed is left alone."""
+        """Delete confirmed rows and reschedule failed ones; a row whose token has changed is left alone.
+
+        A row of which any publication may have reached the broker stays `unknown`, whatever a later one says.
+        """
         ...
 
     async def renew_leases(self, token: UUID, outbox_ids: Sequence[int], lease: float) -> frozenset[int]:
@@ -257,5 +260,5 @@ class Storage(Protocol):
         ...
 
     async def release_leases(self, rows: Sequence[tuple[int, UUID]]) -> None:
-        """Give rows that were never published back: state `new`, due at once."""
+        """Give rows that were not published back, due at once: `new`, or what they were after earlier publications."""
         ...

@@ -239,3 +239,22 @@ async def test_a_backlog_larger_than_one_sweep_goes_out(storage: SqlStorage, cou
         found = await drained(consumer, count)
         assert len({each.raw.message_id for each in found}) == count
         await house.gone()
+
+
+async def test_whoever_is_alone_takes_over_at_once_what_a_dead_process_had_claimed(storage: SqlStorage) -> None:
+    dead = House(storage)
+    await dead.transport.connect()
+    await dead.transport.declare(Topology(namespace="antiphon", queues=(TAKEN,)))
+    (row,) = await dead.commit(command(uuid4()))
+    assert await storage.claim_outbox(token=uuid4(), lease=15, limit=9) == []
+    assert await storage.end_leases() == 1
+    heir = House(storage)
+    await heir.transport.connect()
+    await heir.transport.declare(Topology(namespace="antiphon", queues=(TAKEN,)))
+    await heir.relay.catch_up()
+    consumer = await heir.transport.consume(TAKEN.name, prefetch=10)
+    (delivery,) = await consumer.receive(10)
+    assert delivery.raw.message_id == row.outgoing.envelope.message_id
+    assert set(heir.relay.handed_over()) == {delivery.raw.message_id}
+    await dead.transport.close()
+    await heir.transport.close()
