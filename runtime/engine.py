@@ -224,6 +224,17 @@ class Engine:
     async def _reach_broker(self) -> None:
         await self.transport.connect()
         await self.transport.declare(self._topology)
+        if self._settings.in_process:
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        """Hand over what an earlier process left behind before any timer looks: among it are replies.
+
+        On a broker they would wait in the saga's queue, and a last timeout would line up behind them.
+        """
+        if self._settings.sqlite:
+            await self.storage.end_leases()  # we hold the file alone, so whoever claimed them is no more
+        await self.relay.catch_up()
 
     def _start_loops(self) -> None:
         components: list[Component] = [*self._consumers]

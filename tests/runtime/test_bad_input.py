@@ -10,14 +10,14 @@ import pytest
 from tests.runtime.shop import SAGA
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.runtime.conftest import Command
+    from tests.runtime.processes import Ended
 
 
-def assert_told(done: subprocess.CompletedProcess[str], code: int, *texts: str) -> None:
+def assert_told(done: Ended, code: int, *texts: str) -> None:
     assert "Traceback" not in done.stderr + done.stdout
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("antiphon: ")
@@ -125,7 +125,7 @@ def test_a_dependency_that_never_comes_is_waited_for_and_given_up(
         settings["database_url"] = f"postgresql://u:hunter2@{nowhere}/d"
     done = antiphon("run", **settings)
     assert_told(done, 69, f"the {missing} did not answer within 1 s", "ANTIPHON_STARTUP_TIMEOUT")
-    assert done.stdout.count('"dependency.away"') >= 2
+    assert '"dependency.away"' in done.stdout
 
 
 def test_a_port_that_is_taken(antiphon: Command, folder: Path) -> None:

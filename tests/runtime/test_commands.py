@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.runtime.conftest import Command, Process, Settings
+    from tests.runtime.conftest import Command, Settings
+    from tests.runtime.processes import Process
 
 
 def test_migrate_brings_the_schema_up_once(antiphon: Command, fresh_database: Callable[[], str]) -> None:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.runtime.conftest import Command, Process, Settings
+    from tests.runtime.conftest import Command, Settings
+    from tests.runtime.processes import Process
 
 
 async def test_a_life_from_start_to_stop(antiphon: Command, started: Callable[..., Process], servers: Settings) -> None:
