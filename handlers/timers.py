@@ -17,12 +17,14 @@ from sagas.decision import TimerFired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from handlers.work import Definitions
     from outbox.interface import ClaimedRow, DueTimer, Locked, Storage, Unit
     from outbox.relay import Lease, Relay
     from running import Runner
+    from sagas.instance import Timer
 
 _CONSUMER = "timers"
 
@@ -107,8 +109,18 @@ class Timers:
                 continue
             fold = work.load(definition, instance)
             for timer in by_saga[saga_id]:
-                fired = TimerFired(name=timer.name, fence=timer.fence, unsent=unsent.get(saga_id, frozenset()))
-                await work.decide(unit, fold, fired)
+                waiting = self._waiting(unsent.get(saga_id, frozenset()), instance.armed.get(timer.name), locked.now)
+                await work.decide(unit, fold, TimerFired(name=timer.name, fence=timer.fence, unsent=waiting))
+
+    def _waiting(self, unsent: frozenset[str], timer: Timer | None, now: datetime | None) -> frozenset[str]:
+        """What was not sent before the timer fell due.
+
+        In process the row of a command stands until its participant has settled it, sent or not.
+        """
+        if timer is None or now is None:
+            return unsent
+        on_time = (now - timer.due_at).total_seconds()
+        return unsent - {message_id for message_id, ago in self._relay.handed_over().items() if ago > on_time}
 
     async def _save(
         self, unit: Unit, work: Work, lease: Lease, confirmed: Sequence[tuple[int, UUID]]

@@ -18,7 +18,7 @@ from outbox.interface import RowOutcome
 from transport.interface import Publication, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from outbox.interface import ClaimedRow, Storage
@@ -116,6 +116,16 @@ class Relay:
         """The transaction that was to delete them failed."""
         self._confirmed.extend(confirmed)
 
+    def handed_over(self) -> Mapping[str, float]:
+        """In process: the ids of messages that consumers here have and have not settled, with the seconds since.
+
+        Their rows still stand, but they are not waiting to be sent. Empty where a confirm means that the broker has it.
+        """
+        if not self._publisher.holds:
+            return {}
+        now = self._runner.monotonic()
+        return {each.row.outgoing.envelope.message_id: now - each.sent_at for each in self._in_flight.values()}
+
     def wake(self) -> None:
         """Sweep now rather than at the next tick: rows were committed unclaimed."""
         self._wake.set()
@@ -131,6 +141,14 @@ class Relay:
                 await self._pause()
         finally:
             await self._drain(outcomes)
+
+    async def catch_up(self) -> None:
+        """Publish what was left behind, as far as there is room for it in memory; at a start, before `run`.
+
+        Raises:
+            Trouble: the database is away or busy; call it again.
+        """
+        await self._tick()
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns once what is under way has ended or waited long enough."""

@@ -133,6 +133,10 @@ _RENEW = Statement.of(
         returning outbox_id
     """,
 )
+_END_LEASES = Statement.of(
+    postgresql="update outbox set next_attempt_at = clock_timestamp() where state = 'claimed' returning outbox_id",
+    sqlite="update outbox set next_attempt_at = :now where state = 'claimed' returning outbox_id",
+)
 _WITHDRAW = Statement.of(
     postgresql="""
         with found as materialized (
@@ -204,6 +208,11 @@ async def renew(
     bound = {"lease": lease} if session.postgresql else {"until": until}
     rows = await session.fetch(_RENEW, parameters | bound)
     return frozenset(row.outbox_id for row in rows)
+
+
+async def end_leases(session: Session, now: datetime) -> int:
+    """See `outbox.unit.SqlStorage.end_leases`. `now` is the host's, for SQLite."""
+    return len(await session.fetch(_END_LEASES, {} if session.postgresql else {"now": now}))
 
 
 async def withdraw(session: Session, message_ids: Collection[str]) -> frozenset[str]:

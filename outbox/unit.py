@@ -196,6 +196,14 @@ class SqlStorage:
         async with self.database.single() as session:
             await session.write(batch, self._now())
 
+    async def end_leases(self) -> int:
+        """Make every claimed row due at once, and say how many there were.
+
+        For a process that knows that it is the only one: whoever claimed them is no more.
+        """
+        async with self.database.single() as session:
+            return await store.end_leases(session, self._now())
+
     async def publish(self, outgoing: Outgoing) -> None:
         """Put one message into the outbox, due at once; rows of one path without a saga go out in commit order.
 

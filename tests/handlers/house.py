@@ -65,12 +65,12 @@ class House:
             report=self.facts.append,
         )
 
-    async def open(self) -> House:
-        """Connect the transport, so that rows are born claimed."""
+    async def open(self, *others: Queue) -> House:
+        """Connect the transport, so that rows are born claimed; `others` are queues beside the saga's."""
         await self.transport.connect()
         events = tuple(self.definition.events)
         queue = Queue.of_saga(NAMESPACE, self.definition.type, events=events)
-        await self.transport.declare(Topology(namespace=NAMESPACE, queues=(queue,)))
+        await self.transport.declare(Topology(namespace=NAMESPACE, queues=(queue, *others)))
         return self
 
     async def take(self, *raws: Raw, wait: bool = False, token: UUID | None = None) -> Prepared:

@@ -14,6 +14,7 @@ from messages.envelope import Raw
 from sagas import Patience, Policies, Retry, definition_of, with_policies
 from sagas.catalog.ordering import PlaceOrder
 from tests.handlers.house import House, kinds, outbox, placed, rows
+from transport.topology import Queue
 
 if TYPE_CHECKING:
     from handlers.timers import Timers
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 BRIEF = timedelta(milliseconds=1)
+STOCK = Queue.of_participant("antiphon", "stock", commands=("stock.ReserveStock",))
 
 
 def hurried(attempts: int = 3, timeout: timedelta = BRIEF) -> Definition:
@@ -89,12 +91,38 @@ async def _claimed(storage: SqlStorage) -> list[ClaimedRow]:
     return list(await storage.claim_outbox(token=_uuid("00000000-0000-0000-0000-000000000001"), lease=15, limit=9))
 
 
-async def test_a_command_that_is_still_in_the_outbox_costs_no_attempt(house: House, storage: SqlStorage) -> None:
+async def test_a_command_that_is_still_in_the_outbox_costs_no_attempt(storage: SqlStorage) -> None:
+    house = House(storage, hurried())  # its broker takes nothing
     await house.take(house.message(placed()))
     await fire(house)
     assert await kinds(storage, house.id_of("o-1")) == ["started", "command_sent", "timer_set"]
     assert (await house.instance("o-1")).steps["reserve"].do.spent == 1
     assert len(await outbox(storage)) == 1
+
+
+async def test_a_participant_of_this_process_has_no_more_time_than_one_behind_a_broker(storage: SqlStorage) -> None:
+    """The row of a command stands until the participant here has settled it: that alone makes nobody wait longer."""
+    house = await House(storage, hurried()).open(STOCK)
+    await house.take(house.message(placed()))
+    await fire(house)
+    await fire(house)  # the first may have fallen due before the command was handed over
+    assert (await kinds(storage, house.id_of("o-1")))[-1] == "command_resent"
+    assert [name for name, _ in await outbox(storage)] == ["stock.ReserveStock"]
+
+
+async def test_a_participant_that_got_its_command_after_the_timer_fell_due_has_the_whole_time(
+    storage: SqlStorage,
+) -> None:
+    """As after an outage: what was left behind is handed over, and only then does a timer look."""
+    house = House(storage, hurried())
+    await house.take(house.message(placed()))
+    await due(house)
+    await house.open(STOCK)
+    await house.relay.catch_up()
+    await fire(house)
+    assert await kinds(storage, house.id_of("o-1")) == ["started", "command_sent", "timer_set"]
+    await fire(house)
+    assert (await kinds(storage, house.id_of("o-1")))[-1] == "command_resent"
 
 
 async def test_the_last_timeout_only_sends_a_marker_and_the_marker_gives_up(storage: SqlStorage) -> None:
