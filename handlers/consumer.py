@@ -1,4 +1,4 @@
-"""The loop that feeds a saga type's queue through its handler: take what is there, commit it, acknowledge it, publish.
+"""The loop that feeds a saga type's queue through its handler: take what is there, commit it, publish, acknowledge.
 
 A batch is whatever queued up while the one before was under way; a lone message never waits. Trouble with the database
 runs the batch again; a message whose data the database refuses is met alone and dead-lettered.
@@ -82,8 +82,9 @@ class SagaConsumer:
                 held = await self._settle(consumer, held)
         finally:
             self._consumer = None
-            if self._receiving is not None:
-                self._receiving.cancel()
+            receiving, self._receiving = self._receiving, None  # the next life begins with a consumer of its own
+            if receiving is not None:
+                receiving.cancel()
             await consumer.close()
 
     async def stop(self) -> None:
@@ -106,7 +107,7 @@ class SagaConsumer:
         ]
 
     async def _settle(self, consumer: Consumer, held: list[_Held]) -> list[_Held]:
-        """Commit a batch, acknowledge what it decided, publish what it emitted. Returns what is left for the next."""
+        """Commit a batch, publish what it emitted, acknowledge what it decided. Returns what is left for the next."""
         wait = any(each.tries >= _PATIENT_FROM for each in held)
         try:
             prepared = await self._commit([each.decoded for each in held], wait=wait)
@@ -115,9 +116,8 @@ class SagaConsumer:
             return []
         if prepared is None:
             return []
-        done = [each.delivery for index, each in enumerate(held) if index not in prepared.deferred]
-        await consumer.settle(done)
-        await self._handler.finish(prepared, len(held))
+        await self._handler.finish(prepared, len(held))  # first: others wait for what was emitted, nobody for the ack
+        await consumer.settle([each.delivery for index, each in enumerate(held) if index not in prepared.deferred])
         return [replace(held[index], tries=held[index].tries + 1) for index in sorted(prepared.deferred)]
 
     async def _commit(self, messages: Sequence[Decoded], *, wait: bool) -> Prepared | None:
@@ -145,5 +145,5 @@ class SagaConsumer:
                 prepared = await self._commit([replace(message, event=None, marker=None, error=error)], wait=True)
             if prepared is None:
                 return
-            await consumer.settle([each.delivery])
             await self._handler.finish(prepared, 1)
+            await consumer.settle([each.delivery])
