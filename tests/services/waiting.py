@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,17 +31,25 @@ def until(condition: Callable[[], T], *, timeout: float = 15.0, what: str) -> T:
     return answer
 
 
+@overload
+async def until_async(condition: Callable[[], Awaitable[T]], *, timeout: float = ..., what: str) -> T: ...  # noqa: ASYNC109
+
+
+@overload
+async def until_async(condition: Callable[[], T], *, timeout: float = ..., what: str) -> T: ...  # noqa: ASYNC109
+
+
 async def until_async(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[[], object],
     *,
     timeout: float = 15.0,  # noqa: ASYNC109 - it says what was awaited, which `asyncio.timeout` cannot
     what: str,
-) -> T:
+) -> object:
     """The same for code on an event loop; `condition` may be a plain or an async function."""
     deadline = time.monotonic() + timeout
     while True:
         answer = condition()
-        found: T = await answer if inspect.isawaitable(answer) else answer
+        found = await answer if inspect.isawaitable(answer) else answer
         if found:
             return found
         if time.monotonic() > deadline:
