@@ -1,0 +1,1 @@
+"""A small ordering service: it keeps its orders and announces each in the same database transaction."""
