@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
+from types import coroutine
 from typing import TYPE_CHECKING
 
 from messages.codec import headers_of
@@ -20,7 +21,7 @@ from transport.interface import Delivery, Outcome, Publication, Verdict
 from transport.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from messages.envelope import Envelope
     from transport.topology import Topology
@@ -219,7 +220,7 @@ class InProcessConsumer:
 
         It lets others run first, as waiting for a socket would: a consumer that never waits would starve the loop.
         """
-        await asyncio.sleep(0)
+        await _others()
         while not self._stopped:
             room = min(limit, self._prefetch - len(self._unsettled), len(self._queue.waiting))
             if room > 0:
@@ -259,6 +260,12 @@ class InProcessConsumer:
             redelivered=item.handed_out > 0,
             delivery_count=item.handed_out,
         )
+
+
+@coroutine
+def _others() -> Generator[None, None, None]:
+    """Let every other task that is ready run once."""
+    yield
 
 
 @dataclass(slots=True, kw_only=True)

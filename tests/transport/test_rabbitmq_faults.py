@@ -253,6 +253,31 @@ async def test_through_many_cuts_every_publication_ends_once_and_what_was_confir
     assert cable.connections > 2
 
 
+@pytest.mark.parametrize("what", ["questions", "answers"])
+async def test_closing_does_not_wait_for_a_peer_that_has_fallen_silent(
+    rabbitmq_url: str, namespace: str, what: str
+) -> None:
+    async with Cable(rabbitmq_url) as cable, connected(cable.url, answer_timeout=1.0, confirm_timeout=1.0) as transport:
+        bench = await bench_of(transport, namespace)
+        consumer = await bench.consume(bench.a)
+        await bench.publish([bench.event(0)])
+        void = await received(consumer, 1)
+        cable.hold_questions() if what == "questions" else cable.hold_answers()
+        stuck = [bench.straight(bench.a, number, body=b"x" * (1 << 20)) for number in range(30)]
+        publishing = [asyncio.ensure_future(transport.publisher.publish([one])) for one in stuck]
+        await asyncio.wait(publishing, timeout=0.1)
+        await within(consumer.settle(void))
+
+        await within(transport.close())
+
+        async with asyncio.timeout(30):
+            ends = await asyncio.gather(*publishing, return_exceptions=True)
+        assert all(end is None or isinstance(end, BrokerAway) for end in ends)
+        accepted = sum(end is None for end in ends)
+        assert len(await bench.outcomes(accepted + 1)) == accepted + 1
+        assert not consumer.attached
+
+
 async def test_closing_while_the_broker_is_away_ends_what_waits(rabbitmq_url: str, namespace: str) -> None:
     async with Cable(rabbitmq_url) as cable, connected(cable.url) as transport:
         bench = await bench_of(transport, namespace)
@@ -487,6 +512,19 @@ async def test_an_exchange_of_another_type_is_named_with_the_difference(rabbitmq
 
         with pytest.raises(TopologyMismatch, match="exists with type = direct, needed is topic"):
             await within(transport.declare(Topology(namespace=namespace)))
+
+
+async def test_what_is_missing_can_be_told_without_declaring_it(rabbitmq_url: str, namespace: str) -> None:
+    wanted = Topology(namespace=namespace, queues=(Queue.of_saga(namespace, "A", events=[]),))
+    async with connected(rabbitmq_url) as transport:
+        everything = await within(transport.missing(wanted))
+        again = await within(transport.missing(wanted))
+        await within(transport.declare(wanted))
+        nothing = await within(transport.missing(wanted))
+
+    exchanges = tuple(f"exchange {namespace}.{name}" for name in ("events", "commands", "dead"))
+    assert everything == again == (*exchanges, f"queue {namespace}.dead", f"queue {namespace}.saga.A")
+    assert nothing == ()
 
 
 async def test_queues_are_declared_exactly_as_the_wire_contract_says(rabbitmq_url: str, namespace: str) -> None:

@@ -14,7 +14,7 @@ from transport.rabbitmq.acknowledging import Ledger
 from transport.rabbitmq.address import said
 from transport.rabbitmq.channel import BurstChannel
 from transport.rabbitmq.properties import delivery_of
-from transport.rabbitmq.talking import CutOff, backoff, talking
+from transport.rabbitmq.talking import FAREWELL, CutOff, backoff, parting, talking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -97,7 +97,7 @@ class RabbitMQConsumer:
         async with self._settling:  # acknowledgements must leave in the order in which the ledger gave them out
             tags = [delivery.tag for delivery in deliveries if delivery.channel == self._generation]
             if tags:
-                await self._acknowledge(self._ledger.settle(tags))
+                await self._acknowledge(self._ledger.settle(tags), self._timeout)
 
     async def stop(self) -> None:
         """See `Consumer.stop`."""
@@ -106,9 +106,7 @@ class RabbitMQConsumer:
         attached, self._attached = self._attached, False
         channel = self._channel
         if attached and channel is not None and not channel.is_closed:
-            with suppress(CutOff, AMQPChannelError):
-                async with talking(self._runner, self._timeout):
-                    await channel.basic_cancel(self._tag)
+            await parting(self._runner, channel.basic_cancel(self._tag), self._timeout)
         self._stopped = True
         self._changed.set()
 
@@ -120,14 +118,14 @@ class RabbitMQConsumer:
             with suppress(asyncio.CancelledError):
                 await self._keeper
         async with self._settling:
-            await self._acknowledge(self._ledger.flush())
+            await self._acknowledge(self._ledger.flush(), FAREWELL)
         await self._detach()
 
-    async def _acknowledge(self, acknowledgements: Sequence[Acknowledgement]) -> None:
+    async def _acknowledge(self, acknowledgements: Sequence[Acknowledgement], seconds: float) -> None:
         channel = self._channel
         if acknowledgements and channel is not None and not channel.is_closed:
             with suppress(CutOff, AMQPChannelError):  # then they come again, and the inbox knows them
-                async with talking(self._runner, self._timeout):
+                async with talking(self._runner, seconds):
                     await channel.acknowledge(acknowledgements)
 
     # What the channel hears; see `channel.Listener`.
@@ -207,9 +205,7 @@ class RabbitMQConsumer:
         self._arrived.clear()
         self._changed.set()
         if channel is not None:
-            with suppress(CutOff, AMQPChannelError):
-                async with talking(self._runner, self._timeout):
-                    await channel.close()
+            await parting(self._runner, channel.close(), FAREWELL)
 
 
 async def _unused(_message: DeliveredMessage) -> None:

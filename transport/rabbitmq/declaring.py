@@ -15,7 +15,7 @@ from aiormq.exceptions import (
 from messages.errors import BrokerAway, TopologyMismatch
 from transport.facts import TopologyUnverified
 from transport.rabbitmq.address import said
-from transport.rabbitmq.talking import CutOff, talking
+from transport.rabbitmq.talking import FAREWELL, CutOff, parting, talking
 from transport.topology import (
     DEAD_QUEUE_ARGUMENTS,
     QUEUE_ARGUMENTS,
@@ -174,11 +174,7 @@ class Declaration:
     async def _close(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None and not channel.is_closed:
-            try:
-                async with talking(self._runner, self._timeout):
-                    await channel.close()
-            except (CutOff, AMQPChannelError):
-                return
+            await parting(self._runner, channel.close(), FAREWELL)
 
 
 def _passive_exchange(name: str) -> Callable[[AbstractChannel], Awaitable[object]]:

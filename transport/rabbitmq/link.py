@@ -13,7 +13,7 @@ from aiormq.exceptions import AMQPConnectionError
 from messages.errors import BrokerAway, ConfigurationError
 from transport.facts import BrokerBlocked, BrokerConnected, BrokerDisconnected, BrokerUnblocked, BrokerUnreachable
 from transport.rabbitmq.address import refusal, said
-from transport.rabbitmq.talking import CutOff, backoff, talking
+from transport.rabbitmq.talking import FAREWELL, CutOff, backoff, parting, talking
 from transport.rabbitmq.tap import Notice, TappedTransport
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from running import Runner
     from transport.facts import Report
     from transport.rabbitmq.address import Address
-
-CLOSE_TIMEOUT = 5.0  # seconds for a goodbye that nobody may answer
 
 
 def quieten_client_library() -> None:
@@ -45,6 +43,7 @@ class TappedConnection(aio_pika.Connection):
 
     def __init__(self, url: URL, *, tap: TappedTransport, name: str) -> None:
         super().__init__(url, client_properties={"connection_name": name, "product": "antiphon"})
+        self.tap = tap
         self.kwargs["transport_factory"] = tap
 
     @property
@@ -178,6 +177,6 @@ class Link:
             await self._farewell(connection)
 
     async def _farewell(self, connection: TappedConnection) -> None:
-        with suppress(CutOff, Exception):
-            async with talking(self._runner, CLOSE_TIMEOUT):
-                await connection.close()
+        """Close politely, or else abruptly: the client library would wait for a silent peer for minutes."""
+        if not await parting(self._runner, connection.close(), FAREWELL):
+            connection.tap.abort()

@@ -107,18 +107,14 @@ class RabbitMQPublisher:
         ]
 
     async def close(self) -> None:
-        """End everything unanswered as unknown; `outcomes` is empty after those."""
+        """End everything unanswered as unknown; `outcomes` is empty after those. The channel ends with its link."""
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        channel, self._channel = self._channel, None
+        self._channel = None
         self._give_up_all("the transport was closed")
         self._outcomes.close()
-        if channel is not None:
-            with suppress(CutOff, AMQPChannelError):
-                async with talking(self._runner, self._timeout):
-                    await channel.close()
 
     # What the channel hears; see `channel.Listener`.
 
@@ -291,6 +287,8 @@ class RabbitMQPublisher:
         self._give_up(list(self._accepted.values()), reason)
 
     def _why_not(self) -> str:
+        if self._outcomes.closed:
+            return "the transport is closed"
         if self._link.blocked:
             return "the broker takes no publications now (memory or disk alarm)"
         return "not connected to the broker" if not self._link.is_up else "the publishing channel is being reopened"

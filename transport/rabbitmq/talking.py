@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from aiormq.exceptions import AMQPChannelError
 
 from transport.rabbitmq.address import said
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from running import Runner
+
+
+FAREWELL = 3.0  # seconds for a goodbye that nobody may answer
 
 
 class CutOff(Exception):  # noqa: N818 - names the situation
@@ -42,6 +45,25 @@ async def talking(runner: Runner, seconds: float) -> AsyncIterator[None]:
         raise
     except Exception as error:  # the library has many more ways to say so than it documents
         raise CutOff(said(error)) from error
+
+
+async def parting(runner: Runner, farewell: Coroutine[Any, Any, object], seconds: float) -> bool:
+    """Say a last word and wait no longer than that; whether it was said.
+
+    The client library answers a cancelled call with another frame, which waits for as long as the socket is full; so
+    a farewell that takes too long is not cancelled but left behind, to end when its connection is aborted.
+    """
+    saying = runner.start(farewell, name="broker farewell")
+    saying.add_done_callback(_looked_at)
+    with suppress(TimeoutError):
+        async with runner.timeout(seconds):
+            await asyncio.wait([saying])
+    return saying.done()
+
+
+def _looked_at(task: asyncio.Task[object]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def backoff(runner: Runner, attempt: int, *, longest: float = 10.0) -> float:

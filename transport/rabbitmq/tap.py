@@ -118,9 +118,16 @@ class TappedTransport(TransportFactory):
     def __init__(self, notice: Notice, *, careful: bool) -> None:
         self._notice = notice
         self._careful = careful
+        self._writer: asyncio.StreamWriter | None = None
+
+    def abort(self) -> None:
+        """Drop the socket at once, with whatever has not been sent."""
+        if self._writer is not None:
+            self._writer.transport.abort()
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:  # noqa: ANN401
         """See `TransportFactory.create`."""
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
+        self._writer = writer
         return cast("asyncio.StreamReader", Tap(reader, self._notice, careful=self._careful)), writer

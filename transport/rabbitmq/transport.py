@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiormq.exceptions import AMQPChannelError
 
@@ -18,6 +18,8 @@ from transport.rabbitmq.publisher import RabbitMQPublisher
 from transport.rabbitmq.talking import CutOff
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from running import Runner
     from transport.facts import Report
     from transport.topology import Topology
@@ -163,14 +165,17 @@ class RabbitMQTransport:
     async def close(self) -> None:
         """See `Transport.close`."""
         self._started = False
-        for consumer in self._consumers:
-            await consumer.close()
+        await self._together(*(consumer.close() for consumer in self._consumers))
+        self._consumers.clear()
         await self._publisher.close()
         await self._hang_up()
 
     async def _hang_up(self) -> None:
-        await self._outward.close()
-        await self._inward.close()
+        await self._together(self._outward.close(), self._inward.close())
+
+    async def _together(self, *farewells: Coroutine[Any, Any, None]) -> None:
+        for task in [self._runner.start(farewell, name="broker farewell") for farewell in farewells]:
+            await task
 
     async def _declare_again(self) -> None:
         """A queue of ours has disappeared while we run: without it replies are lost, so put it back if we may."""
