@@ -181,7 +181,9 @@ def test_no_module_is_named_for_nothing_in_particular() -> None:
 
 
 def test_no_module_is_too_long_to_be_read_in_one_go() -> None:
-    assert [f"{module.name}: {module.lines}" for module in modules() if module.lines > LONGEST_MODULE] == []
+    """A revision of the schema is a frozen record, as long as the schema was."""
+    read = [module for module in modules() if not _is_revision(module)]
+    assert [f"{module.name}: {module.lines}" for module in read if module.lines > LONGEST_MODULE] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
