@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import QueuePool, event
 
 from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy
-from storage.engine import CONNECT_SECONDS, DEFAULT_NAMESPACE, STATEMENT_SECONDS, TURN, create
+from storage.engine import CONNECT_SECONDS, DEFAULT_NAMESPACE, POOL_SIZE, STATEMENT_SECONDS, TURN, create
 from storage.failures import RAISED_BY_DRIVERS, translated
 from storage.statements import POSTGRESQL, Batch, Statement, Tail, composed, sqlite_value
 
@@ -149,7 +149,7 @@ class Database:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         schemas: Sequence[str] = (),
-        pool_size: int = 10,
+        pool_size: int = POOL_SIZE,
     ) -> None:
         """See `storage.engine.create` for the arguments and what they raise."""
         self.runner = runner

@@ -6,7 +6,6 @@ bound that ran out in `TimeoutError`.
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from messages.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RAISED_BY_DRIVERS = (SQLAlchemyError, OSError, TimeoutError, asyncio.TimeoutError, UnicodeError, OverflowError)
+RAISED_BY_DRIVERS = (SQLAlchemyError, OSError, TimeoutError, UnicodeError, OverflowError)
 """What `translated` understands; anything else that leaves a database call is a bug and stays what it is."""
 
 _MIGRATE = "the database schema is missing or behind; run `antiphon migrate`"
@@ -75,7 +74,7 @@ def translated(error: BaseException, *, committing: bool = False) -> AntiphonErr
     kind = _kind(error)
     if kind is None:
         return None
-    if committing and (kind is DatabaseAway or isinstance(error, (TimeoutError, asyncio.TimeoutError))):
+    if committing and (kind is DatabaseAway or isinstance(error, TimeoutError)):
         kind = CommitUnknown
     if committing and _sqlite_code(error) == sqlite3.SQLITE_IOERR:
         kind = CommitUnknown
@@ -133,14 +132,14 @@ def _by_class(error: BaseException) -> type[AntiphonError] | None:
     """For errors without a code: of the network, of a driver's own making, of Python."""
     if isinstance(error, (UnicodeError, OverflowError)):
         return MessageError
-    if isinstance(error, (OSError, TimeoutError, asyncio.TimeoutError)):
+    if isinstance(error, OSError):
         return DatabaseAway
     if not isinstance(error, DBAPIError):
         return None
     text = str(error.orig)
     if any(words in text for words in _REFUSED_TEXTS):
         return ConfigurationError
-    if any(isinstance(cause, (OSError, TimeoutError)) for cause in _causes(error)) or error.connection_invalidated:
+    if any(isinstance(cause, OSError) for cause in _causes(error)) or error.connection_invalidated:
         return DatabaseAway
     return _by_driver_class({kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__})
 

@@ -6,163 +6,49 @@ Nothing here locks or writes. Lists are paged: a page names where the next one b
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from messages.errors import OperationRefused
+from storage.answers import (
+    ArmedTimer,
+    Counts,
+    DeadLetterDetail,
+    DeadLetterSummary,
+    Event,
+    PendingMessage,
+    Reason,
+    SagaDetail,
+    SagaFilter,
+    SagaPage,
+    SagaSummary,
+)
 from storage.properties import unpacked
 from storage.statements import Statement, as_time, as_uuid, time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Row
 
-    from messages.envelope import Raw
     from storage.database import Database, Session
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SagaSummary:
-    """A row of `v_saga`."""
-
-    saga_id: UUID
-    saga_type: str
-    business_key: str
-    version: int
-    status: str
-    phase: str
-    paused: bool
-    attention: str | None
-    waiting_for: str | None
-    started_at: datetime
-    updated_at: datetime
-    deadline_at: datetime
-    ended_at: datetime | None
-    end_reason: str | None
-    skipped: int
-    revision: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """Why an instance wants an operator."""
-
-    reason: str
-    detail: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """A row of `v_saga_event`."""
-
-    seq: int
-    at: datetime
-    kind: str
-    step: str | None
-    message_id: str | None
-    message_name: str | None
-    detail: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingMessage:
-    """A row of `v_outbox`."""
-
-    message_id: str
-    saga_id: UUID | None
-    name: str
-    state: str
-    created_at: datetime
-    attempts: int
-    next_attempt_at: datetime
-    stuck: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmedTimer:
-    """A row of `v_timer`."""
-
-    name: str
-    generation: int
-    due_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterSummary:
-    """A row of `v_dead_letter`."""
-
-    dead_letter_id: int
-    consumer: str
-    message_id: str
-    name: str
-    reason: str
-    error: str
-    saga_id: UUID | None
-    first_seen_at: datetime
-    copies: int
-    status: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterDetail:
-    """A dead letter with the message as it arrived."""
-
-    summary: DeadLetterSummary
-    source: str
-    last_seen_at: datetime
-    raw: Raw
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SagaDetail:
-    """An instance with everything that hangs on it, in order of time."""
-
-    saga: SagaSummary
-    state: Mapping[str, Any]
-    attention: Sequence[Reason]
-    events: Sequence[Event]
-    timers: Sequence[ArmedTimer]
-    outbox: Sequence[PendingMessage]
-    dead_letters: Sequence[DeadLetterSummary]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SagaFilter:
-    """Which instances; None leaves a thing open. `attention` True means: only those that want an operator."""
-
-    saga_type: str | None = None
-    status: str | None = None
-    key: str | None = None
-    attention: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SagaPage:
-    """Instances, the latest started first. `following` is given back to get the next page; None on the last."""
-
-    sagas: Sequence[SagaSummary]
-    following: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """The state of things in numbers; ages in seconds by the database's clock."""
-
-    sagas: Mapping[tuple[str, str], int]  # by (type, status)
-    attention: int
-    outbox: int
-    outbox_stuck: int
-    outbox_oldest: float
-    timers: int
-    timers_due: int
-    timer_overdue: float
-    held: int
-    dead_letters: int  # open ones
-
+__all__ = [
+    "ArmedTimer",
+    "Counts",
+    "DeadLetterDetail",
+    "DeadLetterSummary",
+    "Event",
+    "PendingMessage",
+    "Queries",
+    "Reason",
+    "SagaDetail",
+    "SagaFilter",
+    "SagaPage",
+    "SagaSummary",
+]
 
 _SAGA_COLUMNS = ", ".join(SagaSummary.__dataclass_fields__)
 _LETTER_COLUMNS = ", ".join(DeadLetterSummary.__dataclass_fields__)
