@@ -58,13 +58,16 @@ def complain(text: str) -> None:
     sys.stderr.write("\n".join([f"antiphon: {first}", *(f"  {line}" for line in rest)]) + "\n")
 
 
-def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]]) -> NoReturn:
-    """Run the command, wait for it when it is asynchronous, and exit with its code."""
+def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]], *, stays: bool = False) -> NoReturn:
+    """Run the command, wait for it when it is asynchronous, and exit with its code.
+
+    One that `stays` gets the fastest event loop there is.
+    """
     from messages.errors import AntiphonError
 
     try:
         result = command()
-        code = result if isinstance(result, int) else asyncio.run(result)
+        code = result if isinstance(result, int) else _awaited(result, stays=stays)
     except AntiphonError as error:
         from runtime.addresses import masked
 
@@ -87,6 +90,37 @@ def _chosen(only: str) -> frozenset[str]:
     return parts
 
 
+def _awaited(work: Coroutine[Any, Any, int], *, stays: bool) -> int:
+    factory = _fastest_loop() if stays else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
+
+
+def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where the extra of that name is installed; None is asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@app.command()
+def demo(
+    orders: Annotated[int, typer.Option("--orders", min=1, max=10_000, help="Place so many orders.")] = 20,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Place none; finish what a demo that was killed had begun.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show it: one process, SQLite, no server.
+
+    Places orders that succeed, fail and time out, in antiphon-demo.db in the current folder, and tells what happened."""
+    from runtime.commands import demo as command
+
+    carry_out(lambda: command.demo(orders, resume=resume, as_json=as_json))
+
+
 @app.command()
 def run(
     only: Annotated[
@@ -99,7 +133,7 @@ def run(
     chosen = _chosen(only)
     from runtime.commands import run as command
 
-    carry_out(lambda: command.run(chosen))
+    carry_out(lambda: command.run(chosen), stays=True)
 
 
 @app.command()
@@ -107,7 +141,7 @@ def participant(names: Annotated[list[str], typer.Argument(metavar="NAME...", he
     """Run Python participants until SIGTERM."""
     from runtime.commands import run as command
 
-    carry_out(lambda: command.participant(names))
+    carry_out(lambda: command.participant(names), stays=True)
 
 
 @app.command()

@@ -6,7 +6,11 @@ The composition root: the one place that names a concrete database and a concret
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Literal
 
 from handlers.consumer import SagaConsumer
@@ -27,7 +31,7 @@ from transport.rabbitmq import RabbitMQTransport
 from transport.topology import Queue, Topology, participant_queue, saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from handlers.work import Definitions
     from running import Runner
@@ -79,6 +83,25 @@ def topology_of(settings: Settings, known: Known, *, sagas: bool, participants: 
         for name in participants
     ]
     return Topology(namespace=settings.namespace, queues=tuple(queues))
+
+
+@contextmanager
+def _alone_on_this_host(settings: Settings) -> Iterator[None]:
+    """The lock of a PostgreSQL database whose messages go through one process: as far as the host reaches.
+
+    Raises:
+        ConfigurationError: another process on this host runs it.
+    """
+    digest = sha256(f"{settings.database}\n{settings.namespace}".encode()).hexdigest()[:16]
+    with ExitStack() as held:
+        try:
+            held.enter_context(runner_lock(Path(gettempdir()) / f"antiphon-{os.getuid()}-{digest}"))
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                "another process runs this database with the in-process broker, which takes one runner; stop that "
+                "process, or name a RabbitMQ in ANTIPHON_BROKER_URL to run several"
+            ) from error
+        yield
 
 
 class Engine:
@@ -210,9 +233,11 @@ class Engine:
             )
 
     def _hold_alone(self) -> None:
-        """An SQLite file takes one runner."""
+        """An SQLite file takes one runner, and so does a database whose messages go through one process."""
         if self._settings.sqlite:
             self._held.enter_context(runner_lock(str(self.database.engine.url.database)))
+        elif self._settings.in_process:
+            self._held.enter_context(_alone_on_this_host(self._settings))
 
     async def _reach_database(self) -> None:
         await schema.ready(self.database)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -87,10 +88,11 @@ class Telemetry:
         self._log: Any = structlog.get_logger()
 
     def __call__(self, fact: object) -> None:
-        """Log the fact, when it is loud enough."""
+        """Log the fact, when it is loud enough. Never raises for a stream that nobody reads any more."""
         if LEVELS[level_of(fact)] >= self._least:
             line = line_of(fact)
-            getattr(self._log, line.level)(line.event, **line.fields)
+            with suppress(OSError, ValueError):  # the work goes on without its log, as every fact is in the database
+                getattr(self._log, line.level)(line.event, **line.fields)
 
 
 def level_of(fact: object) -> str:

@@ -147,3 +147,14 @@ def test_people_read_which_step_of_how_many_in_words(stream: io.StringIO) -> Non
     configure(log_format="console", level="info", stream=stream)
     Telemetry("info")(moved("step_completed"))
     assert "saga.step_completed        PlaceOrder 4711, step 2 of 3: pay" in stream.getvalue()
+
+
+class BrokenPipe(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_log_that_nobody_reads_any_more_harms_no_work() -> None:
+    configure(log_format="json", level="info", stream=BrokenPipe())
+    Telemetry("info")(moved("step_completed"))
