@@ -115,7 +115,7 @@ def demo(
 ) -> None:
     """Show it: one process, SQLite, no server.
 
-    Places orders that succeed, fail and time out, in antiphon-demo.db in the current folder, and tells what happened."""
+    Places orders that succeed, fail and time out, in ./antiphon-demo.db, and tells what happened."""
     from runtime.commands import demo as command
 
     carry_out(lambda: command.demo(orders, resume=resume, as_json=as_json))

@@ -30,10 +30,10 @@ class Story:
 
 
 SMOOTH = Story(word="smooth", plot="stock reserved, paid, label printed", status="completed", share=0.67)
-BUSY = Story(word="busy", plot="payment busy at first, paid at the second attempt", status="completed")
+BUSY = Story(word="busy", plot="payment busy once, then paid", status="completed")
 SOLD_OUT = Story(
     word="soldout",
-    plot="sold out at the first step: nothing to undo",
+    plot="sold out: nothing to undo",
     status="compensated",
     end_reason="failed",
     article="teapot-soldout",
@@ -41,20 +41,20 @@ SOLD_OUT = Story(
 )
 DECLINED = Story(
     word="declined",
-    plot="payment declined: the stock went back",
+    plot="payment declined: stock put back",
     status="compensated",
     end_reason="failed",
     share=0.18,
 )
 LATE = Story(
     word="late",
-    plot="payment answered too late: refunded, the stock went back",
+    plot="paid too late: refunded, put back",
     status="compensated",
     end_reason="timed_out",
 )
 SILENT = Story(
     word="silent",
-    plot="label printed, its answer never came: all three undone",
+    plot="no answer for the label: all undone",
     status="compensated",
     end_reason="timed_out",
 )

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from running import AsyncioRunner
-from runtime import schema
 from runtime.commands.publish import checked
-from runtime.database import connected
 from runtime.demo import staging
-from runtime.demo.orders import EVENT, told
+from runtime.demo.orders import EVENT
 from runtime.demo.watch import Watch
 from runtime.engine import Engine
 from runtime.signals import stop_signals
 from runtime.startup import Patience
-from storage.queries import Queries, SagaFilter
+from storage.queries import Queries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from runtime.demo.orders import Order
     from runtime.demo.watch import Screen
-    from storage.queries import SagaDetail, SagaSummary
 
 AT_ONCE = 8
 """Orders under way at a time, so that a slow disk makes the demo long and no order late."""
@@ -37,108 +32,51 @@ GIVE_UP = 30.0
 
 DRAIN = 5.0
 LOOK = 0.1
-PAGE = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What stands in the demo's file: its orders, and how many messages are still to be sent."""
-
-    orders: Sequence[SagaSummary]
-    outbox: int
-
-    @property
-    def unfinished(self) -> list[SagaSummary]:
-        """The orders that have not come to their end."""
-        return [saga for saga in self.orders if under_way(saga)]
-
-    @property
-    def latest_run(self) -> int:
-        """The number of the latest run that began an order; 0 when none did."""
-        return max((order.run for saga in self.orders if (order := told(saga.business_key))), default=0)
-
-    def of(self, runs: Collection[int]) -> list[SagaSummary]:
-        """The orders of these runs, in the order of their numbers."""
-        found = [(order.run, order.number, saga) for saga in self.orders if (order := told(saga.business_key))]
-        return [saga for run, _, saga in sorted(found, key=lambda one: one[:2]) if run in runs]
-
-
-def under_way(saga: SagaSummary) -> bool:
-    """Whether the engine has still something to do for it by itself."""
-    return saga.ended_at is None and saga.status != "parked"
-
-
-async def look() -> Found:
-    """What earlier runs have left in the current folder; changes nothing, and works beside another run."""
-    if not _began():
-        return Found(orders=[], outbox=0)
-    async with connected(staging.settings()) as database:
-        if await schema.problem(database) is not None:
-            return Found(orders=[], outbox=0)
-        return await _found(Queries(database))
-
-
-def _began() -> bool:
-    return Path(staging.DATABASE).exists()
-
-
-async def _found(queries: Queries) -> Found:
-    orders: list[SagaSummary] = []
-    page = await queries.sagas(SagaFilter(saga_type=staging.SAGA), limit=PAGE)
-    orders += page.sagas
-    while page.following is not None:
-        page = await queries.sagas(SagaFilter(saga_type=staging.SAGA), limit=PAGE, following=page.following)
-        orders += page.sagas
-    return Found(orders=orders, outbox=(await queries.counts()).outbox)
 
 
 class Play:
-    """The demo's process. `run` once."""
+    """The demo's process, from start to stop. `run` once."""
 
     def __init__(self, screen: Screen, log: Callable[[object], None]) -> None:
-        self._runner = AsyncioRunner()
+        """What concerns no order goes to `log`."""
+        runner = AsyncioRunner()
+        known = staging.known(self._until_given_up)
+        self.interrupted = False
+        self.watch = Watch(runner, screen, log)
+        self._runner = runner
         self._log = log
         self._settings = staging.settings()
-        self.interrupted = False
-        self.watch = Watch(self._runner, screen, self._log)
         self._engine = Engine(
-            self._settings,
-            known := staging.known(self._until_given_up),
-            runner=self._runner,
-            report=self.watch,
-            participants=tuple(known.participants),
+            self._settings, known, runner=runner, report=self.watch, participants=tuple(known.participants)
         )
         self._queries = Queries(self._engine.database)
 
-    async def run(self, orders: Sequence[Order], unfinished: Sequence[SagaSummary]) -> Found:
-        """Place these orders, finish them and those that an earlier process left, and say how all stand.
+    async def run(self, orders: Sequence[Order], unfinished: Sequence[Order]) -> None:
+        """Place these orders, and finish them and those that an earlier process left unfinished.
+
+        Returns early when a signal asks for a stop (`interrupted`), or when nothing has moved for long.
 
         Raises:
             ConfigurationError: another process runs on the file, or it cannot be used.
             Trouble: the database does not answer.
         """
+        for order in unfinished:
+            self.watch.expect(order.key)
         with stop_signals(self._stop):
-            for saga in unfinished:
-                self.watch.expect(saga.business_key)
             try:
                 await self._engine.start(Patience(self._settings.startup_timeout, self._runner, self._log))
                 await self._place(orders)
                 await self._until_over()
                 await self._drain()
-                return await _found(self._queries)
             finally:
                 await self._engine.close()
-
-    async def order(self, saga: SagaSummary) -> SagaDetail | None:
-        """Everything about one order."""
-        return await self._queries.saga(saga.saga_id)
 
     def _stop(self, _signal: str) -> None:
         self.interrupted = True
         self.watch.wake()
 
     async def _place(self, orders: Sequence[Order]) -> None:
-        """As the shop would, by the door that `antiphon publish` takes; the same order twice is the same message."""
+        """By the door that `antiphon publish` takes. The same order is the same message, so none is placed twice."""
         pace = min(LONGEST_PACE, SPREAD / max(len(orders), 1))
         for order in orders:
             while len(self.watch.open) >= AT_ONCE and not self._over():

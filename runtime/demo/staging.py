@@ -69,9 +69,7 @@ def _late(until_given_up: Callable[[str], Awaitable[None]]) -> Around:
     return around
 
 
-async def _silent(
-    command: Command, _context: Context, proceed: Callable[[], Awaitable[Event | None]]
-) -> Event | None:
+async def _silent(command: Command, _context: Context, proceed: Callable[[], Awaitable[Event | None]]) -> Event | None:
     """Makes the label, and never says so."""
     reply = await proceed()
     return None if _told_by(command, "warehouse.CreateShippingLabel") is SILENT else reply
