@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,8 +64,10 @@ def _serve(address: Path) -> None:
         print("listening", flush=True)
         while True:
             line, _ = door.accept()
-            with line, line.makefile("rw") as talk:
-                talk.write(json.dumps(keeper.answer(talk.readline().strip())) + "\n")
+            with line, line.makefile() as questions:
+                answer = json.dumps(keeper.answer(questions.readline().strip()))
+                with suppress(OSError):  # whoever asked may have gone
+                    line.sendall(answer.encode() + b"\n")
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
