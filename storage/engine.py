@@ -61,7 +61,7 @@ _ASYNCPG_ARGUMENTS = (
     "service",
     "krbsrvname",
 )
-_ASYNCPG_ELSEWHERE = ("host", "port", "ssl", "application_name", "connect_timeout", "options")
+_ASYNCPG_ELSEWHERE = ("host", "port", "user", "password", "ssl", "application_name", "connect_timeout", "options")
 _ASYNCPG_UNNEEDED = ("channel_binding", "gssencmode", "keepalives")  # libpq's; SCRAM and TLS work without
 
 
@@ -144,12 +144,12 @@ def create(
     check_namespace(namespace)
     if url.drivername == "sqlite+aiosqlite":
         return _sqlite(url, pool_size)
+    _check_files(url)
     settings = session_settings((namespace, *schemas))
     arguments = _asyncpg(url, settings) if url.drivername == "postgresql+asyncpg" else _psycopg(url, settings)
-    kept = {name: value for name, value in url.query.items() if name in ("host", "port")}
     try:
         return create_async_engine(
-            url.set(query=kept) if url.drivername == "postgresql+asyncpg" else url,
+            _reduced(url) if url.drivername == "postgresql+asyncpg" else url,
             connect_args=arguments,
             pool_size=pool_size,
             max_overflow=0,
@@ -183,6 +183,23 @@ def _asyncpg(url: URL, settings: dict[str, str]) -> Mapping[str, object]:
     if secured:  # asyncpg reads libpq's TLS words from a DSN only
         arguments["dsn"] = "postgresql://?" + urlencode(secured)
     return arguments
+
+
+def _reduced(url: URL) -> URL:
+    """The address as SQLAlchemy's dialect takes it; everything else is among the arguments of the driver."""
+    if "user" in url.query:
+        url = url.set(username=str(url.query["user"]))
+    if "password" in url.query:
+        url = url.set(password=str(url.query["password"]))
+    return url.set(query={name: value for name, value in url.query.items() if name in ("host", "port")})
+
+
+def _check_files(url: URL) -> None:
+    """A certificate that is not there would look like a server that is not there."""
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        file = url.query.get(name)
+        if isinstance(file, str) and file != "system" and not Path(file).exists():
+            raise ConfigurationError(f"{name}={file} in the database address names a file that does not exist")
 
 
 def _seconds(text: str | None) -> int:

@@ -39,8 +39,18 @@ _AWAY_CLASSES = ("08",)
 _BUSY_CLASSES = ("40", "53", "58", "XX")
 _DATA_CLASSES = ("21", "22", "23", "54")
 
-_REFUSED_TEXTS = ("password authentication failed", "no pg_hba.conf entry", "does not exist", "no password supplied")
-"""libpq passes on no SQLSTATE for a connection that was refused, only the server's words."""
+_REFUSED_TEXTS = (
+    "password authentication failed",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "no password supplied",
+    "does not support SSL",
+    "rejected SSL upgrade",
+    "certificate verify failed",
+    "invalid sslmode",
+    "root certificate file",
+)
+"""How a connection is refused for good, where no SQLSTATE comes with it: libpq passes on the server's words only."""
 
 _SQLITE_BUSY = (
     sqlite3.SQLITE_BUSY,
@@ -132,19 +142,21 @@ def _by_class(error: BaseException) -> type[AntiphonError] | None:
     """For errors without a code: of the network, of a driver's own making, of Python."""
     if isinstance(error, (UnicodeError, OverflowError)):
         return MessageError
+    text = str(getattr(error, "orig", None) or error)
+    if isinstance(error, (OSError, DBAPIError)) and any(words in text for words in _REFUSED_TEXTS):
+        return ConfigurationError
     if isinstance(error, OSError):
         return DatabaseAway
     if not isinstance(error, DBAPIError):
         return None
-    text = str(error.orig)
-    if any(words in text for words in _REFUSED_TEXTS):
-        return ConfigurationError
     if any(isinstance(cause, OSError) for cause in _causes(error)) or error.connection_invalidated:
         return DatabaseAway
     return _by_driver_class({kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__})
 
 
 def _by_driver_class(names: set[str]) -> type[AntiphonError] | None:
+    if "ClientConfigurationError" in names:
+        return ConfigurationError
     if "DataError" in names or "UnicodeEncodeError" in names or "OverflowError" in names:
         return MessageError  # refused by the driver before it was sent
     if "OperationalError" in names or "ConnectionDoesNotExistError" in names:

@@ -58,6 +58,20 @@ def test_the_parameters_of_hosted_databases_are_understood() -> None:
     create("postgresql+asyncpg://u:p@h/d?ssl=verify-full")
 
 
+def test_credentials_may_stand_among_the_parameters() -> None:
+    url = create("postgresql:///d?host=/run/postgresql&user=u&password=p").url
+    assert (url.username, url.password, url.query) == ("u", "p", {"host": "/run/postgresql"})
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg"])
+@pytest.mark.parametrize("query", ["sslmode=bogus", "sslmode=verify-full&sslrootcert=/nowhere"])
+async def test_tls_that_cannot_work_is_a_configuration_error(postgres_url: str, driver: str, query: str) -> None:
+    with pytest.raises(ConfigurationError):
+        database = Database(f"{postgres_url.replace('postgresql', driver, 1)}?{query}", AsyncioRunner())
+        async with database.read():
+            pass
+
+
 @pytest.mark.parametrize("query", ["sslmod=require", "connect_timeout=soon", "connect_timeout=0"])
 def test_a_parameter_that_is_unknown_or_impossible_is_named(query: str) -> None:
     with pytest.raises(ConfigurationError, match=query.partition("=")[0]):
