@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 LEASH = Path(__file__).parents[1] / "services" / "leash.py"
-STARTED, ENDED = 30.0, 30.0  # seconds; only ever reached when something is broken
+STARTED, ENDED = 90.0, 90.0  # seconds; only ever reached when something is broken, or a machine is drowned in work
 GLANCE = 0.05  # seconds between two looks at something that cannot tell us of its change
 
 
