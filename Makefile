@@ -7,9 +7,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
 WORKERS ?= 2
 ARGS ?=
+NODE := $(and $(shell command -v node),$(shell command -v npm))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types unit property integration crash bench format lock hooks clean
+.PHONY: help demo test check lint types unit property integration crash examples bench format lock hooks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,8 +20,9 @@ demo: $(VENV)/.installed  ## one process on SQLite, no server: places orders and
 
 test: check  ## everything: lint, types, unit, property, integration and crash tests on real servers
 	@$(BIN)/python -m tests.services \
-	  "$(PYTEST) -n $(WORKERS) --ignore tests/crash $(ARGS)" \
+	  "$(PYTEST) -n $(WORKERS) --ignore tests/crash $(if $(NODE),,-m 'not node') $(ARGS)" \
 	  "$(PYTEST) tests/crash $(ARGS)"
+	@$(if $(NODE),,echo "Not run: the tests of the participant in Node.js, because node and npm are not here. With them: make examples")
 
 check: lint types  ## what is checked without running the code
 
@@ -39,10 +41,13 @@ property: $(VENV)/.installed-dev  ## generated tests
 	@$(PYTEST) -n $(WORKERS) -m property $(ARGS)
 
 integration: $(VENV)/.installed-dev  ## tests on PostgreSQL and RabbitMQ
-	@$(PYTEST) -n $(WORKERS) -m integration $(ARGS)
+	@$(PYTEST) -n $(WORKERS) -m 'integration and not node' $(ARGS)
 
 crash: $(VENV)/.installed-dev  ## tests that kill processes and cut connections
 	@$(PYTEST) tests/crash $(ARGS)
+
+examples: $(VENV)/.installed-dev  ## tests of the examples, that in Node.js too
+	@$(BIN)/python -m tests.services "$(PYTEST) tests/examples $(ARGS)"
 
 bench: $(VENV)/.installed-dev  ## how fast it is here, beside two hand-written services
 	@$(BIN)/python -m bench $(ARGS)
