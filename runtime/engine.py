@@ -27,7 +27,6 @@ from storage import Database, runner_lock
 from storage import definitions as recorded
 from storage.schema import schema_state
 from transport.in_process import InProcessTransport
-from transport.rabbitmq import RabbitMQTransport
 from transport.topology import Queue, Topology, participant_queue, saga_queue
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ def transport_for(settings: Settings, runner: Runner, report: Callable[[object],
     """
     if settings.in_process:
         return InProcessTransport(app_id=settings.namespace, max_body=settings.max_body)
+    from transport.rabbitmq import RabbitMQTransport  # slow to import, and in one process there is no need for it
+
     return RabbitMQTransport(
         settings.broker,
         runner=runner,

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runtime import logs
+from handlers.facts import BatchCommitted, CommandAnswered, CommandDropped, MessageDuplicated, MessageIgnored
 from runtime.demo import telling
 from runtime.demo.file import Standing, details, look
 from runtime.demo.orders import orders as invented
@@ -19,7 +19,7 @@ from runtime.exits import FAILED, OK
 from runtime.loading import load_modules
 from runtime.printing import console, print_json
 from runtime.settings import CATALOGS
-from runtime.telemetry import Telemetry
+from runtime.startup import DependencyReached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runtime.demo.orders import Order
+
+
+_ORDINARY = (BatchCommitted, CommandAnswered, CommandDropped, DependencyReached, MessageDuplicated, MessageIgnored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,6 @@ async def demo(count: int, *, resume: bool, as_json: bool) -> int:
         ConfigurationError: another process runs on the demo's file, or it cannot be used.
         Trouble: the database does not answer.
     """
-    logs.configure(log_format="console", level="warning", stream=sys.stderr)
     out = console()
     before = await look()
     if resume and not before.unfinished and not before.outbox:
@@ -67,7 +69,7 @@ async def demo(count: int, *, resume: bool, as_json: bool) -> int:
 async def _play(out: Console, placed: Sequence[Order], unfinished: Sequence[Order], *, silent: bool) -> Played:
     began = time.monotonic()
     with NoScreen() if silent else screen_for(out, len(placed) + len(unfinished)) as screen:
-        play = Play(screen, Telemetry("warning"))
+        play = Play(screen, _log)
         await play.run(placed, unfinished)
     return Played(keys=play.watch.seen, seconds=time.monotonic() - began, interrupted=play.interrupted)
 
@@ -111,3 +113,14 @@ def _print_json(stood: Sequence[Standing], played: Played | None, *, as_expected
             ],
         }
     )
+
+
+def _log(fact: object) -> None:
+    """Log to stderr what is out of the ordinary. What that takes is slow to import, so it is done when it is needed."""
+    if isinstance(fact, _ORDINARY):
+        return
+    from runtime import logs
+    from runtime.telemetry import Telemetry
+
+    logs.configure(log_format="console", level="warning", stream=sys.stderr)
+    Telemetry("warning")(fact)

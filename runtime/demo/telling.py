@@ -146,11 +146,11 @@ def onward(out: Console, example: SagaSummary | None) -> None:
     """What to try next: commands that work as they stand."""
     antiphon = called()
     commands = [
-        (f"export ANTIPHON_DATABASE_URL={ADDRESS}", "look at the demo's file"),
+        (f"export ANTIPHON_DATABASE_URL={ADDRESS}", "the demo's file"),
         (f"{antiphon} sagas list", "every order"),
         *([(f"{antiphon} sagas show {example.business_key}", "all about one")] if example else []),
-        (f"{antiphon} demo --orders 200", "kill it half way, then:"),
-        (f"{antiphon} demo --resume", "it finishes what it had begun"),
+        (f"{antiphon} demo --orders 200", "kill it, and then:"),
+        (f"{antiphon} demo --resume", "it goes on"),
     ]
     width = max(len(command) for command, _ in commands)
     out.print()
