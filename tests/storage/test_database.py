@@ -229,6 +229,29 @@ async def test_what_postgresql_says_is_understood(postgresql: Database, sql: str
     assert await noted(postgresql) == []
 
 
+async def test_a_plan_that_a_migration_made_stale_is_trouble_once(postgresql: Database) -> None:
+    everything = Statement.both("select * from changing")
+    async with postgresql.write() as session:
+        await session.connection.execute(text("create table if not exists changing (a int)"))
+    try:
+        for _ in range(8):  # psycopg prepares a statement it has seen a few times
+            async with postgresql.write() as session:
+                await session.fetch(everything, {})
+        async with postgresql.write() as session:
+            await session.connection.execute(text("alter table changing add column b int"))
+        failures = 0
+        for _ in range(2):
+            try:
+                async with postgresql.write() as session:
+                    await session.fetch(everything, {})
+            except DatabaseBusy:
+                failures += 1
+        assert failures <= 1
+    finally:
+        async with postgresql.write() as session:
+            await session.connection.execute(text("drop table changing"))
+
+
 async def test_a_mistake_in_the_program_stays_what_it_is(database: Database) -> None:
     with pytest.raises(Exception, match="syntax") as raised:
         async with database.write() as session:
