@@ -15,8 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from messages.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+LONGEST = 2_000
+"""Characters of the longest value that a table shows."""
 
 STATUS_STYLES = {
     "completed": "green",
@@ -53,7 +58,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 
 def cell(value: object) -> Text:
     """One value as people read it."""
-    text = shown(value)
+    if isinstance(value, Text):
+        return value
+    text = printable(shown(value), LONGEST)
     return Text(text, style=STATUS_STYLES.get(text, ""))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
 
     from storage.queries import Event
 
@@ -86,10 +86,37 @@ def moments(events: Iterable[Event]) -> list[Moment]:
             kind=event.kind.replace("_", " "),
             step=event.step or "",
             message=event.message_name or "",
-            detail=", ".join(f"{name}: {value}" for name, value in event.detail.items()),
+            detail=", ".join(_told(event.detail)),
         )
         for event in ordered
     ]
+
+
+_EVIDENT = ("purpose", "causation_id", "version")
+"""Details that the row says anyway, or that only programs need; `--json` has them."""
+
+_USUALLY_ONE = ("generation", "attempt", "send")
+
+
+def _told(detail: Mapping[str, Any]) -> Iterable[str]:
+    """The details worth a person's time."""
+    for name, value in detail.items():
+        if name in _EVIDENT or (name in _USUALLY_ONE and value == 1):
+            continue
+        if name == "reply_due":
+            yield f"reply due {_clock(value)}"
+        elif name in _USUALLY_ONE:
+            yield f"{name} {value}"
+        else:
+            yield str(value).replace("_", " ") if name in ("reply", "reason") else f"{name} {value}"
+
+
+def _clock(text: object) -> str:
+    """The local time of an ISO date."""
+    try:
+        return datetime.fromisoformat(str(text)).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return str(text)
 
 
 def after(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from runtime.timeline import ATTENTION, after, duration, moments, steps
 from storage.queries import Queries, SagaFilter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from storage.queries import SagaDetail, SagaPage, SagaSummary
@@ -57,10 +60,10 @@ def print_instance(out: Console, found: SagaDetail) -> None:
         out.print(Text(f"  attention    {reason.reason} since {shown(reason.since)}: {reason.detail}", style="red"))
         if reason.reason in ATTENTION:
             out.print(Text(f"               {ATTENTION[reason.reason]}"))
-    out.print(Text(f"  state        {', '.join(f'{name}: {value}' for name, value in found.state.items())}"))
     _print_section(out, "Steps", table(("step", "state", "sends", "last moved"), _step_rows(found)))
     columns = ("time", "after", "what", "step", "message", "detail")
     _print_section(out, "What happened", table(columns, _moment_rows(found)))
+    _print_section(out, "State", table(("field", "value"), _state_rows(found)))
     if found.timers:
         rows = [(timer.name, timer.due_at) for timer in found.timers]
         _print_section(out, "Timers", table(("timer", "due"), rows))
@@ -81,22 +84,25 @@ def _print_page(page: SagaPage) -> None:
     if not page.sagas:
         out.print("no instances")
         return
-    columns = ("saga", "key", "status", "waiting for", "attention", "started", "saga id")
-    rows = [
-        (
-            saga.saga_type,
-            saga.business_key,
-            saga.status,
-            saga.waiting_for or saga.end_reason,
-            saga.attention,
-            saga.started_at,
-            saga.saga_id,
-        )
-        for saga in page.sagas
-    ]
-    out.print(table(columns, rows))
+    columns: dict[str, Callable[[SagaSummary], object]] = {
+        "key": lambda saga: saga.business_key,
+        "saga": lambda saga: saga.saga_type,
+        "status": _status,
+        "waiting for": lambda saga: saga.waiting_for,
+        "attention": lambda saga: saga.attention,
+        "started": lambda saga: saga.started_at,
+        "saga id": lambda saga: saga.saga_id,
+    }
+    told = {name: [value(saga) for saga in page.sagas] for name, value in columns.items()}
+    filled = {name: values for name, values in told.items() if any(value is not None for value in values)}
+    out.print(table(tuple(filled), zip(*filled.values(), strict=True)))
     if page.following is not None:
-        out.print(f"and more; the newest {len(rows)} are shown, --limit shows more")
+        out.print(f"and more; the newest {len(page.sagas)} are shown, --limit shows more")
+
+
+def _status(saga: SagaSummary) -> Text:
+    because = f" ({saga.end_reason.replace('_', ' ')})" if saga.end_reason else ""
+    return Text(f"{saga.status}{because}{', paused' if saga.paused else ''}", STATUS_STYLES.get(saga.status, ""))
 
 
 def _print_head(out: Console, saga: SagaSummary) -> None:
@@ -132,14 +138,24 @@ def _step_rows(found: SagaDetail) -> list[tuple[object, ...]]:
 
 
 def _moment_rows(found: SagaDetail) -> list[tuple[object, ...]]:
+    told = moments(found.events)
+    days = {moment.at.astimezone().date() for moment in told}
+    form = "%H:%M:%S.%f" if len(days) < 2 else "%Y-%m-%d %H:%M:%S.%f"
     return [
         (
-            moment.at.astimezone().strftime("%H:%M:%S.%f")[:-3],
+            moment.at.astimezone().strftime(form)[:-3],
             after(moment.after),
             moment.kind,
             moment.step,
             moment.message,
             moment.detail,
         )
-        for moment in moments(found.events)
+        for moment in told
+    ]
+
+
+def _state_rows(found: SagaDetail) -> list[tuple[object, ...]]:
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in found.state.items()
     ]

@@ -30,6 +30,7 @@ _FORKING.set_forkserver_preload(
         "runtime.cli",
         "runtime.commands.config",
         "runtime.commands.dead",
+        "runtime.commands.demo",
         "runtime.commands.doctor",
         "runtime.commands.migrate",
         "runtime.commands.publish",
@@ -79,6 +80,13 @@ class Process:
             if line["event"] == event and all(line.get(name) == value for name, value in fields.items()):
                 return line
 
+    def says(self, part: str) -> str:
+        """Wait for a line that contains this, whatever its form; fails when the process ends or stays silent first."""
+        while True:
+            text = self._text(part)
+            if part in text:
+                return text
+
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process.pid is not None
@@ -116,13 +124,16 @@ class Process:
             reader.join()
 
     def _next(self, wanted: str) -> dict[str, Any]:
+        line: dict[str, Any] = json.loads(self._text(wanted))
+        return line
+
+    def _text(self, wanted: str) -> str:
         try:
             text = self._arrived.get(timeout=BOUND)
         except queue.Empty:
             raise AssertionError(f"no {wanted} within {BOUND} s: {self._texts} {self._errors}") from None
         assert text is not None, f"ended before {wanted}: {self._texts} {self._errors}"
-        line: dict[str, Any] = json.loads(text)
-        return line
+        return text
 
     def _read_out(self, stream: Connection) -> None:
         with stream, open(stream.fileno(), encoding="utf-8", closefd=False) as texts:

@@ -1,0 +1,73 @@
+"""An instance told for people: its steps, and what happened in order of time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from runtime.timeline import ATTENTION, duration, moments, steps
+from sagas.instance import PARKING
+from storage.queries import Event
+
+START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def event(seq: int, kind: str, step: str | None = None, **detail: object) -> Event:
+    at = START + timedelta(seconds=seq - 1)
+    return Event(seq=seq, at=at, kind=kind, step=step, message_id=None, message_name="x.Y", detail=detail)
+
+
+HISTORY = [
+    event(1, "started"),
+    event(2, "command_sent", "reserve", purpose="do", attempt=1, send=1),
+    event(3, "reply_received", "reserve", reply="success"),
+    event(4, "step_completed", "reserve"),
+    event(5, "command_sent", "pay", send=1, reply_due="2026-11-21T12:01:00+00:00"),
+    event(6, "command_resent", "pay", send=2),
+    event(7, "step_timed_out", "pay", reason="no_answer"),
+    event(8, "compensation_sent", "reserve"),
+    event(9, "something_from_the_future", "reserve"),
+]
+
+
+def test_each_step_is_told_by_the_latest_event_that_says_how_far_it_is() -> None:
+    told = [(line.step, line.state, line.sends) for line in steps(HISTORY)]
+    assert told == [("reserve", "being undone", 1), ("pay", "timed out", 2)]
+
+
+def test_what_happened_is_told_in_order_with_what_a_person_wants_to_know() -> None:
+    told = moments(reversed(HISTORY))
+    assert [moment.kind for moment in told][:3] == ["started", "command sent", "reply received"]
+    assert [moment.after for moment in told] == [float(seconds) for seconds in range(9)]
+    due = datetime(2026, 11, 21, 12, 1, tzinfo=UTC).astimezone().strftime("%H:%M:%S")
+    assert [moment.detail for moment in told] == [
+        "",
+        "",
+        "success",
+        "",
+        f"reply due {due}",
+        "send 2",
+        "no answer",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0, "0 s"),
+        (0.0123, "0.012 s"),
+        (59.5, "59.5 s"),
+        (125, "2 min 5 s"),
+        (3 * 3600 + 240, "3 h 4 min"),
+        (864_000, "10 d 0 h"),
+    ],
+)
+def test_durations_are_told_in_the_units_that_matter(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_every_reason_that_parks_an_instance_is_explained() -> None:
+    assert set(PARKING) <= set(ATTENTION)
