@@ -14,7 +14,8 @@ from handlers import Context, Participant
 from handlers.answering import reply_id
 from handlers.facts import CommandAnswered, CommandDropped
 from messages import Command, Event
-from messages.errors import DatabaseAway
+from messages.errors import CommitUnknown, DatabaseAway
+from outbox.participant_store import ParticipantStore
 from storage.database import ChangedMeanwhile
 from tests.handlers.desk import Desk, again, asked, undo_of
 from tests.handlers.house import tally
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from outbox.unit import SqlStorage
+    from outbox.unit import SqlStorage, SqlUnit
 
 
 class Paint(Command, name="paint.Paint"):
@@ -259,6 +260,24 @@ async def test_whoever_comes_second_rolls_back_and_sends_what_the_first_one_stor
         assert await here.dead() == []
 
 
+async def test_two_processes_say_not_now_with_one_voice(storage: SqlStorage) -> None:
+    async def too_wet(_context: Context) -> TooWet:
+        return TooWet(wall="north")
+
+    command = asked(PAINT)
+    first, second = Painters(), Painters()
+    first.after = second.after = too_wet
+    async with at_work(first, storage) as here, at_work(second, storage) as there:
+
+        async def meanwhile(_context: Context) -> None:
+            await here.take(command)
+
+        second.before = meanwhile
+        await _until_answered(there, command)
+        assert (tally(here.facts), tally(there.facts)) == ({"CommandAnswered": 1}, {"MessageDuplicated": 1})
+        assert await here.effects() == {}
+
+
 async def test_a_do_that_was_undone_while_it_was_at_work_has_no_effect(storage: SqlStorage) -> None:
     first, second = Painters(), Painters()
     async with at_work(first, storage) as here, at_work(second, storage) as there:
@@ -422,6 +441,39 @@ async def test_a_lost_connection_is_nobodys_fault(painters: Painters, postgresql
         painters.after = None
         await desk.take(asked(PAINT))
         assert (await desk.reply()).type == "paint.Painted"
+
+
+class LossyStore(ParticipantStore):
+    """A real store that loses the answer to its next commit: it happened and nobody heard of it, or it did not."""
+
+    committed: bool | None = None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlUnit]:
+        committed, self.committed = self.committed, None
+        unknown = CommitUnknown("the connection was lost while COMMIT was under way")
+        async with super().transaction() as unit:
+            yield unit
+            if committed is False:
+                raise unknown
+        if committed is True:
+            raise unknown
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_commit_that_nobody_knows_about_is_asked_after(
+    desk: Desk, painters: Painters, storage: SqlStorage, committed: bool
+) -> None:
+    store = desk.answering.store = LossyStore(storage, "painters")
+    store.committed = committed
+    command = asked(PAINT)
+    with pytest.raises(CommitUnknown):
+        await desk.take(command)
+    assert await coats(desk) == int(committed)
+    await desk.take(command)
+    assert painters.calls == 2 - int(committed)
+    assert (await coats(desk), await desk.effects()) == (1, {"s/1/do": "applied"})
+    assert [row.name for row in await desk.rows("select name from outbox")] == ["paint.Painted"]
 
 
 async def test_a_command_without_a_key_is_applied_once_by_its_id(desk: Desk, painters: Painters) -> None:
