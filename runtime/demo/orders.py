@@ -30,7 +30,6 @@ class Story:
 
 
 SMOOTH = Story(word="smooth", plot="stock reserved, paid, label printed", status="completed", share=0.67)
-BUSY = Story(word="busy", plot="payment busy once, then paid", status="completed")
 SOLD_OUT = Story(
     word="soldout",
     plot="sold out: nothing to undo",
@@ -59,8 +58,8 @@ SILENT = Story(
     end_reason="timed_out",
 )
 
-STORIES = (SMOOTH, BUSY, SOLD_OUT, DECLINED, LATE, SILENT)
-_FIRST = (SMOOTH, DECLINED, SOLD_OUT, LATE, SILENT, BUSY)
+STORIES = (SMOOTH, SOLD_OUT, DECLINED, LATE, SILENT)
+_FIRST = (SMOOTH, DECLINED, SOLD_OUT, LATE, SILENT)
 """The first orders tell one story each; the order in which fewer orders leave stories out, from the back."""
 
 _LONG = (SILENT, LATE)

@@ -30,7 +30,9 @@ LONGEST_PACE = 0.1
 GIVE_UP = 30.0
 """Seconds without any movement after which the demo waits no longer."""
 
-DRAIN = 5.0
+DRAIN = 1.0
+"""Seconds for what is under way when a signal stops the demo; what takes longer is in the file and begins anew."""
+
 LOOK = 0.1
 
 
@@ -42,7 +44,7 @@ class Play:
         runner = AsyncioRunner()
         known = staging.known(self._until_given_up)
         self.interrupted = False
-        self.watch = Watch(runner, screen, log)
+        self.watch = Watch(runner, screen, self._heard)
         self._runner = runner
         self._log = log
         self._settings = staging.settings()
@@ -64,12 +66,17 @@ class Play:
             self.watch.expect(order.key)
         with stop_signals(self._stop):
             try:
-                await self._engine.start(Patience(self._settings.startup_timeout, self._runner, self._log))
+                await self._engine.start(Patience(self._settings.startup_timeout, self._runner, self._heard))
                 await self._place(orders)
                 await self._until_over()
                 await self._drain()
             finally:
                 await self._engine.close()
+
+    def _heard(self, fact: object) -> None:
+        """What concerns no order; when it was interrupted, nobody wonders at what is left over."""
+        if not self.interrupted:
+            self._log(fact)
 
     def _stop(self, _signal: str) -> None:
         self.interrupted = True
@@ -108,7 +115,7 @@ class Play:
             async with self._runner.timeout(DRAIN):
                 await self._engine.drain()
         except TimeoutError:
-            return  # nothing is lost: whatever was begun is in the file
+            return
 
     async def _until_given_up(self, key: str) -> None:
         """Until the saga of this key turns back; asks the database, since an earlier process may have heard of it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from runtime.demo.orders import BUSY, DECLINED, LATE, SILENT, SMOOTH, SOLD_OUT, STORIES
+from runtime.demo.orders import DECLINED, LATE, SILENT, SMOOTH, SOLD_OUT, STORIES
 from runtime.demo.staging import ADDRESS, DATABASE, POLICIES, SAGA
 from runtime.printing import STATUS_STYLES, table
 from runtime.timeline import moments
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from storage.queries import SagaDetail, SagaSummary
 
 _UNDONE_EXAMPLES = (SILENT, LATE, DECLINED, SOLD_OUT)
-_DONE_EXAMPLES = (SMOOTH, BUSY)
+_DONE_EXAMPLES = (SMOOTH,)
 
 _LINES: Mapping[str, tuple[str, str]] = {
     "started": ("", "order placed"),
@@ -63,6 +63,9 @@ def introduce(out: Console, placed: Sequence[Order], unfinished: Sequence[Order]
         runs = " and ".join(str(run) for run in sorted({order.run for order in unfinished}))
         beside = "beside them " if placed else ""
         text = f"Run {runs} was stopped with {_orders(len(unfinished))} under way: {beside}these are finished now."
+        out.print(Text(text, style="yellow"), soft_wrap=True)
+    elif not placed:
+        text = "An earlier run was stopped before its first order was taken up: what it had begun is finished now."
         out.print(Text(text, style="yellow"), soft_wrap=True)
     out.print(Text(f"Timeouts are shortened for the demo: {_shortened(known)}."), soft_wrap=True)
 

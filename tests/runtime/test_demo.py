@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tests.runtime.conftest import Command
     from tests.runtime.processes import Process
 
-Started = "Callable[..., Process]"
 FILE = "antiphon-demo.db"
 ADDRESS = f"sqlite:///{FILE}"
 HOME = Path(__file__).resolve().parents[2]
@@ -50,7 +49,7 @@ def effects(folder: Path) -> dict[str, tuple[str, int, str, str]]:
         from v_saga
         """,
     )
-    return {key: rest for key, *rest in found for rest in [tuple(rest)]}  # type: ignore[misc]
+    return {key: (status, reserved, paid, label) for key, status, reserved, paid, label in found}
 
 
 LEFT = {
@@ -68,11 +67,10 @@ def check(folder: Path) -> list[Order]:
     stood = effects(folder)
     found = [order for key in stood if (order := told(key))]
     assert stood == {order.key: LEFT[order.story] for order in found}
-    taken = {sku: quantity for sku, quantity in rows(folder, "select sku, 1000000 - on_hand from stock_level")}
-    kept = sum(1 + order.number % 3 for order in found if order.story is SMOOTH)
-    assert taken.get("teapot", 0) == kept
-    for table in ("v_outbox", "v_timer", "v_dead_letter", "v_held"):
-        assert rows(folder, f"select * from {table}") == []
+    (taken,) = rows(folder, "select 1000000 - on_hand from stock_level where sku = 'teapot'")
+    assert taken == (sum(1 + order.number % 3 for order in found if order.story is SMOOTH),)
+    assert rows(folder, "select message_id from v_outbox union all select name from v_timer") == []
+    assert rows(folder, "select reason from v_dead_letter union all select reason from v_held") == []
     return found
 
 
@@ -85,9 +83,8 @@ def test_most_orders_are_completed_and_every_other_story_is_told_and_undone(anti
     shown = json.loads(done.stdout)
     assert shown["as_expected"] is True
     ends = Counter((each["status"], each["end_reason"]) for each in shown["orders"])
-    assert ends == {("completed", None): 11, ("compensated", "failed"): 7, ("compensated", "timed_out"): 2} or (
-        ends["completed", None] > 10
-    )
+    assert ends["compensated", "timed_out"] == 2
+    assert ends["completed", None] > ends["compensated", "failed"] >= 2
     assert len(shown["orders"]) == len(check(folder)) == 20
     assert {order.story for order in check(folder)} == set(STORIES)
 
@@ -104,8 +101,7 @@ def test_what_it_tells_is_in_order_of_time_and_what_it_proposes_works(antiphon: 
     for timeline in (done[1], undone[1]):
         times = [float(line.split()[0]) for line in timeline.splitlines()]
         assert times == sorted(times)
-    said = [re.sub(r" {2,}", "|", line).split("|")[2:] for line in undone[1].splitlines()]
-    assert [line[-1] for line in said if line[0].startswith(("→", "undo")) and "undo" in " ".join(line)] == [
+    assert [line.split()[-1] for line in undone[1].splitlines() if "→  undo" in line] == [
         "warehouse.VoidShippingLabel",
         "payment.RefundPayment",
         "stock.ReleaseStock",
@@ -126,7 +122,8 @@ def test_on_a_terminal_there_is_a_bar_and_colour_unless_nobody_wants_any(folder:
     coloured, plain = on_terminal(folder), on_terminal(folder, NO_COLOR="1")
     for shown in (coloured, plain):
         assert "1/1" in shown
-        assert max(len(re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", line)) for line in re.split(r"[\r\n]+", shown)) <= 80
+        told_of = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", shown.split("What to try next")[0])
+        assert max(map(len, re.split(r"[\r\n]+", told_of))) <= 80
     assert re.search(r"\x1b\[[0-9;]*3\d", coloured)
     assert not re.search(r"\x1b\[[0-9;]*3\dm", plain)
 
