@@ -19,6 +19,7 @@ from outbox.participant_store import ParticipantStore
 from storage.database import ChangedMeanwhile
 from tests.handlers.desk import Desk, again, asked, undo_of
 from tests.handlers.house import tally
+from tests.storage.databases import ASYNCPG, PSYCOPG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from outbox.unit import SqlStorage, SqlUnit
+    from tests.storage.databases import Counter
 
 
 class Paint(Command, name="paint.Paint"):
@@ -144,6 +146,17 @@ async def test_a_command_is_carried_out_and_answered_to_whoever_asked(desk: Desk
     [context] = painters.contexts
     assert (context.idempotency_key, context.compensates) == ("s/1/do", None)
     assert (context.message_id, context.saga_id) == (command.message_id, command.correlation_id)
+
+
+@pytest.mark.parametrize("database", [ASYNCPG, PSYCOPG], indirect=True)
+async def test_a_command_costs_one_statement_before_its_handler_and_one_after(desk: Desk, counter: Counter) -> None:
+    desk.relay.stop()  # whatever it does in between would be counted too
+    counter.reset()
+    await desk.take(asked(PAINT))
+    before, after = [sql for sql in counter.statements if "coat" not in sql]
+    assert "participant_message m" in before
+    assert all(table in after for table in ("participant_message", "participant_effect", "outbox"))
+    assert counter.commits == 1
 
 
 async def test_a_command_that_names_nobody_is_answered_for_whoever_listens(desk: Desk) -> None:
