@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from messages.printable import printable
 from runtime.addresses import masked
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
+
+LONGEST = 2_000
+"""Characters of the longest value that people are shown."""
 
 _SECRET_NAMES = ("password", "passwd", "secret", "authorization", "cookie")
 
@@ -56,7 +60,11 @@ def redacted(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
 
 
 def spoken(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """For people: which saga and which step of how many in words, before the other fields."""
+    """For people: which saga and which step of how many in words, before the other fields.
+
+    What came from outside is made harmless to a terminal; in JSON it is escaped anyway.
+    """
+    event = {name: _harmless(name, value) for name, value in event.items()}
     if "saga_type" not in event or "key" not in event:
         return event
     subject = f"{event.pop('saga_type')} {event.pop('key')}"
@@ -110,6 +118,10 @@ def _bridge(shared: list[Processor], renderer: Processor, level: Level, stream: 
         library.handlers[:] = []
         library.propagate = True
         library.setLevel(max(least, logging.getLevelName(level.upper())))
+
+
+def _harmless(name: str, value: object) -> object:
+    return printable(value, LONGEST) if isinstance(value, str) and name != "exception" else value
 
 
 def _secret(name: str) -> bool:

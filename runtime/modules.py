@@ -51,7 +51,7 @@ def _exists(name: str) -> bool:
         raise _failure(name, error) from error
     except DefinitionError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failure(name, error) from error
 
 
@@ -68,7 +68,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except DefinitionError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failure(name, error) from error
 
 

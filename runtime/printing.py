@@ -42,8 +42,8 @@ def console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """One JSON document, dates in ISO 8601 UTC."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    """One JSON document, dates in ISO 8601 UTC; ASCII only, so that nothing in it can play with a terminal."""
+    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
@@ -56,12 +56,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     return made
 
 
+def line(text: str, style: str = "") -> Text:
+    """One line that holds what came from outside: control characters and direction marks are shown, not obeyed."""
+    return Text(printable(text, LONGEST), style=style)
+
+
 def cell(value: object) -> Text:
     """One value as people read it."""
     if isinstance(value, Text):
         return value
-    text = printable(shown(value), LONGEST)
-    return Text(text, style=STATUS_STYLES.get(text, ""))
+    text = shown(value)
+    return line(text, STATUS_STYLES.get(text, ""))
 
 
 def shown(value: object) -> str:

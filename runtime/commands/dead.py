@@ -6,13 +6,10 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
 from messages.errors import OperationRefused
-from messages.printable import printable
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.printing import console, print_json, shown, table
+from runtime.printing import console, line, print_json, shown, table
 from runtime.settings import load
 from storage.queries import Queries
 
@@ -66,7 +63,7 @@ def _print_list(letters: Sequence[DeadLetterSummary]) -> None:
 
 def _print_letter(found: DeadLetterDetail) -> None:
     out, letter, raw = console(), found.summary, found.raw
-    out.print(Text(f"dead letter {letter.dead_letter_id}  {letter.name}  {letter.status}", style="bold"))
+    out.print(line(f"dead letter {letter.dead_letter_id}  {letter.name}  {letter.status}", "bold"))
     facts = [
         ("reason", letter.reason),
         ("error", letter.error),
@@ -84,21 +81,15 @@ def _print_letter(found: DeadLetterDetail) -> None:
     ]
     for name, value in facts:
         if value:
-            out.print(Text(f"  {printable(name, 60):<12} {printable(value)}"))
+            out.print(line(f"  {name:<12} {value}"))
     out.print()
-    out.print(Text(_body(raw.body)))
+    for text in _body(raw.body).splitlines():
+        out.print(line(text))
 
 
 def _body(body: bytes) -> str:
-    """The body as it reads best: JSON indented, other text as it is, anything else as Python writes bytes."""
+    """The body as it reads best: JSON indented, anything else as text, with what is none escaped."""
     try:
         return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
     except ValueError:
-        return body.decode("utf-8") if _is_text(body) else repr(body)
-
-
-def _is_text(body: bytes) -> bool:
-    try:
-        return body.decode("utf-8").isprintable()
-    except UnicodeDecodeError:
-        return False
+        return body.decode("utf-8", errors="backslashreplace")

@@ -11,7 +11,7 @@ from rich.text import Text
 from messages.errors import OperationRefused
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.printing import STATUS_STYLES, console, print_json, shown, table
+from runtime.printing import STATUS_STYLES, console, line, print_json, shown, table
 from runtime.settings import load
 from runtime.timeline import ATTENTION, after, duration, moments, steps
 from storage.queries import Queries, SagaFilter
@@ -57,7 +57,7 @@ def print_instance(out: Console, found: SagaDetail) -> None:
     """Everything about one instance: where it stands first, then its steps, what happened, what is still to come."""
     _print_head(out, found.saga)
     for reason in found.attention:
-        out.print(Text(f"  attention    {reason.reason} since {shown(reason.since)}: {reason.detail}", style="red"))
+        out.print(line(f"  attention    {reason.reason} since {shown(reason.since)}: {reason.detail}", "red"))
         if reason.reason in ATTENTION:
             out.print(Text(f"               {ATTENTION[reason.reason]}"))
     _print_section(out, "Steps", table(("step", "state", "sends", "last moved"), _step_rows(found)))
@@ -106,7 +106,7 @@ def _status(saga: SagaSummary) -> Text:
 
 
 def _print_head(out: Console, saga: SagaSummary) -> None:
-    status = Text(f"{saga.saga_type} {saga.business_key}  ", style="bold")
+    status = line(f"{saga.saga_type} {saga.business_key}  ", "bold")
     status.append(saga.status, style=STATUS_STYLES.get(saga.status, ""))
     if saga.paused:
         status.append("  paused", style="yellow")
@@ -124,7 +124,7 @@ def _print_head(out: Console, saga: SagaSummary) -> None:
     ]
     for name, value in facts:
         if value:
-            out.print(Text(f"  {name:<12} {value}"))
+            out.print(line(f"  {name:<12} {value}"))
 
 
 def _print_section(out: Console, title: str, content: object) -> None:

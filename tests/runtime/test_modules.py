@@ -74,6 +74,12 @@ def test_a_syntax_error_is_told_with_its_line(folder: Path) -> None:
         import_all(["wrong_e"])
 
 
+def test_a_module_that_ends_the_process_is_told_as_such(folder: Path) -> None:
+    write(folder, {"leaving_g.py": "import sys\nsys.exit('bye')\n"})
+    with pytest.raises(ConfigurationError, match=r"leaving_g: SystemExit: bye .*leaving_g\.py:2"):
+        import_all(["leaving_g"])
+
+
 def test_a_wrong_class_keeps_its_own_text(folder: Path) -> None:
     text = "from messages.errors import DefinitionError\nraise DefinitionError('Order.pay (f.py:1): odd; mend it')\n"
     write(folder, {"classes_f.py": text})

@@ -193,3 +193,18 @@ def test_what_a_killed_process_had_begun_is_finished_by_the_next(
     (folder / "shop.py").write_text(SAGA + PARTICIPANT.replace('"hang"', '"never"'))
     second = started("run", modules="shop", lease="3")
     second.until("saga.completed", key="hang")
+
+
+def test_the_in_process_broker_takes_one_runner_on_postgresql_too(
+    antiphon: Command, started: Callable[..., Process], folder: Path, fresh_database: Callable[[], str]
+) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    settings = {"modules": "shop", "database_url": fresh_database(), "http_port": "0"}
+    assert antiphon("migrate", **settings).returncode == 0
+    run = started("run", **settings)
+    run.until("process.ready")
+    done = antiphon("run", **settings)
+    assert done.returncode == 78
+    assert "takes one runner" in done.stderr
+    antiphon("publish", "tiny.Asked", '{"order_id": "4711"}', **settings)
+    run.until("saga.completed", key="4711")
