@@ -67,7 +67,7 @@ def test_people_get_a_line_without_braces(stream: io.StringIO) -> None:
 
 def test_nothing_from_outside_plays_with_the_terminal(stream: io.StringIO) -> None:
     for log_format in ("console", "json"):
-        configure(log_format=log_format, level="info", stream=stream)  # type: ignore[arg-type]
+        configure(log_format=log_format, level="info", stream=stream)
         structlog.get_logger().info("message.dead_lettered", error="\x1b[2J\x9b2Jgone", key="a\u202eb")
     assert "gone" in stream.getvalue()
     assert not {"\x1b", "\x9b", "\u202e"} & set(stream.getvalue())
