@@ -120,11 +120,7 @@ class Work:
 
     def updated(self) -> list[tuple[Instance, Instance]]:
         """The instances that changed, as they were and as they are."""
-        return [
-            (fold.before, fold.current)
-            for fold in self.folds.values()
-            if fold.before is not None and fold.before != fold.current
-        ]
+        return [(fold.before, fold.current) for fold in self.folds.values() if fold.before is not None and fold.history]
 
     def history(self) -> list[HistoryRow]:
         """All history rows, in order within each instance."""

@@ -59,7 +59,7 @@ class Saga(BaseModel):
     """
 
     # What the engine gives a copy; no part of its state.
-    __slots__ = ("_identity", "_loaded", "_time")
+    __slots__ = ("_identity", "_time")
 
     model_config = ConfigDict(
         extra="forbid",
@@ -122,19 +122,15 @@ class Saga(BaseModel):
         """
         saga = cls.model_validate_json(state, extra="ignore")
         saga._bind(now=now, saga_id=saga_id)
-        object.__setattr__(saga, "_loaded", state)
         return saga
 
     def _dump(self) -> bytes:
-        """The state as JSON, proven to be loadable again when it is not what was loaded.
+        """The state as JSON. Whoever keeps it loads it once first: what does not survive its own JSON is an error.
 
         Raises:
-            ValueError: a field holds what its annotation does not allow, or what does not survive its own JSON.
+            ValueError: a field holds what its annotation does not allow.
         """
-        state = self.__pydantic_serializer__.to_json(self, by_alias=False, round_trip=True, warnings="error")
-        if state != getattr(self, "_loaded", None):
-            type(self).model_validate_json(state, extra="ignore")
-        return state
+        return self.__pydantic_serializer__.to_json(self, by_alias=False, round_trip=True, warnings="error")
 
 
 def _bound(saga: Saga, slot: str, name: str) -> Any:  # noqa: ANN401 - slots are not declared: they would be fields

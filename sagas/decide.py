@@ -31,10 +31,12 @@ def first_state(definition: Definition, arrived: Arrived) -> bytes:
     """
     build = definition.starts[arrived.name].build
     try:
-        return build(definition.saga_class, arrived.event)._dump()
+        state = build(definition.saga_class, arrived.event)._dump()
+        definition.saga_class.model_validate_json(state, extra="ignore")  # it must be loadable from now on
     except Exception as error:
         text = f"{definition.type}.{build.__name__}: {type(error).__name__}: {error}"
         raise MethodRaised(text, saga_type=definition.type, message_id=arrived.message_id) from error
+    return state
 
 
 def start(

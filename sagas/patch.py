@@ -13,14 +13,22 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sagas.instance import Instance, Phase, pack_parts, unpack_parts
+from sagas.instance import Instance, Phase, pack_step, pack_timer, unpack_parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _IDENTITY = ("saga_id", "saga_type", "key", "n", "version", "started_at", "deadline_at")
 _PLAIN = ("phase", "paused", "waiting_for", "updated_at", "ended_at", "end_reason", "skipped", "revision", "seq")
-_MAPPINGS = ("steps", "timers", "attention")
+_ABSENT = object()
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+_MAPPINGS: dict[str, Callable[[Any], object]] = {"steps": pack_step, "timers": pack_timer, "attention": _as_it_is}
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _TIMES = ("started_at", "deadline_at", "updated_at", "ended_at")
 
 
@@ -28,19 +36,17 @@ def patch(before: Instance | None, after: Instance) -> bytes:
     """The change from one instance to the next; from nothing, all of it."""
     names = _PLAIN if before else _IDENTITY + _PLAIN
     changed: dict[str, Any] = {
-        name: _plain(getattr(after, name))
-        for name in names
-        if before is None or getattr(before, name) != getattr(after, name)
+        name: _plain(value) for name in names if (value := getattr(after, name)) != getattr(before, name, _ABSENT)
     }
-    if before is None or before.state != after.state:
-        changed["state"] = _difference(json.loads(before.state) if before else {}, json.loads(after.state))
-    if before is None or any(getattr(before, name) != getattr(after, name) for name in _MAPPINGS):
-        earlier, later = pack_parts(before) if before else {}, pack_parts(after)
-        for name in _MAPPINGS:
-            difference = _difference(earlier.get(name, {}), later[name])
-            if difference:
-                changed[name] = difference
-    return json.dumps(changed, separators=(",", ":"), ensure_ascii=False).encode()
+    for name, pack in _MAPPINGS.items():
+        difference = _difference(getattr(before, name) if before else {}, getattr(after, name), pack)
+        if difference:
+            changed[name] = difference
+    if before is None:
+        changed["state"] = {"set": json.loads(after.state)}
+    elif before.state != after.state:
+        changed["state"] = _difference(json.loads(before.state), json.loads(after.state), _as_it_is)
+    return _encode(changed).encode()
 
 
 def rebuild(patches: Iterable[bytes]) -> Instance:
@@ -53,7 +59,7 @@ def rebuild(patches: Iterable[bytes]) -> Instance:
                 _apply(mappings[name], value)
             else:
                 fields[name] = value
-    state = json.dumps(mappings.pop("state"), separators=(",", ":"), ensure_ascii=False).encode()
+    state = _encode(mappings.pop("state")).encode()
     return _instance(fields, state, mappings)
 
 
@@ -65,8 +71,13 @@ def _instance(fields: dict[str, Any], state: bytes, mappings: dict[str, dict[str
     return replace(instance, steps=steps, timers=timers, attention=attention)
 
 
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    added = {name: value for name, value in after.items() if name not in before or before[name] != value}
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any], pack: Callable[[Any], object]) -> dict[str, Any]:
+    """What was set and what is gone. Values that were not touched are the same objects, and are not even compared."""
+    added = {
+        name: pack(value)
+        for name, value in after.items()
+        if (old := before.get(name, _ABSENT)) is not value and old != value
+    }
     gone = [name for name in before if name not in after]
     return {**({"set": added} if added else {}), **({"gone": gone} if gone else {})}
 

@@ -51,6 +51,7 @@ class Turn:
         self.history: list[HistoryEntry] = []
         self.sends: list[Send] = []
         self.withdraw: list[str] = []
+        self._proven: Saga | None = None
 
     @property
     def halted(self) -> bool:
@@ -86,8 +87,12 @@ class Turn:
     # -- the author's methods
 
     def saga(self) -> Saga:
-        """A fresh copy of the author's state."""
-        return self.definition.saga_class._load(self.state, now=self.now, saga_id=self.before.saga_id)
+        """A fresh copy of the author's state, for one method."""
+        fresh, self._proven = self._proven, None
+        return fresh or self._loaded(self.state)
+
+    def _loaded(self, state: bytes) -> Saga:
+        return self.definition.saga_class._load(state, now=self.now, saga_id=self.before.saga_id)
 
     def run_hook(self, hook: Callable[[Any, Any], None] | None, event: Event) -> None:
         """Let the hook keep what it needs of a reply. The state changes only if all of it succeeded.
@@ -101,9 +106,10 @@ class Turn:
             saga = self.saga()
             hook(saga, event)
             state = saga._dump()
+            proven = self._loaded(state) if state != self.state else None
         except Exception as error:
             raise self.raised(hook, error) from error
-        self.state = state
+        self.state, self._proven = state, proven
         self._healed(self.method_name(hook))
 
     def build(self, call: Call) -> bytes:
@@ -259,6 +265,7 @@ class Turn:
         """The decision that this turn has come to. Where nothing was recorded, nothing has changed."""
         if not self.history:
             return Decision(instance=self.before, disposition=disposition, reason=reason, error=error)
+        ended = self.phase.ended
         instance = replace(
             self.before,
             phase=self.phase,
@@ -266,6 +273,7 @@ class Turn:
             steps=self.steps,
             timers=self.timers,
             attention=self.attention,
+            waiting_for=None if ended else waiting_for(self.definition, self.steps, self.attention),
             updated_at=self.now,
             ended_at=self.ended_at,
             end_reason=self.end_reason,
@@ -273,7 +281,7 @@ class Turn:
             seq=self.seq,
         )
         return Decision(
-            instance=replace(instance, waiting_for=waiting_for(self.definition, instance)),
+            instance=instance,
             disposition=disposition,
             reason=reason,
             history=tuple(self.history),

@@ -8,24 +8,25 @@ from sagas.definition import Purpose
 from sagas.instance import PARKING, CallStatus
 
 if TYPE_CHECKING:
-    from sagas.definition import Call, Definition
-    from sagas.instance import CallProgress, Instance
+    from collections.abc import Iterator, Mapping
+
+    from sagas.definition import Call, Definition, StepDefinition
+    from sagas.instance import CallProgress, StepProgress
 
 
-def waiting_for(definition: Definition, instance: Instance) -> str | None:
-    """One line, or None once the instance has ended."""
-    if instance.phase.ended:
-        return None
-    waits = [
-        f"an operator ({reason}: {instance.attention[reason]})" for reason in PARKING if reason in instance.attention
-    ]
-    for path, step in instance.steps.items():
-        for purpose in (Purpose.DO, Purpose.UNDO):
-            progress = step.call(purpose)
-            call = definition.steps[path.partition("[")[0]].call(purpose)
-            if progress is not None and call is not None and progress.status.open:
-                waits.append(_wait(path, call, progress))
+def waiting_for(definition: Definition, steps: Mapping[str, StepProgress], attention: Mapping[str, str]) -> str | None:
+    """One line; None when nobody and nothing is waited for."""
+    waits = [f"an operator ({reason}: {attention[reason]})" for reason in PARKING if reason in attention]
+    for path, step in steps.items():
+        waits += _waits(definition.steps[path.partition("[")[0]], path, step)
     return "; ".join(waits) or None
+
+
+def _waits(definition: StepDefinition, path: str, step: StepProgress) -> Iterator[str]:
+    if step.do.status.open:
+        yield _wait(path, definition.do, step.do)
+    if step.undo is not None and step.undo.status.open and definition.undo is not None:
+        yield _wait(path, definition.undo, step.undo)
 
 
 def _wait(path: str, call: Call, progress: CallProgress) -> str:

@@ -106,7 +106,7 @@ def test_a_state_that_would_not_load_again_is_an_error() -> None:
     state = loaded(Every(order_id="1")._dump())
     state.note = "much too long"
     with pytest.raises(ValueError, match="too long"):
-        state._dump()
+        loaded(state._dump())
 
 
 def test_a_state_that_does_not_fit_the_class_is_an_error() -> None:
