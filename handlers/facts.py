@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaMoved:
-    """One history row of an instance was committed. `step_number` of `step_total` where a step is concerned."""
+    """One history row of an instance was committed. `step_number` of `step_total` where a step is concerned.
+
+    `cause` is the id of the message on which it was decided; None when a timer or an operator was the cause.
+    """
 
     saga_id: UUID
     saga_type: str
@@ -21,6 +24,7 @@ class SagaMoved:
     entry: HistoryEntry
     step_number: int | None
     step_total: int
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,7 +176,10 @@ class Work:
         """One fact for each history row; to be reported after the commit."""
         for fold in self.folds.values():
             numbers = {name: number for number, name in enumerate(fold.definition.steps, start=1)}
+            cause = None
             for row in fold.history:
+                if row.patch is not None:  # the first row of a decision, which is the one about its message
+                    cause = row.entry.message_id
                 yield SagaMoved(
                     saga_id=row.saga_id,
                     saga_type=fold.current.saga_type,
@@ -184,4 +187,5 @@ class Work:
                     entry=row.entry,
                     step_number=numbers.get(step_name(row.entry.step)) if row.entry.step else None,
                     step_total=len(numbers),
+                    cause=cause,
                 )

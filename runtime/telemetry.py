@@ -121,6 +121,8 @@ def _moved(fact: handling.SagaMoved) -> Line:
     fields["saga_id"] = str(fact.saga_id)
     if entry.message_id is not None:
         fields |= {"message": entry.message_name, "message_id": entry.message_id}
+    elif fact.cause is not None:
+        fields["message_id"] = fact.cause
     fields |= {name: _plain(value) for name, value in entry.detail.items() if name not in fields}
     return Line(event=f"saga.{entry.kind}", level=_loudness(entry.kind), fields=fields)
 

@@ -133,9 +133,12 @@ def test_in_one_process_the_participants_run_beside_the_sagas(
     run = started("run", modules="shop")
     assert run.until("process.ready")["participants"] == "worker"
     antiphon("publish", "tiny.Asked", '{"order_id": "4711"}', modules="shop")
-    run.until("saga.completed", key="4711")
+    completed = run.until("saga.completed", key="4711")
     run.send(signal.SIGTERM)
     assert run.ended() == 0
+    moves = [line for line in run.lines if line["event"].startswith("saga.")]
+    assert all({"saga_id", "saga_type", "key", "message_id"} <= line.keys() for line in moves)
+    assert completed["message_id"] not in {line["message_id"] for line in moves if line["event"] == "saga.started"}
     shown = json.loads(antiphon("sagas", "show", "4711", "--json", modules="shop").stdout)
     assert shown["saga"]["status"] == "completed"
     assert shown["outbox"] == []

@@ -158,3 +158,10 @@ class BrokenPipe(io.StringIO):
 def test_a_log_that_nobody_reads_any_more_harms_no_work() -> None:
     configure(log_format="json", level="info", stream=BrokenPipe())
     Telemetry("info")(moved("step_completed"))
+
+
+def test_what_follows_from_a_message_carries_its_id() -> None:
+    fact = dataclasses.replace(moved("step_completed"), cause="m-1")
+    assert line_of(fact).fields["message_id"] == "m-1"
+    sent = dataclasses.replace(moved("command_sent", message_id="m-2", message_name="x.Y"), cause="m-1")
+    assert line_of(sent).fields["message_id"] == "m-2"
