@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PATIENT_FROM = 2  # tries after which a message waits for its instance's lock instead of being deferred again
 _SLOWEST_RETRY = 5.0
+_DOUBLINGS = 10  # beyond the slowest retry; the database may be away for days, and a power of that has no float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,8 @@ class SagaConsumer:
 
     async def _more(self, consumer: Consumer, room: int, *, wait: bool) -> list[_Held]:
         """What has arrived. Without `wait`, only what is there already: messages in hand must not stand still."""
+        if not room:
+            return []  # whoever asks for nothing gets nothing, and would be taken for the end
         if self._receiving is None:
             self._receiving = self._runner.start(consumer.receive(room), name=f"{self.name}.receive")
             await self._runner.sleep(0)
@@ -130,7 +133,7 @@ class SagaConsumer:
             except Trouble as error:
                 if self._stopping:
                     return None
-                retry_in = min(0.05 * 2**tries, _SLOWEST_RETRY) * (1 + self._runner.random())
+                retry_in = min(0.05 * 2 ** min(tries, _DOUBLINGS), _SLOWEST_RETRY) * (1 + self._runner.random())
                 self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
                 await self._runner.sleep(retry_in)
                 tries += 1

@@ -29,6 +29,7 @@ PATIENCE = 600.0
 """Seconds a handler may take by default; well within the broker's own bound for an acknowledgement."""
 
 _SLOWEST_RETRY = 5.0
+_DOUBLINGS = 10  # beyond the slowest retry; the database may be away for days, and a power of that has no float
 
 
 class ParticipantConsumer:
@@ -152,7 +153,7 @@ class ParticipantConsumer:
             tries += 1
 
     async def _pause(self, error: Trouble, tries: int) -> None:
-        retry_in = min(0.05 * 2**tries, _SLOWEST_RETRY) * (1 + self._runner.random())
+        retry_in = min(0.05 * 2 ** min(tries, _DOUBLINGS), _SLOWEST_RETRY) * (1 + self._runner.random())
         self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
         try:
             async with self._runner.timeout(retry_in):

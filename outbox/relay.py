@@ -30,6 +30,7 @@ MAX_BYTES = 16 * 1024 * 1024
 SWEEP_LIMIT = 500
 _MARGIN = 2.0  # seconds before a lease's end in which nothing is published any more
 _SLOWEST_RETRY = 60.0
+_DOUBLINGS = 10  # beyond the slowest retry; a row may be tried for weeks, and a power of that has no float
 _REFUSED_RETRY = 600.0
 
 
@@ -138,6 +139,8 @@ class Relay:
         try:
             while not self._stopping:
                 await self._guarded(self._tick)
+                if outcomes.done():
+                    outcomes.result()  # nobody would hear the broker any more: this life ends, the next one listens
                 await self._pause()
         finally:
             await self._drain(outcomes)
@@ -219,7 +222,8 @@ class Relay:
 
     def _fail(self, row: ClaimedRow, verdict: Verdict, reason: str, *, retry_in: float | None = None) -> None:
         if retry_in is None:
-            retry_in = _REFUSED_RETRY if verdict is Verdict.REFUSED else min(2.0**row.attempts / 2, _SLOWEST_RETRY)
+            growing = min(2.0 ** min(row.attempts, _DOUBLINGS) / 2, _SLOWEST_RETRY)
+            retry_in = _REFUSED_RETRY if verdict is Verdict.REFUSED else growing
         state = {Verdict.RETURNED: "returned", Verdict.REFUSED: "refused"}.get(verdict, "unknown")
         if verdict is Verdict.NACKED and self._publisher.holds:
             state, retry_in = "new", self._sweep_seconds  # a full queue in this process: nothing was handed over

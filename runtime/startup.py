@@ -85,7 +85,7 @@ class Patience:
         return None
 
     def _pause(self, count: int) -> float:
-        grown: float = min(FIRST_PAUSE * 2.0 ** (count - 1), LONGEST_PAUSE)
+        grown: float = min(FIRST_PAUSE * 2.0 ** min(count - 1, 10), LONGEST_PAUSE)
         return grown * (1 + self._runner.random() / 4)
 
     def _gave_up(self, dependency: str, trouble: Trouble) -> Trouble:

@@ -24,6 +24,8 @@ DOWN_TOO_LONG = 10.0
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 30.0
 
+_DOUBLINGS = 10  # beyond the longest pause; a loop may fail for days, and a power of that has no float
+
 
 class Component(Protocol):
     """A long-running loop: `run` returns after `stop`, having finished what it had begun."""
@@ -110,7 +112,9 @@ class Supervised:
         if self._down_since is None:
             self._down_since = self._runner.monotonic()
         self._running_since = None
-        pause = min(FIRST_PAUSE * 2 ** (self._failures - 1), LONGEST_PAUSE) * (1 + self._runner.random() / 4)
+        pause = min(FIRST_PAUSE * 2 ** min(self._failures - 1, _DOUBLINGS), LONGEST_PAUSE) * (
+            1 + self._runner.random() / 4
+        )
         self._report(LoopEnded(component=self.name, error=error, restarts=self.restarts, retry_in=pause))
         await self._interruptible(pause)
 

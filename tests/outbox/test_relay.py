@@ -258,3 +258,37 @@ async def test_whoever_is_alone_takes_over_at_once_what_a_dead_process_had_claim
     assert set(heir.relay.handed_over()) == {delivery.raw.message_id}
     await dead.transport.close()
     await heir.transport.close()
+
+
+async def test_a_row_that_was_tried_for_weeks_stops_no_other(storage: SqlStorage) -> None:
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer="tests", outgoing=[command(uuid4(), "old")]))
+    async with storage.database.write() as session:
+        await session.fetch(Statement.both("update outbox set attempts = 20000"), {})
+    async with House(storage).running() as house:
+
+        async def returned() -> bool:
+            return await house.states() == ["returned"]
+
+        await house.until(returned)
+        await house.transport.declare(Topology(namespace="antiphon", queues=(TAKEN,)))
+        consumer = await house.transport.consume(TAKEN.name, prefetch=10)
+        await house.commit(command(uuid4()))
+        await drained(consumer, 1)
+        await house.until(returned)
+    failures = [fact for fact in house.facts if isinstance(fact, PublicationFailed)]
+    assert [(fact.attempts, fact.retry_in) for fact in failures] == [(20_001, 60.0)]
+
+
+async def test_a_relay_that_can_no_longer_hear_the_broker_ends_so_as_to_be_started_again(storage: SqlStorage) -> None:
+    def nobody_reads(fact: object) -> None:
+        raise RuntimeError(f"nobody reads {fact}")
+
+    transport = InProcessTransport(app_id="tests")
+    await transport.connect()
+    relay = Relay(storage, transport.publisher, AsyncioRunner(), nobody_reads, is_consumed=lambda _: False, sweep=0.02)
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer="tests", outgoing=[event("stock.StockReserved")]))
+    with pytest.raises(RuntimeError, match="nobody reads"):
+        await asyncio.wait_for(relay.run(), BOUND)
+    await transport.close()

@@ -136,3 +136,14 @@ async def test_cancelling_the_supervisor_ends_the_loop() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert supervised.restarts == 0
+
+
+async def test_a_loop_that_fails_for_days_is_started_again_all_the_same() -> None:
+    loop = Loop(*[fails] * 1_100)
+    runner = QuickRunner()
+    supervised = Supervised(loop, runner, quiet)
+    task = asyncio.create_task(supervised.run())
+    await asyncio.wait_for(loop.steady.wait(), 30)
+    assert runner.pauses[-1] == 30.0
+    supervised.stop()
+    await task
