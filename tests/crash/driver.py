@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ import aio_pika
 from aio_pika.abc import DeliveryMode, ExchangeType
 
 from tests.crash.checker import ENDED, stalls
+from tests.crash.forking import Program
 from tests.crash.ledger import Ledger
 from tests.crash.process import GLANCE, STARTED, Child, ChildError
 from tests.crash.script import TRADES
@@ -68,9 +68,9 @@ class Setup:
         return Ledger(self.folder)
 
 
-def antiphon(*words: str) -> list[str]:
-    """A command line of the product."""
-    return [sys.executable, "-m", "runtime", *words]
+def antiphon(*words: str) -> Program:
+    """A command of the product."""
+    return Program("runtime.cli", words)
 
 
 async def finished(name: str, setup: Setup, *words: str, expect: int = 0) -> str:
@@ -93,7 +93,9 @@ class Sidecar:
         self.child, self.port, self._reserved = child, port, reserved
 
     @classmethod
-    async def start(cls, setup: Setup, name: str = "sidecar", *, command: Sequence[str] = (), **settings: str) -> Self:
+    async def start(
+        cls, setup: Setup, name: str = "sidecar", *, command: Sequence[str] | Program = (), **settings: str
+    ) -> Self:
         """Start `antiphon run`, or another command that serves the same; does not wait for it to be ready."""
         reserved = reserve_port()
         port = int(reserved.getsockname()[1])
@@ -188,8 +190,8 @@ async def participants(
     chosen = names or tuple(TRADES)
     words = ["--broker", broker_url, "--folder", str(setup.folder), "--namespace", setup.namespace]
     words += ["--seed", str(seed), "--mix", json.dumps(mix or {}), *chosen]
-    command = [sys.executable, "-m", "tests.crash.participant", *words]
-    child = await Child.start(f"participants-{'-'.join(chosen)}", command, folder=setup.folder, env=setup.environment())
+    program = Program("tests.crash.participant", words)
+    child = await Child.start(f"participants-{'-'.join(chosen)}", program, folder=setup.folder, env=setup.environment())
     try:
         await child.says("ready")
     except BaseException:

@@ -210,5 +210,10 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The entry point."""
     asyncio.run(run(parsed()))
+
+
+if __name__ == "__main__":
+    main()

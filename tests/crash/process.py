@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tests.crash.forking import Forked, Program
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -24,13 +26,19 @@ class ChildError(AssertionError):
 class Child:
     """One running child. As an async context it is dead, and reaped, when the block ends."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, output: Path) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process | Forked, output: Path) -> None:
         self.name, self.output, self._process = name, output, process
 
     @classmethod
-    async def start(cls, name: str, command: Sequence[str], *, folder: Path, env: Mapping[str, str]) -> Self:
-        """Start `command` in `folder`; its output goes to `<name>.log` there, behind what is in it already."""
+    async def start(cls, name: str, command: Sequence[str] | Program, *, folder: Path, env: Mapping[str, str]) -> Self:
+        """Start `command` in `folder`; its output goes to `<name>.log` there, behind what is in it already.
+
+        A `Program` is forked, which spares the machine its imports; a command line begins from nothing.
+        """
         output = folder / f"{name}.log"
+        if isinstance(command, Program):
+            output.touch()
+            return cls(name, Forked(command, folder=folder, env=env, output=output), output)
         with output.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *leashed(command), cwd=folder, env=dict(env), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
