@@ -116,7 +116,6 @@ class Settings(BaseModel):
     )
     drain_timeout: Seconds = Field(25.0, gt=0, le=86400, description="How long a stop may take; then exit 75.")
     max_body: Bytes = Field(1024**2, ge=1024, le=64 * 1024**2, description="Longest message body, in bytes.")
-    inbox_window: Seconds = Field(8 * 86400.0, ge=8 * 86400, description="How long handled message ids are remembered.")
 
     @property
     def database(self) -> str:
@@ -258,8 +257,8 @@ def _text(problems: list[str]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as a setting would be written: `8d`, `15s`."""
-    return f"{seconds / 86400:g}d" if seconds >= 86400 and seconds % 86400 == 0 else f"{seconds:g}s"
+    """Seconds as a setting would be written."""
+    return f"{seconds:g}s"
 
 
 def _shown(value: object) -> str:
