@@ -133,9 +133,10 @@ def unexpected(out: Console, stood: Sequence[Standing], missing: Sequence[str], 
     """What has not ended, or not as it had to."""
     left = [each.order.key for each in stood if each.under_way] + list(missing)
     if left:
-        text = f"{_orders(len(left))} under way: {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}. "
-        text += f"Nothing is lost; to finish: {called()} demo --resume"
-        out.print(Text(text, style="yellow"), soft_wrap=True)
+        which = f"{', '.join(left[:3])}{', ...' if len(left) > 3 else ''}"
+        out.print()
+        out.print(Text(f"{_orders(len(left))} under way, and nothing is lost: {which}", style="yellow"))
+        out.print(Text(f"To finish: {called()} demo --resume", style="yellow"), soft_wrap=True)
     elif interrupted:
         out.print(Text("Stopped before every order was placed; those that were have ended.", style="yellow"))
     for each in stood:

@@ -197,7 +197,7 @@ def test_a_signal_stops_it_and_it_says_how_to_go_on(
     first.send(number)
     assert first.ended() == FAILED
     assert first.stderr == ""
-    first.says("to finish: antiphon demo --resume")
+    first.says("To finish: antiphon demo --resume")
     assert antiphon("demo", "--resume").returncode == OK
     check(folder)
 
