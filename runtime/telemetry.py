@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from handlers import facts as handling
+from messages.errors import AntiphonError
 from outbox import facts as outbox
 from runtime import app, startup, supervise
 from transport import facts as transport
@@ -144,6 +145,8 @@ def _fields(fact: object) -> Iterable[tuple[str, object]]:
         value = getattr(fact, field.name)
         if value is not None:
             yield field.name, _plain(value)
+        if isinstance(value, Exception) and not isinstance(value, AntiphonError):
+            yield "exc_info", value  # nobody raised it on purpose: its traceback is what helps
 
 
 def _plain(value: object) -> object:

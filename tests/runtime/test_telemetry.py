@@ -18,6 +18,7 @@ import runtime.startup
 import runtime.supervise
 import transport.facts
 from handlers.facts import MessageDeadLettered, MessageDuplicated, SagaMoved
+from messages.errors import DatabaseAway
 from outbox.facts import PublicationFailed
 from runtime.logs import configure
 from runtime.supervise import LoopEnded
@@ -111,6 +112,18 @@ def test_an_error_becomes_its_text() -> None:
     line = line_of(LoopEnded(component="relay", error=ValueError("odd"), restarts=1, retry_in=0.2))
     assert line.fields["error"] == "ValueError: odd"
     assert "error" not in line_of(LoopEnded(component="relay", error=None, restarts=1, retry_in=0.2)).fields
+
+
+def test_a_loop_that_ended_by_a_mistake_shows_where(stream: io.StringIO) -> None:
+    configure(log_format="json", level="info", stream=stream)
+    for error in (ZeroDivisionError("odd"), DatabaseAway("gone")):
+        try:
+            raise error
+        except Exception as raised:
+            Telemetry("info")(LoopEnded(component="relay", error=raised, restarts=1, retry_in=0.2))
+    mistake, trouble = (json.loads(text) for text in stream.getvalue().splitlines())
+    assert "raise error" in mistake["exception"]
+    assert "exception" not in trouble
 
 
 def test_facts_reach_the_log_in_its_format(stream: io.StringIO) -> None:
