@@ -62,23 +62,46 @@ class Timers:
         while not self._stopping:
             pause = self._sweep_seconds
             try:
-                due, next_in = await self._storage.due_timers(list(self._types), self._batch)
-                if due and await self.fire(due):
-                    continue
-                pause = min(pause, next_in if next_in is not None and not due else pause)
-            except (Trouble, MessageError) as error:
+                next_in = await self._round()
+                pause = pause if next_in is None else min(pause, next_in)
+            except Trouble as error:
                 self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=pause))
             await self._runner.sleep(pause)
+
+    async def _round(self) -> float | None:
+        """Fire everything that is due, and say in how many seconds the next one is.
+
+        What cannot be fired now, because another process holds its saga or this one lacks its version, stays due: it
+        is passed over, so that those behind it do not wait for it.
+        """
+        passed = 0
+        while not self._stopping:
+            due, next_in = await self._storage.due_timers(list(self._types), self._batch, skip=passed)
+            if not due:
+                return next_in
+            passed += len(due) - await self._fired(due)
+        return None
+
+    async def _fired(self, due: Sequence[DueTimer]) -> int:
+        """Fire them together, or saga by saga where the database refuses what one of them makes; how many are done."""
+        try:
+            return await self.fire(due)
+        except MessageError as error:
+            if len({timer.saga_id for timer in due}) == 1:
+                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._sweep_seconds))
+                return 0
+        return sum([await self._fired(timers) for timers in _by_saga(due).values()])
 
     def stop(self) -> None:
         """Return from `run` after the round under way."""
         self._stopping = True
 
-    async def fire(self, due: Sequence[DueTimer]) -> bool:
-        """Decide on due timers in one transaction. Returns whether any of their sagas could be locked.
+    async def fire(self, due: Sequence[DueTimer]) -> int:
+        """Decide on due timers in one transaction. Returns how many of them are due no longer.
 
         Raises:
             Trouble: nothing was committed, or nobody knows; a timer that did fire is gone, so a new look tells.
+            MessageError: the database refuses the data of one of them; nothing was committed.
         """
         lease, confirmed = self._relay.lease(), self._relay.take_confirmed()
         try:
@@ -86,7 +109,7 @@ class Timers:
                 locked = await unit.lock({timer.saga_id for timer in due})
                 if locked.now is None:
                     self._relay.give_back(confirmed)
-                    return False
+                    return 0
                 work = Work(self._namespace, locked.now)
                 await self._decide(unit, work, locked, due)
                 rows = await self._save(unit, work, lease, confirmed)
@@ -96,12 +119,11 @@ class Timers:
         for fact in work.facts():
             self._report(fact)
         await self._relay.publish(rows, lease.until)
-        return bool(work.updated())
+        changed = {after.saga_id for _, after in work.updated()}
+        return sum(timer.saga_id in changed for timer in due)
 
     async def _decide(self, unit: Unit, work: Work, locked: Locked, due: Sequence[DueTimer]) -> None:
-        by_saga: dict[UUID, list[DueTimer]] = defaultdict(list)
-        for timer in due:
-            by_saga[timer.saga_id].append(timer)
+        by_saga = _by_saga(due)
         unsent = await unit.unsent(locked.instances)
         for saga_id, instance in locked.instances.items():
             definition = self._types.get(instance.saga_type, {}).get(instance.version)
@@ -136,3 +158,10 @@ class Timers:
                 confirmed=confirmed,
             )
         )
+
+
+def _by_saga(due: Sequence[DueTimer]) -> dict[UUID, list[DueTimer]]:
+    by_saga: dict[UUID, list[DueTimer]] = defaultdict(list)
+    for timer in due:
+        by_saga[timer.saga_id].append(timer)
+    return by_saga

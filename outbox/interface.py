@@ -238,8 +238,13 @@ class Storage(Protocol):
         """Whether a batch whose commit is unknown did commit: its own token stands in the inbox under `probe`."""
         ...
 
-    async def due_timers(self, saga_types: Collection[str], limit: int) -> tuple[Sequence[DueTimer], float | None]:
-        """Timers due by the database's clock, the oldest first, and the seconds until the next one (or None)."""
+    async def due_timers(
+        self, saga_types: Collection[str], limit: int, *, skip: int = 0
+    ) -> tuple[Sequence[DueTimer], float | None]:
+        """Timers due by the database's clock, the oldest first, and the seconds until the next one (or None).
+
+        `skip` passes over that many of the oldest: those that were due before and could not be fired.
+        """
         ...
 
     async def claim_outbox(self, *, token: UUID, lease: float, limit: int) -> Sequence[ClaimedRow]:

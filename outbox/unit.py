@@ -156,10 +156,12 @@ class SqlStorage:
         async with self.database.write() as session:
             return await inbox.committed(session, consumer, token, probe)
 
-    async def due_timers(self, saga_types: Collection[str], limit: int) -> tuple[Sequence[DueTimer], float | None]:
+    async def due_timers(
+        self, saga_types: Collection[str], limit: int, *, skip: int = 0
+    ) -> tuple[Sequence[DueTimer], float | None]:
         """See `outbox.interface.Storage.due_timers`."""
         async with self.database.read() as session:
-            found, following = await timers.due(session, saga_types, limit, self._now())
+            found, following = await timers.due(session, saga_types, limit, self._now(), skip=skip)
         due = [
             DueTimer(saga_id=row.saga_id, saga_type=row.saga_type, name=row.name, fence=row.generation) for row in found
         ]

@@ -21,7 +21,7 @@ _DUE = Statement.of(
     postgresql="""
         (select saga_id, saga_type, name, generation, null::float8 as wait, due_at from timer
          where due_at <= now() and saga_type = any(cast(:types as text[]))
-         order by due_at limit cast(:limit as bigint))
+         order by due_at, saga_id, name limit cast(:limit as bigint) offset cast(:skip as bigint))
         union all
         (select null, null, null, null, cast(extract(epoch from due_at - now()) as float8), due_at from timer
          where due_at > now() and saga_type = any(cast(:types as text[]))
@@ -30,7 +30,8 @@ _DUE = Statement.of(
     sqlite="""
         select * from (
             select saga_id, saga_type, name, generation, 0 as later, due_at from timer
-            where due_at <= :now and saga_type in (select value from json_each(:types)) order by due_at limit :limit)
+            where due_at <= :now and saga_type in (select value from json_each(:types))
+            order by due_at, saga_id, name limit :limit offset :skip)
         union all
         select * from (
             select null, null, null, null, 1, due_at from timer
@@ -77,7 +78,7 @@ class DueRow:
 
 
 async def due(
-    session: Session, saga_types: Collection[str], limit: int, now: datetime
+    session: Session, saga_types: Collection[str], limit: int, now: datetime, *, skip: int = 0
 ) -> tuple[Sequence[DueRow], float | None]:
     """Due timers of those types, the oldest first, and the seconds until the next one that is not due (or None).
 
@@ -86,8 +87,9 @@ async def due(
         saga_types: Only timers of these.
         limit: At most so many due ones.
         now: The host's time, which decides on SQLite; on PostgreSQL the database's does.
+        skip: So many of the oldest due ones are passed over.
     """
-    parameters: dict[str, object] = {"types": sorted(saga_types), "limit": limit}
+    parameters: dict[str, object] = {"types": sorted(saga_types), "limit": limit, "skip": skip}
     rows = await session.fetch(_DUE, parameters if session.postgresql else parameters | {"now": now})
     found = [
         DueRow(saga_id=as_uuid(row.saga_id), saga_type=row.saga_type, name=row.name, generation=row.generation)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from handlers.timers import Timers
 from messages.catalog.ordering import StockReserved
 from messages.envelope import Raw
 from sagas import Patience, Policies, Retry, definition_of, with_policies
 from sagas.catalog.ordering import PlaceOrder
-from tests.handlers.house import House, kinds, outbox, placed, rows
+from tests.handlers.house import NAMESPACE, House, kinds, outbox, placed, rows
 from transport.topology import Queue
 
 if TYPE_CHECKING:
-    from handlers.timers import Timers
     from outbox.interface import ClaimedRow
     from outbox.unit import SqlStorage
     from sagas.definition import Definition
@@ -47,7 +47,7 @@ async def due(house: House) -> list[str]:
         await asyncio.sleep(next_in)
 
 
-async def fire(house: House, *timers: Timers) -> list[bool]:
+async def fire(house: House, *timers: Timers) -> list[int]:
     """Let the timers that are due fire, by these loops at once."""
     await due(house)
     found, _ = await house.storage.due_timers([house.definition.type], 100)
@@ -178,3 +178,36 @@ async def test_an_answered_step_has_no_timer_left(house: House, storage: SqlStor
     await house.take(house.answer("o-1", RESERVED, "reserve"))
     await house.timers.fire(found)  # seen before the reply was committed
     assert "command_resent" not in await kinds(storage, house.id_of("o-1"))
+
+
+async def test_timers_that_cannot_be_fired_here_delay_no_other(storage: SqlStorage) -> None:
+    """Those of a version that only a newer process knows stay due for as long as that process is away."""
+    newer = await House(storage, replace(hurried(), version=2)).open()
+    await newer.take(*(newer.message(placed(f"new-{n}")) for n in range(3)))
+    await due(newer)
+    house = await House(storage, hurried()).open()
+    await house.take(house.message(placed()))
+    impatient = Timers(
+        {house.definition.type: {1: house.definition}},
+        namespace=NAMESPACE,
+        storage=storage,
+        relay=house.relay,
+        runner=house.runner,
+        report=house.facts.append,
+        batch=2,
+    )
+    loop = asyncio.create_task(impatient.run())
+    async with asyncio.timeout(30):
+        while "command_resent" not in await kinds(storage, house.id_of("o-1")):  # noqa: ASYNC110 - rows have no event
+            await asyncio.sleep(0.01)
+    impatient.stop()
+    await asyncio.wait_for(loop, 30)
+    assert await kinds(storage, house.id_of("new-0")) == ["started", "command_sent"]
+
+
+async def test_due_timers_can_be_passed_over(house: House) -> None:
+    await house.take(house.message(placed()), house.message(placed("o-2")))
+    await due(house)
+    all_due, _ = await house.storage.due_timers([house.definition.type], 9)
+    rest, _ = await house.storage.due_timers([house.definition.type], 9, skip=1)
+    assert list(rest) == list(all_due)[1:]
