@@ -21,6 +21,7 @@ from outbox.interface import Changes, DeadLetter, InboxEntry, KeyClaim
 from sagas import decide
 from sagas.decision import Arrived, Disposition, GiveUp
 from sagas.instance import saga_id
+from sagas.replies import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -260,7 +261,16 @@ class Handler:
             text = f"{self.consumer} version {version} is unknown to this process; deploy it, then replay"
             self._dead_letter(batch, each, UnknownMessage(text), claimed=True)
             return
-        decision = await batch.work.decide(unit, fold, _arrived(each), each.trace)
+        arrived = _arrived(each)
+        if each.by_key and not _answers(fold, arrived):
+            self._dispose(batch, each, Disposition.IGNORED)
+            batch.facts.append(
+                MessageIgnored(
+                    consumer=self.consumer, message_id=arrived.message_id, name=arrived.name, reason="unknown_command"
+                )
+            )
+            return
+        decision = await batch.work.decide(unit, fold, arrived, each.trace)
         if decision.error is not None:
             self._dead_letter(batch, each, decision.error, claimed=True, instance=fold.current.saga_id)
         elif decision.disposition is not Disposition.APPLIED:
@@ -334,6 +344,11 @@ class Handler:
             deferred=frozenset(batch.deferred),
             facts=[*batch.facts, *work.facts()],
         )
+
+
+def _answers(fold: Fold, arrived: Arrived) -> bool:
+    """Whether it names a command of that instance: a business key alone may be another saga's, too."""
+    return arrived.causation_id is not None and find_target(fold.definition, fold.current, arrived) is not None
 
 
 def _arrived(each: Routed) -> Arrived:

@@ -28,7 +28,8 @@ class Routed:
     """A message and where it goes.
 
     `identity` is what the inbox knows it by, None when it has none. `deferred`: another process holds the instance.
-    `nobody`: it answers another saga type, or an instance that is no more.
+    `nobody`: it answers another saga type, or an instance that is no more. `by_key`: only the business key in its body
+    says that it is for `target`, so that it counts only if it names one of that instance's commands.
     """
 
     index: int
@@ -40,6 +41,7 @@ class Routed:
     starts: bool = False
     deferred: bool = False
     nobody: bool = False
+    by_key: bool = False
 
     @property
     def trace(self) -> str | None:
@@ -81,6 +83,7 @@ class Router:
             error=self._conflict(message, target, locked),
             starts=starts,
             nobody=target is None,
+            by_key=target != message.claims,
         )
 
     def _starts(self, message: Decoded) -> bool:

@@ -153,8 +153,9 @@ async def test_a_start_that_raises_leaves_the_key_free(storage: SqlStorage) -> N
     assert (await mended.instance("o-1")).status == "running"
 
 
-async def test_a_hook_that_raises_parks_its_instance_alone(storage: SqlStorage) -> None:
-    house = await House(storage, _with_broken_hook()).open()
+@pytest.mark.parametrize("said", ["a bug of the author's", "half a pair: \udc80", "a zero: \0"])
+async def test_a_hook_that_raises_parks_its_instance_alone(storage: SqlStorage, said: str) -> None:
+    house = await House(storage, _with_broken_hook(said)).open()
     await house.take(house.message(placed()), house.message(placed("o-2")))
     reply = house.answer("o-1", RESERVED, "reserve")
     await house.take(reply, house.answer("o-2", OutOfStock(order_id="o-2"), "reserve"))
@@ -169,12 +170,12 @@ async def test_a_hook_that_raises_parks_its_instance_alone(storage: SqlStorage) 
     assert (await mended.instance("o-1")).steps.keys() == {"reserve", "pay"}
 
 
-def _with_broken_hook() -> Definition:
+def _with_broken_hook(said: str) -> Definition:
     whole = definition_of(PlaceOrder)
     reserve = whole.steps["reserve"]
 
     def reserved(_: object, __: object) -> None:
-        raise ValueError("a bug of the author's")
+        raise ValueError(said)
 
     name = StockReserved.message_name
     replies = {**reserve.do.replies, name: replace(reserve.do.replies[name], hook=reserved)}
@@ -197,6 +198,29 @@ async def test_an_id_and_a_key_of_different_instances_conflict(house: House, sto
 async def test_a_reply_without_correlation_id_is_found_by_key_and_matched_by_its_command(house: House) -> None:
     await house.take(house.message(placed()))
     await house.take(replace(house.answer("o-1", RESERVED, "reserve"), correlation_id=None))
+    assert (await house.instance("o-1")).steps.keys() == {"reserve", "pay"}
+
+
+async def test_a_reply_that_only_shares_the_key_is_not_applied(house: House, storage: SqlStorage) -> None:
+    """Another saga about the same order sends the same command, and its replies reach this queue too."""
+    await house.take(house.message(placed()))
+    bare = house.message(RESERVED)
+    of_another = house.message(RESERVED, correlation_id=str(uuid4()), headers={"causation-id": str(uuid4())})
+    await house.take(bare, of_another)
+    assert await kinds(storage, house.id_of("o-1")) == ["started", "command_sent"]
+    ignored = [fact for fact in house.facts if isinstance(fact, MessageIgnored)]
+    assert [(fact.message_id, fact.reason) for fact in ignored] == [
+        (bare.message_id, "unknown_command"),
+        (of_another.message_id, "unknown_command"),
+    ]
+    assert not await dead(storage)
+
+
+async def test_a_reply_without_causation_id_is_applied_where_its_correlation_id_names_the_instance(
+    house: House,
+) -> None:
+    await house.take(house.message(placed()))
+    await house.take(house.message(RESERVED, correlation_id=str(house.id_of("o-1"))))
     assert (await house.instance("o-1")).steps.keys() == {"reserve", "pay"}
 
 
