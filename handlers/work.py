@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from handlers.facts import SagaMoved
 from messages.envelope import Envelope
 from messages.errors import MessageError
+from messages.printable import printable
 from outbox.interface import HistoryRow, Outgoing
 from sagas import decide
 from sagas.decision import Arrived, Decision, Disposition, Withdrawn
@@ -98,7 +99,7 @@ class Work:
         try:
             return decide.decide(fold.definition, fold.current, happened, self.now)
         except Exception as error:  # whatever it is, the rest of the batch goes on
-            text = f"{fold.definition.type} version {fold.definition.version} cannot go on: {error!r}"
+            text = printable(f"{fold.definition.type} version {fold.definition.version} cannot go on: {error!r}")
             parked = decide.park(fold.definition, fold.current, text, self.now)
             if not isinstance(happened, Arrived):
                 return parked

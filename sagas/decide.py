@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
+from messages.printable import printable
 from sagas import backward, forward, replies, timeouts
 from sagas.decision import Arrived, Disposition, GiveUp, TimerFired
 from sagas.instance import Instance, Phase
-from sagas.turn import Turn
+from sagas.turn import MAX_RAISED, Turn
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,7 +35,7 @@ def first_state(definition: Definition, arrived: Arrived) -> bytes:
         state = build(definition.saga_class, arrived.event)._dump()
         definition.saga_class.model_validate_json(state, extra="ignore")  # it must be loadable from now on
     except Exception as error:
-        text = f"{definition.type}.{build.__name__}: {type(error).__name__}: {error}"
+        text = printable(f"{definition.type}.{build.__name__}: {type(error).__name__}: {error}", MAX_RAISED)
         raise MethodRaised(text, saga_type=definition.type, message_id=arrived.message_id) from error
     return state
 

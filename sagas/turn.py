@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from messages import codec
 from messages.errors import MethodRaised
+from messages.printable import printable
 from sagas.decision import Decision, Disposition, HistoryEntry, Send
 from sagas.definition import Purpose
 from sagas.instance import StepProgress, Timer, idempotency_key, message_id
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from sagas.decision import Arrived
     from sagas.definition import Call, Definition, StepDefinition
     from sagas.instance import CallProgress, CallStatus, Instance, Phase
+
+
+MAX_RAISED = 2_000
+"""Longest text of what an author's method raised, in characters."""
 
 
 class Turn:
@@ -134,7 +139,7 @@ class Turn:
     def raised(self, method: Callable[..., Any], error: Exception) -> MethodRaised:
         """What the exception of an author's method becomes."""
         return MethodRaised(
-            f"{self.method_name(method)}: {type(error).__name__}: {error}",
+            printable(f"{self.method_name(method)}: {type(error).__name__}: {error}", MAX_RAISED),
             saga_type=self.definition.type,
             saga_id=str(self.before.saga_id),
         )
@@ -253,10 +258,11 @@ class Turn:
     # -- the end of the turn
 
     def end(self, phase: Phase, kind: str) -> None:
-        """Reach a final phase: no timer is left."""
+        """Reach a final phase: no timer is left, and nothing is overdue any more."""
         self.phase = phase
         self.ended_at = self.now
         self.timers.clear()
+        self.attention.pop("compensation_overdue", None)
         self.record(kind)
 
     def finish(

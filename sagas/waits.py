@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sagas.definition import Call, Retry
 
-_STEEPEST = 64  # factor ** 64 is beyond every cap, and keeps floats finite
+_STEEPEST = 64  # so often it grows at most
 
 
 def reply_wait(call: Call, sends: int) -> timedelta:
@@ -25,9 +25,12 @@ def backoff_wait(retry: Retry, transients: int, message_id: str) -> timedelta:
 
 
 def _grown(first: timedelta, retry: Retry, n: int, ceiling: timedelta) -> timedelta:
-    factor = retry.factor ** min(n - 1, _STEEPEST)
-    seconds = min(first.total_seconds() * factor, ceiling.total_seconds())
-    return timedelta(seconds=seconds)
+    seconds, most = first.total_seconds(), ceiling.total_seconds()
+    for _ in range(min(n - 1, _STEEPEST)):  # step by step: a power of the factor may be beyond every float
+        if seconds >= most:
+            break
+        seconds *= retry.factor
+    return timedelta(seconds=min(seconds, most))
 
 
 def _fraction(text: str) -> float:

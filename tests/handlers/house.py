@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
 
 from handlers.decoding import Decoded, decode
@@ -65,7 +65,7 @@ class House:
             report=self.facts.append,
         )
 
-    async def open(self, *others: Queue) -> House:
+    async def open(self, *others: Queue) -> Self:
         """Connect the transport, so that rows are born claimed; `others` are queues beside the saga's."""
         await self.transport.connect()
         events = tuple(self.definition.events)
