@@ -95,14 +95,19 @@ class Relay:
         return Lease(token=self._runner.token(), seconds=self._lease_seconds, until=until, limit=room)
 
     async def publish(self, rows: Sequence[ClaimedRow], until: float) -> None:
-        """Publish rows this process has claimed. What the broker does not take now goes back to the table."""
-        if not rows:
+        """Publish rows this process has claimed. What the broker does not take now goes back to the table.
+
+        Nothing is written any more once their lease is nearly over: whoever sweeps next takes them.
+        """
+        left = until - self._margin - self._runner.monotonic()
+        if not rows or left <= 0:
             return
-        if self._runner.monotonic() > until - self._margin:
-            return  # their lease is over, or nearly: whoever sweeps next takes them
         publications = [self._register(row, until) for row in rows]
         try:
-            await self._publisher.publish(publications)
+            async with self._runner.timeout(left):
+                await self._publisher.publish(publications)
+        except TimeoutError:
+            return  # others were writing, slowly; what was not written gets no answer and is given up on
         except BrokerAway:
             for publication in publications:
                 self._forget(publication.ticket)

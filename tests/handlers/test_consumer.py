@@ -97,7 +97,7 @@ class Hall(House):
 
 
 async def test_an_outage_of_any_length_ends_no_loop(sqlite: Database) -> None:
-    house = await Hall(Outage(SqlStorage(sqlite), transactions=1_200)).open()  # type: ignore[arg-type]
+    house = await Hall(Outage(SqlStorage(sqlite), transactions=1_200)).open()
     async with house.consuming(batch=10):
         await house.send(house.message(placed()))
         await house.told("SagaMoved")

@@ -19,11 +19,12 @@ from transport.in_process import InProcessTransport
 from transport.topology import Queue, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from outbox.interface import ClaimedRow
     from outbox.unit import SqlStorage
-    from transport.interface import Consumer, Delivery
+    from transport.in_process import InProcessPublisher
+    from transport.interface import Consumer, Delivery, Publication
 
 TAKEN = Queue.of_participant("antiphon", "stock", commands=("stock.ReserveStock",))
 BOUND = 10.0
@@ -291,4 +292,45 @@ async def test_a_relay_that_can_no_longer_hear_the_broker_ends_so_as_to_be_start
         await unit.save(Changes(consumer="tests", outgoing=[event("stock.StockReserved")]))
     with pytest.raises(RuntimeError, match="nobody reads"):
         await asyncio.wait_for(relay.run(), BOUND)
+    await transport.close()
+
+
+class Crowded:
+    """Everything of the publisher it wraps, whose socket others keep busy until `free` is set."""
+
+    holds = False
+
+    def __init__(self, publisher: InProcessPublisher) -> None:
+        self._publisher = publisher
+        self.free = asyncio.Event()
+        self.handed_over = 0
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Wait for the socket, then hand the burst over."""
+        await self.free.wait()
+        self.handed_over += len(publications)
+        await self._publisher.publish(publications)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._publisher, name)
+
+
+async def test_nothing_is_written_once_a_lease_is_nearly_over_however_long_others_keep_the_socket_busy(
+    storage: SqlStorage,
+) -> None:
+    transport = InProcessTransport(app_id="tests")
+    await transport.connect()
+    publisher = Crowded(transport.publisher)
+    relay = Relay(storage, publisher, AsyncioRunner(), lambda _: None, is_consumed=lambda _: True, lease=0.3)
+    lease = relay.lease()
+    async with storage.transaction() as unit:
+        rows = await unit.save(
+            Changes(consumer="tests", outgoing=[command(uuid4())], claim=(lease.token, lease.seconds), claim_limit=1)
+        )
+    async with asyncio.timeout(BOUND):
+        await relay.publish(rows, lease.until)
+    publisher.free.set()
+    await asyncio.sleep(0)
+    assert len(rows) == 1
+    assert publisher.handed_over == 0
     await transport.close()
