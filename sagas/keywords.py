@@ -25,6 +25,9 @@ RETRY = {
 _SAGA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 _MAX_VERSION = 2**31 - 1
 
+LONGEST = timedelta(days=36_525)
+"""Longest time that a saga may be told to wait."""
+
 Complain = Callable[[str], None]
 """Takes `problem; remedy`."""
 
@@ -61,8 +64,9 @@ class _Rule:
     remedy: str
 
 
-def _is_span(value: object) -> bool:
-    return isinstance(value, timedelta) and value > timedelta(0)
+def is_span(value: object) -> bool:
+    """Whether it is a time to wait: longer than nothing, and short enough to be added to any date."""
+    return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST
 
 
 def _is_whole(value: object) -> bool:
@@ -82,7 +86,7 @@ def _is_replies(value: object) -> bool:
 
 
 _FLAG = _Rule(lambda value: isinstance(value, bool), "write True or False")
-_SPAN = _Rule(_is_span, "write a positive timedelta, e.g. timedelta(minutes=5)")
+_SPAN = _Rule(is_span, "write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)")
 _REPLIES = _Rule(_is_replies, "write an Event class or a tuple of them")
 
 _CLASS = {
@@ -166,19 +170,18 @@ def reply_types(given: Mapping[str, object], kind: str) -> tuple[type[Event], ..
 
 def retry_problems(retry: Retry) -> list[str]:
     """What is wrong with the numbers of a Retry."""
-    zero = timedelta(0)
     rules = {
         "attempts": (_is_whole(retry.attempts) and retry.attempts >= 1, "write how many sends in all, at least 1"),
-        "backoff": (_is_timedelta(retry.backoff) and retry.backoff >= zero, "write a timedelta"),
+        "backoff": (_is_pause(retry.backoff), "write a timedelta of at most 100 years"),
         "factor": (_is_number(retry.factor) and retry.factor >= 1, "write a number of at least 1"),
-        "cap": (_is_timedelta(retry.cap) and retry.cap >= zero, "write a timedelta"),
+        "cap": (_is_pause(retry.cap), "write a timedelta of at most 100 years"),
         "jitter": (_is_number(retry.jitter) and 0 <= retry.jitter <= 1, "write a fraction from 0 to 1"),
     }
     return [f"Retry({name}={getattr(retry, name)!r}); {remedy}" for name, (sound, remedy) in rules.items() if not sound]
 
 
-def _is_timedelta(value: object) -> bool:
-    return isinstance(value, timedelta)
+def _is_pause(value: object) -> bool:
+    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST
 
 
 def _is_number(value: object) -> bool:

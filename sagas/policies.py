@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from messages.errors import DefinitionError
 from sagas.digests import with_policy_documented
-from sagas.keywords import retry_problems
+from sagas.keywords import is_span, retry_problems
 from sagas.problems import listed, suggestion
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _check(definition: Definition, overrides: Policies) -> None:
         f"{name}: timeout": one.timeout for name, one in overrides.calls.items()
     }
     for where, time in times.items():
-        if time is not None and time.total_seconds() <= 0:
-            problems.append(f"{where}={time!r} will not do; give a positive timedelta")
+        if time is not None and not is_span(time):
+            problems.append(f"{where}={time!r} will not do; give a positive timedelta of at most 100 years")
     for name, patience in overrides.calls.items():
         problems += [f"{name}: {problem}" for problem in (retry_problems(patience.retry) if patience.retry else ())]
     if problems:

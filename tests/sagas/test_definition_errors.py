@@ -82,7 +82,7 @@ def with_a_misspelt_keyword() -> None:
 @reads(
     'X: key=7 will not do; write the name of a field, e.g. key="order_id"',
     "X: version='2' will not do; write a whole number from 1",
-    "X: deadline=60 will not do; write a positive timedelta, e.g. timedelta(minutes=5)",
+    "X: deadline=60 will not do; write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)",
     "X: name='a b' will not do; write at most 100 letters, digits, '_', '.' and '-', beginning with a letter",
     "X: keys={'OrderPlaced': 'id'} will not do; write the start events that carry the key elsewhere, "
     'e.g. keys={OrderPlaced: "orderId"}',
@@ -93,6 +93,14 @@ def with_keywords_of_the_wrong_kind() -> None:
     class X(
         Reserving, key=7, version="2", deadline=60, name="a b", keys={"OrderPlaced": "id"}, key_reuse="yes", abstract=1
     ): ...
+
+
+@reads(
+    "X: deadline=datetime.timedelta(days=999999999, seconds=86399, microseconds=999999) will not do; "
+    "write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)"
+)
+def with_a_deadline_that_no_date_can_hold() -> None:
+    class X(Reserving, key="order_id", deadline=timedelta.max): ...
 
 
 @reads("X: version=0 will not do; write a whole number from 1")
@@ -314,7 +322,7 @@ def a_step_with_a_word_of_another_language() -> None:
 
 
 @reads(
-    "X.pay: timeout=30 will not do; write a positive timedelta, e.g. timedelta(minutes=5)",
+    "X.pay: timeout=30 will not do; write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)",
     "X.pay: retry=3 will not do; write Retry(attempts=5, backoff=timedelta(seconds=2))",
     "X.pay: success='PaymentCompleted' will not do; write an Event class or a tuple of them",
     "X.pay: failure=MakePayment will not do; write an Event class or a tuple of them",
@@ -338,9 +346,9 @@ def a_step_with_keywords_of_the_wrong_kind() -> None:
 
 @reads(
     "X.pay: Retry(attempts=0); write how many sends in all, at least 1",
-    "X.pay: Retry(backoff=5); write a timedelta",
+    "X.pay: Retry(backoff=5); write a timedelta of at most 100 years",
     "X.pay: Retry(factor=0.5); write a number of at least 1",
-    "X.pay: Retry(cap=datetime.timedelta(days=-1)); write a timedelta",
+    "X.pay: Retry(cap=datetime.timedelta(days=-1)); write a timedelta of at most 100 years",
     "X.pay: Retry(jitter=2); write a fraction from 0 to 1",
 )
 def a_step_with_a_senseless_retry() -> None:

@@ -59,7 +59,8 @@ def test_unknown_names_and_senseless_values_are_told_together() -> None:
     assert str(caught.value).splitlines() == [
         "PlaceOrder: no step or compensation is called 'payy' (did you mean 'pay'?); "
         "there are reserve, release, pay, refund, label and void",
-        "PlaceOrder: deadline=datetime.timedelta(0) will not do; give a positive timedelta",
-        "PlaceOrder: label: timeout=datetime.timedelta(days=-1, seconds=86399) will not do; give a positive timedelta",
+        "PlaceOrder: deadline=datetime.timedelta(0) will not do; give a positive timedelta of at most 100 years",
+        "PlaceOrder: label: timeout=datetime.timedelta(days=-1, seconds=86399) will not do; "
+        "give a positive timedelta of at most 100 years",
         "PlaceOrder: label: Retry(attempts=0); write how many sends in all, at least 1",
     ]
