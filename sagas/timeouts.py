@@ -35,8 +35,7 @@ def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
         MethodRaised: the next attempt cannot be built; the turn must be thrown away and the instance parked.
     """
     if name == DEADLINE:
-        turn.send_marker(DEADLINE, "")
-        turn.set_timer(DEADLINE, _MARKER_PATIENCE)
+        _ask_to_give_up(turn, DEADLINE, "", _MARKER_PATIENCE, unsent)
     elif name == OVERDUE:
         del turn.timers[OVERDUE]
         turn.record("timer_fired", timer=OVERDUE)
@@ -96,10 +95,22 @@ def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str])
     elif purpose is Purpose.UNDO or _awaited_for_ever(turn, path):
         _again(turn, path, call, progress, call.retry.cap)
     else:
-        turn.send_marker(timer_name(path, purpose), _entry(progress))
-        turn.set_timer(timer_name(path, purpose), reply_wait(call, progress.sends))
+        wait = reply_wait(call, progress.sends)
+        _ask_to_give_up(turn, timer_name(path, purpose), _entry(progress), wait, unsent)
     if purpose is Purpose.UNDO:
         note_exhausted(turn)
+
+
+def _ask_to_give_up(turn: Turn, timer: str, entry: str, patience: timedelta, unsent: Collection[str]) -> None:
+    """Send a marker, unless the one sent before still waits for the broker: an outage does not heap them up."""
+    if turn.marker_id(timer, turn.timers[timer].fence) in unsent:
+        turn.record(
+            "timer_set", timer.rpartition("/")[0] or None, timer=timer, reason="the marker is still in the outbox"
+        )
+        turn.postpone(timer, patience)
+    else:
+        turn.send_marker(timer, entry)
+        turn.set_timer(timer, patience)
 
 
 def _awaited_for_ever(turn: Turn, path: str) -> bool:

@@ -199,7 +199,7 @@ class Turn:
         """Send word to the saga's own queue: when it arrives, every reply queued before it has been read."""
         body = json.dumps({"timer": timer, "entry": entry}).encode()
         marker = Send(
-            message_id=message_id(self.before.saga_id, timer, 1, self.seq + 1, "give-up"),
+            message_id=self.marker_id(timer, self.seq + 1),
             name=MARKER,
             schema_version=1,
             path=f"{timer}/give-up",
@@ -208,6 +208,10 @@ class Turn:
         )
         self.sends.append(marker)
         self.record("timer_fired", _step_of_timer(timer), message=marker, timer=timer)
+
+    def marker_id(self, timer: str, seq: int) -> str:
+        """The id of the marker that was announced by that history row; a timer set with it has its number as fence."""
+        return message_id(self.before.saga_id, timer, 1, seq, "give-up")
 
     def current_id(self, path: str, purpose: Purpose) -> str:
         """The id of the attempt that is under way."""
@@ -243,6 +247,10 @@ class Turn:
     def set_timer(self, name: str, wait: timedelta) -> None:
         """Set or replace a timer."""
         self.timers[name] = Timer(due_at=self.now + wait, fence=self.seq)
+
+    def postpone(self, name: str, wait: timedelta) -> None:
+        """Let a timer that is due wait once more, as the same timer."""
+        self.timers[name] = replace(self.timers[name], due_at=self.now + wait)
 
     def _healed(self, method: str) -> None:
         """The method that parked the instance has now run: the cause is gone."""

@@ -139,6 +139,20 @@ async def test_the_last_timeout_only_sends_a_marker_and_the_marker_gives_up(stor
     assert [name for name, _ in await outbox(storage)] == ["antiphon.GiveUp", "stock.ReleaseStock"]
 
 
+async def test_an_outage_of_the_broker_heaps_up_no_markers(storage: SqlStorage) -> None:
+    house = await House(storage, hurried(attempts=1)).open()
+    await house.take(house.message(placed()))
+    await sent(house, storage)
+    await house.transport.close()
+    for _ in range(4):
+        await fire(house)
+    assert await outbox(storage) == [("antiphon.GiveUp", "new")]
+    assert await kinds(storage, house.id_of("o-1")) == ["started", "command_sent", "timer_fired"] + ["timer_set"] * 3
+    await sent(house, storage)
+    await fire(house)
+    assert (await kinds(storage, house.id_of("o-1")))[-1] == "timer_fired"  # it went, and was not heard of: another
+
+
 async def test_a_reply_before_the_marker_wins(storage: SqlStorage) -> None:
     house = await House(storage, hurried(attempts=1)).open()
     await house.take(house.message(placed()))
