@@ -291,8 +291,9 @@ async def at_rest(
 
 def unrest(picture: Picture, orders: Collection[str], ledger: Ledger) -> str:
     """What is still on its way, in words; empty when nothing is."""
-    at_rest = {saga.business_key for saga in picture.sagas if saga.phase in ENDED or saga.status == "parked"}
-    if waiting := sorted(set(orders) - at_rest):
+    known = {saga.business_key for saga in picture.sagas}
+    at_work = {saga.business_key for saga in picture.sagas if saga.phase not in ENDED and saga.status != "parked"}
+    if waiting := sorted(set(orders) - (known - at_work)):
         return f"{len(waiting)} orders have not ended: {', '.join(waiting[:5])}"
     if picture.outbox:
         return f"{len(picture.outbox)} messages are not confirmed: {picture.outbox[:5]}"

@@ -113,6 +113,10 @@ class Book:
             raise
         return reply
 
+    def note(self, command: Command, purpose: Purpose) -> None:
+        """Record an arrival and nothing else: for a participant that keeps its promises by other means."""
+        self._record(command, purpose, "handed over")
+
     def sent(self, reply: Reply) -> None:
         """Note that a reply is with the broker."""
         self._db.execute("update reply set sent = 1 where message_id = ?", (reply.message_id,))
