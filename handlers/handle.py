@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from handlers.facts import BatchCommitted, MessageDeadLettered, MessageDuplicated, MessageIgnored
 from handlers.routing import Routed, Router
 from handlers.work import Work
-from messages.errors import IdConflict, MessageError, MethodRaised, UnknownMessage
+from messages.errors import DatabaseBusy, IdConflict, MessageError, MethodRaised, UnknownMessage
 from outbox.interface import Changes, DeadLetter, InboxEntry, KeyClaim
 from sagas import decide
 from sagas.decision import Arrived, Disposition, GiveUp
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from handlers.decoding import Decoded
     from handlers.work import Definitions, Fold
+    from messages.envelope import Envelope
     from outbox.interface import Claimed, ClaimedRow, KeyOwner, MessageKey, Storage, Unit
     from outbox.relay import Lease, Relay
 
@@ -141,24 +142,28 @@ class Handler:
         return batch
 
     async def _claim_keys(self, unit: Unit, messages: Sequence[Decoded]) -> dict[str, KeyOwner]:
+        """Who has the keys of the batch: of all that start something, and where keys are used again, of all others."""
+        used = {message.key for message in messages if message.key is not None} if self.latest.key_reuse else ()
+        latest = await unit.latest_keys(self.consumer, used) if used else {}
         claims: dict[str, KeyClaim] = {}
         for message in messages:
             envelope, key = message.envelope, message.key
             if envelope is None or message.event is None or key is None or envelope.name not in self.latest.starts:
                 continue
-            claims.setdefault(
-                key,
-                KeyClaim(
-                    saga_type=self.consumer,
-                    key=key,
-                    saga_id=saga_id(self._namespace, self.consumer, key),
-                    n=1,
-                    start_id=envelope.message_id,
-                    start_hash=message.body_hash,
-                ),
-            )
+            if key not in latest:
+                claims.setdefault(key, self._key_claim(envelope, message.body_hash, key, 1))
         owners = await unit.claim_keys(list(claims.values())) if claims else ()
-        return dict(zip(claims, owners, strict=True))
+        return {**latest, **dict(zip(claims, owners, strict=True))}
+
+    def _key_claim(self, envelope: Envelope, body_hash: bytes, key: str, n: int) -> KeyClaim:
+        return KeyClaim(
+            saga_type=self.consumer,
+            key=key,
+            saga_id=saga_id(self._namespace, self.consumer, key, n),
+            n=n,
+            start_id=envelope.message_id,
+            start_hash=body_hash,
+        )
 
     async def _claim_inbox(self, unit: Unit, routed: Sequence[Routed], token: UUID) -> tuple[list[Routed], Claimed]:
         """Those that are applied for the first time, in order. Copies within the batch are told apart in memory."""
@@ -212,7 +217,7 @@ class Handler:
         elif each.message.marker is not None:
             await self._give_up(unit, batch, each)
         elif each.starts:
-            self._start(batch, each)
+            await self._start(unit, batch, each)
         else:
             await self._answer(unit, batch, each)
 
@@ -225,22 +230,40 @@ class Handler:
         if decision.disposition is Disposition.IGNORED:
             self._dispose(batch, each, Disposition.IGNORED)
 
-    def _start(self, batch: _Batch, each: Routed) -> None:
+    async def _start(self, unit: Unit, batch: _Batch, each: Routed) -> None:
         arrived, key = _arrived(each), each.message.key or ""
         owner = batch.owners[key]
-        if owner.mine and owner.saga_id not in batch.used:
+        taken = not owner.mine or owner.saga_id in batch.used
+        if taken and self.latest.key_reuse and _is_over(batch, each, owner):
+            owner, taken = await self._claim_next(unit, each, key, owner), False
+            batch.owners[key] = owner
+        if not taken:
             self._give_birth(batch, each, arrived, owner, key)
             return
         differs = owner.start_hash != each.message.body_hash
         reason = "duplicate_start_differs" if differs else "duplicate_start"
         self._dispose(batch, each, Disposition.IGNORED)
-        fold = self._fold(batch, each)
+        fold = batch.work.folds.get(owner.saga_id) or self._fold(batch, each)
         if fold is not None:
             batch.work.ignore(fold, arrived, reason)
         else:
             batch.facts.append(
                 MessageIgnored(consumer=self.consumer, message_id=arrived.message_id, name=arrived.name, reason=reason)
             )
+
+    async def _claim_next(self, unit: Unit, each: Routed, key: str, owner: KeyOwner) -> KeyOwner:
+        """The key once more, for the next instance; whoever else wants it has to hold the lock of the one that ended.
+
+        Raises:
+            DatabaseBusy: another transaction has started the next one since the keys were looked up.
+        """
+        envelope = each.message.envelope
+        if envelope is None:
+            raise LookupError("a message without an envelope starts nothing")
+        [following] = await unit.claim_keys([self._key_claim(envelope, each.message.body_hash, key, owner.n + 1)])
+        if not following.mine:
+            raise DatabaseBusy(f"the key {key!r} was used again by another transaction just now; the batch runs again")
+        return following
 
     def _give_birth(self, batch: _Batch, each: Routed, arrived: Arrived, owner: KeyOwner, key: str) -> None:
         try:
@@ -344,6 +367,13 @@ class Handler:
             deferred=frozenset(batch.deferred),
             facts=[*batch.facts, *work.facts()],
         )
+
+
+def _is_over(batch: _Batch, each: Routed, owner: KeyOwner) -> bool:
+    """Whether the instance that has the key has ended, or is no more."""
+    fold = batch.work.folds.get(owner.saga_id)
+    instance = fold.current if fold is not None else each.instance
+    return instance is None or instance.phase.ended
 
 
 def _answers(fold: Fold, arrived: Arrived) -> bool:

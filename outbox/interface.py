@@ -193,6 +193,13 @@ class Unit(Protocol):
         """
         ...
 
+    async def latest_keys(self, saga_type: str, wanted: Collection[str]) -> Mapping[str, KeyOwner]:
+        """Who has each key now, by key: the instance with the highest n; keys that nobody ever had are left out.
+
+        For types whose keys may be used again. Takes no lock: whoever claims the next n finds out whether it is so.
+        """
+        ...
+
     async def lock(self, saga_ids: Collection[UUID], *, wait: bool = False) -> Locked:
         """Lock every instance in id order, in one statement; skip those another transaction holds unless `wait`."""
         ...

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from messages.errors import DatabaseBusy
 from outbox.interface import KeyClaim, KeyOwner
 from storage.statements import Statement, Write, as_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
+
+    from sqlalchemy import Row
 
     from storage.database import Session
     from storage.statements import Batch
@@ -45,6 +47,22 @@ _OWNERS = Statement.of(
         from json_each(:entries) r
         cross join saga_key k on k.saga_type = json_extract(r.value, '$[0]') and k.key = json_extract(r.value, '$[1]')
                              and k.n = json_extract(r.value, '$[2]')
+    """,
+)
+_LATEST = Statement.of(
+    postgresql="""
+        select k.key, k.n, k.saga_id, k.start_id, k.start_hash
+        from unnest(cast(:keys as text[])) as r(key)
+        cross join lateral (
+            select * from saga_key s where s.saga_type = cast(:saga_type as text) and s.key = r.key
+            order by s.n desc limit 1
+        ) as k
+    """,
+    sqlite="""
+        select k.key, k.n, k.saga_id, k.start_id, k.start_hash
+        from json_each(:keys) r
+        cross join saga_key k on k.saga_type = :saga_type and k.key = r.value
+        and k.n = (select max(s.n) from saga_key s where s.saga_type = :saga_type and s.key = r.value)
     """,
 )
 RELEASE = Write(
@@ -114,18 +132,23 @@ async def _claim_each(session: Session, ordered: Sequence[KeyClaim], now: dateti
     return owners | {key_of(c): _mine(c) for c in fresh}
 
 
+async def latest(session: Session, saga_type: str, wanted: Collection[str]) -> dict[str, KeyOwner]:
+    """See `outbox.interface.Unit.latest_keys`."""
+    if not wanted:
+        return {}
+    rows = await session.fetch(_LATEST, {"saga_type": saga_type, "keys": sorted(wanted)})
+    return {row.key: _owned(row) for row in rows}
+
+
 async def _owners(session: Session, claims: Sequence[KeyClaim]) -> dict[Key, KeyOwner]:
     parameters = _arrays(claims) if session.postgresql else {"entries": [key_of(c) for c in claims]}
-    return {
-        (row.saga_type, row.key, row.n): KeyOwner(
-            saga_id=as_uuid(row.saga_id),
-            n=row.n,
-            start_id=row.start_id,
-            start_hash=bytes(row.start_hash),
-            mine=False,
-        )
-        for row in await session.fetch(_OWNERS, parameters)
-    }
+    return {(row.saga_type, row.key, row.n): _owned(row) for row in await session.fetch(_OWNERS, parameters)}
+
+
+def _owned(row: Row[Any]) -> KeyOwner:
+    return KeyOwner(
+        saga_id=as_uuid(row.saga_id), n=row.n, start_id=row.start_id, start_hash=bytes(row.start_hash), mine=False
+    )
 
 
 def _arrays(claims: Sequence[KeyClaim]) -> dict[str, object]:

@@ -52,6 +52,10 @@ class SqlUnit:
                 self._claimed[claim.saga_id] = keys.key_of(claim)
         return owners
 
+    async def latest_keys(self, saga_type: str, wanted: Collection[str]) -> Mapping[str, KeyOwner]:
+        """See `outbox.interface.Unit.latest_keys`."""
+        return await keys.latest(self.session, saga_type, wanted)
+
     async def lock(self, saga_ids: Collection[UUID], *, wait: bool = False) -> Locked:
         """See `outbox.interface.Unit.lock`."""
         locked, busy, now = await instances.lock(self.session, saga_ids, wait=wait)

@@ -55,6 +55,17 @@ async def test_a_further_instance_of_a_key_is_another_claim(storage: Storage) ->
     assert [(owner.mine, owner.n) for owner in owners] == [(True, 1), (True, 2)]
 
 
+async def test_the_latest_owner_of_a_key_is_the_one_with_the_highest_number(storage: Storage) -> None:
+    second = key_claim("order-1", n=2)
+    async with storage.transaction() as unit:
+        await unit.claim_keys([key_claim("order-1"), second, key_claim("order-2")])
+    async with storage.transaction() as unit:
+        latest = await unit.latest_keys("PlaceOrder", ["order-1", "order-2", "order-3"])
+        assert await unit.latest_keys("Another", ["order-1"]) == {}
+    assert {key: owner.n for key, owner in latest.items()} == {"order-1": 2, "order-2": 1}
+    assert (latest["order-1"].saga_id, latest["order-1"].mine) == (second.saga_id, False)
+
+
 async def test_a_released_key_is_free_again(storage: Storage) -> None:
     claim = key_claim("order-1")
     async with storage.transaction() as unit:
