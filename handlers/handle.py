@@ -120,11 +120,11 @@ class Handler:
         return attempt.prepared
 
     async def finish(self, prepared: Prepared, size: int) -> None:
-        """After the commit: tell what happened, and publish what was born claimed."""
+        """After the commit: publish what was born claimed, and tell what happened."""
+        await self._relay.publish(prepared.claimed, prepared.until)
         for fact in prepared.facts:
             self._report(fact)
         self._report(BatchCommitted(consumer=self.consumer, messages=size, deferred=len(prepared.deferred)))
-        await self._relay.publish(prepared.claimed, prepared.until)
 
     # -- the stages
 
@@ -224,6 +224,7 @@ class Handler:
     async def _give_up(self, unit: Unit, batch: _Batch, each: Routed) -> None:
         fold, marker, envelope = self._fold(batch, each), each.message.marker, each.message.envelope
         if fold is None or marker is None or envelope is None:
+            self._dispose(batch, each, Disposition.IGNORED)  # its timer stands, and asks again where it is known
             return
         happened = GiveUp(message_id=envelope.message_id, timer=marker.timer, entry=marker.entry)
         decision = await batch.work.decide(unit, fold, happened)

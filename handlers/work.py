@@ -35,6 +35,9 @@ Definitions = Mapping[int, "Definition"]
 """The versions of one saga type that this process knows, by version."""
 
 
+_SENDING = ("command_sent", "compensation_sent")
+
+
 @dataclass(slots=True)
 class Fold:
     """One instance within one transaction: as it was, as it is now, and what was decided in between."""
@@ -50,7 +53,7 @@ class Fold:
         if decision.history:
             earlier = self.current if self.history or self.before else None
             change = patch(earlier, decision.instance)
-            first, *rest = decision.history
+            first, *rest = (_traced(entry, trace) for entry in decision.history)
             self.history.append(self._row(first, now, change))
             self.history.extend(self._row(entry, now, None) for entry in rest)
         self.current = decision.instance
@@ -58,6 +61,13 @@ class Fold:
 
     def _row(self, entry: HistoryEntry, now: datetime, change: bytes | None) -> HistoryRow:
         return HistoryRow(saga_id=self.current.saga_id, at=now, entry=entry, patch=change)
+
+
+def _traced(entry: HistoryEntry, trace: str | None) -> HistoryEntry:
+    """A command's row keeps the trace it went out with: when it is sent again, that belongs to it too."""
+    if trace is None or entry.kind not in _SENDING:
+        return entry
+    return replace(entry, detail={**entry.detail, "traceparent": trace})
 
 
 class Work:
@@ -148,7 +158,7 @@ class Work:
         body, causation_id, timestamp = send.body, send.causation_id, self.now
         if first is not None and first.entry.body is not None:
             body, timestamp = first.entry.body, first.at
-            causation_id = first.entry.detail.get("causation_id")
+            causation_id, trace = first.entry.detail.get("causation_id"), first.entry.detail.get("traceparent")
         if body is None:
             raise LookupError(f"{send.message_id} was sent before, but the history of {instance.saga_id} has no body")
         envelope = Envelope(

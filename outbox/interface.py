@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sagas.decision import HistoryEntry
     from sagas.instance import Instance
 
+CLAIM_BYTES = 16 * 1024 * 1024
+"""How many bytes of bodies one claim of the outbox may bring into memory."""
+
 MessageKey = tuple[str, str]
 """(source, message id): what identifies a message to one consumer."""
 
@@ -254,8 +257,17 @@ class Storage(Protocol):
         """
         ...
 
-    async def claim_outbox(self, *, token: UUID, lease: float, limit: int) -> Sequence[ClaimedRow]:
-        """Claim rows that are due: state `claimed`, next attempt at the lease's end; only heads of their path."""
+    async def claim_outbox(
+        self, *, token: UUID, lease: float, limit: int, max_bytes: int = CLAIM_BYTES
+    ) -> Sequence[ClaimedRow]:
+        """Claim rows that are due: state `claimed`, next attempt at the lease's end; only heads of their path.
+
+        At most `limit` rows, and no more after the one whose body reaches `max_bytes` in all: one is always possible.
+        """
+        ...
+
+    async def consumed_events(self) -> frozenset[str]:
+        """The names of the events that the recorded saga types of this namespace consume."""
         ...
 
     async def settle_outbox(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from messages.errors import BrokerAway, Trouble
 from outbox.facts import EventUnrouted, LoopTroubled, PublicationFailed
-from outbox.interface import RowOutcome
+from outbox.interface import CLAIM_BYTES, RowOutcome
 from transport.interface import Publication, Verdict
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transport.interface import Outcome, Publisher
 
 MAX_ROWS = 2_000
-MAX_BYTES = 16 * 1024 * 1024
+MAX_BYTES = CLAIM_BYTES
 SWEEP_LIMIT = 500
 _MARGIN = 2.0  # seconds before a lease's end in which nothing is published any more
 _SLOWEST_RETRY = 60.0
@@ -63,17 +63,15 @@ class Relay:
         runner: Runner,
         report: Callable[[object], None],
         *,
-        is_consumed: Callable[[str], bool],
         lease: float = 15.0,
         confirm_timeout: float = 5.0,
         sweep: float = 1.0,
     ) -> None:
-        """`is_consumed` tells whether a saga type of this namespace consumes an event of that name."""
+        """In seconds: how long a claim lasts, how long a confirm may take, how often to look for leftovers."""
         self._storage = storage
         self._publisher = publisher
         self._runner = runner
         self._report = report
-        self._is_consumed = is_consumed
         self._lease_seconds = lease
         self._margin = min(_MARGIN, lease / 3)
         self._confirm_timeout = confirm_timeout
@@ -83,6 +81,7 @@ class Relay:
         self._tickets = 0
         self._confirmed: list[tuple[int, UUID]] = []
         self._failed: list[RowOutcome] = []
+        self._strays: list[tuple[ClaimedRow, str]] = []  # events that came back, with the broker's words
         self._stopping = False
         self._wake = asyncio.Event()
 
@@ -170,12 +169,15 @@ class Relay:
 
     async def _tick(self) -> None:
         await self._keep_leases() if self._publisher.holds else self._give_up_on_silent()
+        await self._sort_strays()
         await self._settle()
         while not self._stopping and self._publisher.ready and (room := min(self._room(), SWEEP_LIMIT)):
             token, until = self._runner.token(), self._runner.monotonic() + self._lease_seconds
-            rows = await self._storage.claim_outbox(token=token, lease=self._lease_seconds, limit=room)
+            rows = await self._storage.claim_outbox(
+                token=token, lease=self._lease_seconds, limit=room, max_bytes=MAX_BYTES - self._bytes
+            )
             await self.publish(rows, until)
-            if len(rows) < room:
+            if len(rows) < room:  # also when there were more bytes than room: the next tick goes on
                 break
 
     async def _pause(self) -> None:
@@ -202,6 +204,7 @@ class Relay:
         for ticket, flying in list(self._in_flight.items()):
             self._forget(ticket)
             self._fail(flying.row, Verdict.UNKNOWN, "the process stopped before it was confirmed", retry_in=0.0)
+        await self._guarded(self._sort_strays)
         await self._guarded(self._settle)
 
     # -- outcomes
@@ -211,19 +214,29 @@ class Relay:
         if flying is None:
             return  # given up on before; the row has been or will be published again under the same id
         row = flying.row
-        name = row.outgoing.envelope.name
         if outcome.verdict is Verdict.CONFIRMED:
             self._confirmed.append((row.outbox_id, row.token))
-        elif outcome.verdict is Verdict.RETURNED and self._is_foreign_event(row):
-            self._confirmed.append((row.outbox_id, row.token))
-            self._report(EventUnrouted(message_id=row.outgoing.envelope.message_id, name=name))
+        elif outcome.verdict is Verdict.RETURNED and row.outgoing.exchange.endswith(".events"):
+            self._strays.append((row, outcome.reason))
         else:
             self._fail(row, outcome.verdict, outcome.reason)
 
-    def _is_foreign_event(self, row: ClaimedRow) -> bool:
-        """Whether nobody of this namespace misses it: it was not sent to a queue, nor as a command, nor is consumed."""
-        to_events = row.outgoing.exchange.endswith(".events")
-        return to_events and not self._is_consumed(row.outgoing.envelope.name)
+    async def _sort_strays(self) -> None:
+        """An event that no queue took is done, unless a saga type of this namespace consumes it.
+
+        The database knows all of them, also one that another process has just deployed and whose queue comes next.
+        """
+        if not self._strays:
+            return
+        consumed = await self._storage.consumed_events()
+        strays, self._strays = self._strays, []
+        for row, reason in strays:
+            name = row.outgoing.envelope.name
+            if name in consumed:
+                self._fail(row, Verdict.RETURNED, reason)
+            else:
+                self._confirmed.append((row.outbox_id, row.token))
+                self._report(EventUnrouted(message_id=row.outgoing.envelope.message_id, name=name))
 
     def _fail(self, row: ClaimedRow, verdict: Verdict, reason: str, *, retry_in: float | None = None) -> None:
         if retry_in is None:

@@ -8,6 +8,7 @@ only those two can be withdrawn.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from messages.printable import printable
@@ -41,23 +42,33 @@ _IS_HEAD = """
 _CLAIM = Statement.of(
     postgresql=f"""
         with due as materialized (
-            select o.outbox_id from outbox o
+            select o.outbox_id, octet_length(o.body) as size from outbox o
             where o.next_attempt_at <= now() and {_IS_HEAD}
             order by o.outbox_id limit cast(:limit as bigint)
             for update skip locked
+        ), fitting as (
+            select outbox_id, sum(size) over (order by outbox_id) - size as before from due
         )
         update outbox o set
             state = 'claimed', token = cast(:token as uuid),
             next_attempt_at = clock_timestamp() + cast(:lease as float8) * interval '1 second',
             attempts = o.attempts + case when o.state = 'claimed' then 1 else 0 end,
             maybe_sent = o.maybe_sent or o.state = 'claimed'
-        from due where o.outbox_id = due.outbox_id
+        from fitting
+        where o.outbox_id = fitting.outbox_id and fitting.before < cast(:max_bytes as bigint)
         returning {_RETURNED}
     """,
     sqlite=f"""
-        select {_RETURNED}, o.state from outbox o
-        where o.next_attempt_at <= :now and {_IS_HEAD}
-        order by o.outbox_id limit :limit
+        with due as (
+            select o.outbox_id, length(o.body) as size from outbox o
+            where o.next_attempt_at <= :now and {_IS_HEAD}
+            order by o.outbox_id limit :limit
+        ), fitting as (
+            select outbox_id, sum(size) over (order by outbox_id) - size as before from due
+        )
+        select {_RETURNED}, o.state from fitting
+        join outbox o on o.outbox_id = fitting.outbox_id
+        where fitting.before < :max_bytes order by o.outbox_id
     """,
 )
 _TAKE = Statement.both("""
@@ -159,15 +170,23 @@ _UNSENT = Statement.of(
 )
 
 
-async def claim(
-    session: Session, *, token: UUID, lease: float, limit: int, now: datetime, until: datetime
-) -> Sequence[ClaimedRow]:
-    """See `outbox.interface.Storage.claim_outbox`. `now` and `until` are the host's, for SQLite."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """Which rows to claim: so many, of so many bytes. `now` is the host's, for SQLite."""
+
+    limit: int
+    max_bytes: int
+    now: datetime
+
+
+async def claim(session: Session, due: Due, *, token: UUID, lease: float, until: datetime) -> Sequence[ClaimedRow]:
+    """See `outbox.interface.Storage.claim_outbox`. `until` is the host's, for SQLite."""
+    bounds: dict[str, object] = {"limit": due.limit, "max_bytes": due.max_bytes}
     if session.postgresql:
-        rows = await session.fetch(_CLAIM, {"token": token, "lease": lease, "limit": limit})
+        rows = await session.fetch(_CLAIM, {**bounds, "token": token, "lease": lease})
         claimed = [_claimed(row, token, row.attempts) for row in rows]
         return sorted(claimed, key=lambda each: each.outbox_id)
-    rows = await session.fetch(_CLAIM, {"now": now, "limit": limit})
+    rows = await session.fetch(_CLAIM, {**bounds, "now": due.now})
     if rows:
         await session.many(_TAKE, [{"token": token, "until": until, "outbox_id": row.outbox_id} for row in rows])
     return [_claimed(row, token, row.attempts + (row.state == "claimed")) for row in rows]

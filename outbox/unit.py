@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from outbox import enqueue, inbox, keys, store
-from outbox.interface import Claimed, DueTimer, HistoryRow, Locked
-from storage import instances, timers
+from outbox.interface import CLAIM_BYTES, Claimed, DueTimer, HistoryRow, Locked
+from storage import definitions, instances, timers
 from storage.dead_letters import Letters
 from storage.statements import Batch, Statement
 
@@ -171,12 +171,19 @@ class SqlStorage:
         ]
         return due, following
 
-    async def claim_outbox(self, *, token: UUID, lease: float, limit: int) -> Sequence[ClaimedRow]:
+    async def claim_outbox(
+        self, *, token: UUID, lease: float, limit: int, max_bytes: int = CLAIM_BYTES
+    ) -> Sequence[ClaimedRow]:
         """See `outbox.interface.Storage.claim_outbox`."""
         async with self.database.single() as session:
             now = self._now()
             until = now + timedelta(seconds=lease)
-            return await store.claim(session, token=token, lease=lease, limit=limit, now=now, until=until)
+            due = store.Due(limit=limit, max_bytes=max_bytes, now=now)
+            return await store.claim(session, due, token=token, lease=lease, until=until)
+
+    async def consumed_events(self) -> frozenset[str]:
+        """See `outbox.interface.Storage.consumed_events`."""
+        return frozenset(await definitions.consumed_events(self.database))
 
     async def settle_outbox(
         self, *, confirmed: Sequence[tuple[int, UUID]] = (), failed: Sequence[RowOutcome] = ()

@@ -24,7 +24,6 @@ from outbox.unit import SqlStorage
 from runtime import definitions, schema
 from runtime.supervise import DOWN_TOO_LONG, Supervised
 from storage import Database, runner_lock
-from storage import definitions as recorded
 from storage.schema import schema_state
 from transport.in_process import InProcessTransport
 from transport.topology import Queue, Topology, participant_queue, saga_queue
@@ -131,7 +130,6 @@ class Engine:
         self._loops: list[tuple[Supervised, asyncio.Task[None]]] = []
         self._held = ExitStack()
         self._stage = "not started"
-        self._consumed = set(known.consumed)
         busy = len(known.sagas) + len(PARTS) + len(self.participants) * CONCURRENCY
         self.database = Database(
             settings.database, runner, namespace=settings.namespace, pool_size=busy + SPARE_CONNECTIONS
@@ -245,7 +243,6 @@ class Engine:
         if self.saga_types:
             known = [each for versions in self._known.sagas.values() for each in versions.values()]
             await definitions.settle(self.database, known)
-        self._consumed |= await recorded.consumed_events(self.database)
 
     async def _reach_broker(self) -> None:
         await self.transport.connect()
@@ -286,7 +283,6 @@ class Engine:
             self.transport.publisher,
             self._runner,
             self._report,
-            is_consumed=self._consumed.__contains__,
             lease=self._settings.lease,
             confirm_timeout=self._settings.confirm_timeout,
             sweep=self._settings.sweep,

@@ -41,9 +41,7 @@ class Desk:
         self.facts: list[object] = []
         self.runner = AsyncioRunner()
         self.transport = InProcessTransport(app_id=NAMESPACE)
-        self.relay = Relay(
-            storage, self.transport.publisher, self.runner, self.facts.append, is_consumed=lambda _: True, sweep=0.02
-        )
+        self.relay = Relay(storage, self.transport.publisher, self.runner, self.facts.append, sweep=0.02)
         self.answering = Answering(
             participant,
             storage,

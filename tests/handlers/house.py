@@ -46,9 +46,7 @@ class House:
         self.facts: list[object] = []
         self.runner = AsyncioRunner()
         self.transport = InProcessTransport(app_id=NAMESPACE)
-        self.relay = Relay(
-            storage, self.transport.publisher, self.runner, self.facts.append, is_consumed=lambda _: True
-        )
+        self.relay = Relay(storage, self.transport.publisher, self.runner, self.facts.append)
         self.handler = Handler(
             {self.definition.version: self.definition},
             namespace=NAMESPACE,

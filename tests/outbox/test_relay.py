@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -13,6 +14,9 @@ from outbox.facts import EventUnrouted, PublicationFailed
 from outbox.interface import Changes, Outgoing
 from outbox.relay import Relay
 from running import AsyncioRunner
+from sagas import definition_of
+from sagas.catalog.ordering import PlaceOrder
+from storage.definitions import record
 from storage.statements import Statement
 from tests.outbox.building import command
 from transport.in_process import InProcessTransport
@@ -42,7 +46,6 @@ class House:
             self.transport.publisher,
             AsyncioRunner(),
             self.facts.append,
-            is_consumed=lambda name: name == "ordering.OrderPlaced",
             lease=lease,
             sweep=0.02,
         )
@@ -101,7 +104,13 @@ class House:
 
 def event(name: str, path: str | None = None) -> Outgoing:
     order = command(uuid4(), path)
-    return Outgoing(envelope=order.envelope, exchange="antiphon.events", routing_key=name, saga_id=None, path=path)
+    return Outgoing(
+        envelope=replace(order.envelope, name=name),
+        exchange="antiphon.events",
+        routing_key=name,
+        saga_id=None,
+        path=path,
+    )
 
 
 async def drained(consumer: Consumer, count: int) -> list[Delivery]:
@@ -183,6 +192,29 @@ async def test_an_event_that_nobody_here_consumes_is_done_and_counted(storage: S
         await house.commit(event("stock.StockReserved"))
         await house.gone()
         assert any(isinstance(fact, EventUnrouted) for fact in house.facts)
+
+
+async def test_an_event_that_a_recorded_saga_consumes_waits_for_its_queue(storage: SqlStorage) -> None:
+    """Another process has just deployed the saga: its definition is recorded, its queue comes next."""
+    await record(storage.database, [definition_of(PlaceOrder)])
+    async with House(storage).running() as house:
+        await house.commit(event("ordering.OrderPlaced"))
+
+        async def returned() -> bool:
+            return await house.states() == ["returned"]
+
+        await house.until(returned)
+        assert not any(isinstance(fact, EventUnrouted) for fact in house.facts)
+
+
+async def test_a_claim_brings_no_more_bytes_than_there_is_room_for(storage: SqlStorage) -> None:
+    async with storage.transaction() as unit:
+        bodies = [command(uuid4(), body=b" " * 1000) for _ in range(5)]
+        await unit.save(Changes(consumer="tests", outgoing=bodies))
+    claimed = [
+        len(await storage.claim_outbox(token=uuid4(), lease=15, limit=9, max_bytes=room)) for room in (1, 2000, 10_000)
+    ]
+    assert claimed == [1, 2, 2]
 
 
 async def test_stopping_leaves_what_was_not_confirmed_due_at_once(storage: SqlStorage) -> None:
@@ -287,7 +319,7 @@ async def test_a_relay_that_can_no_longer_hear_the_broker_ends_so_as_to_be_start
 
     transport = InProcessTransport(app_id="tests")
     await transport.connect()
-    relay = Relay(storage, transport.publisher, AsyncioRunner(), nobody_reads, is_consumed=lambda _: False, sweep=0.02)
+    relay = Relay(storage, transport.publisher, AsyncioRunner(), nobody_reads, sweep=0.02)
     async with storage.transaction() as unit:
         await unit.save(Changes(consumer="tests", outgoing=[event("stock.StockReserved")]))
     with pytest.raises(RuntimeError, match="nobody reads"):
@@ -321,7 +353,7 @@ async def test_nothing_is_written_once_a_lease_is_nearly_over_however_long_other
     transport = InProcessTransport(app_id="tests")
     await transport.connect()
     publisher = Crowded(transport.publisher)
-    relay = Relay(storage, publisher, AsyncioRunner(), lambda _: None, is_consumed=lambda _: True, lease=0.3)
+    relay = Relay(storage, publisher, AsyncioRunner(), lambda _: None, lease=0.3)
     lease = relay.lease()
     async with storage.transaction() as unit:
         rows = await unit.save(
