@@ -12,7 +12,7 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from transport.rabbitmq.tap import UNDECODABLE_HEADER, Notice, Tap, mended
+from transport.rabbitmq.tap import MAX_DEPTH, UNDECODABLE_HEADER, Notice, Tap, mended
 
 
 async def frames_through(data: bytes, *, careful: bool = False, notice: Notice | None = None) -> bytes:
@@ -84,6 +84,29 @@ async def test_properties_that_cannot_be_decoded_are_kept_in_one_header(properti
     assert header.properties.message_id is None
     kept = (header.properties.headers or {})[UNDECODABLE_HEADER]
     assert bytes(kept) == properties  # type: ignore[arg-type]
+
+
+def nested(levels: int, *, lists: bool) -> bytes:
+    """A header frame whose headers are that many tables or lists within one another, the headers included."""
+    value = b"\x00\x00\x00\x00"
+    for _ in range(levels - 2):
+        value = b"A" + value if lists else b"\x01aF" + value
+        value = len(value).to_bytes(4, "big") + value
+    table = b"\x01a" + (b"A" if lists else b"F") + value
+    payload = b"\x00\x3c\x00\x00" + (2).to_bytes(8, "big") + b"\x20\x00" + len(table).to_bytes(4, "big") + table
+    return b"\x02\x00\x05" + len(payload).to_bytes(4, "big") + payload + b"\xce"
+
+
+@pytest.mark.parametrize("lists", [False, True])
+async def test_headers_that_are_nested_too_deeply_are_kept_in_one_header_asked_or_not(lists: bool) -> None:
+    deepest, deeper, deepest_decodable = (nested(levels, lists=lists) for levels in (MAX_DEPTH, MAX_DEPTH + 1, 400))
+
+    assert await frames_through(deepest) == deepest
+    for frame in (deeper, deepest_decodable, nested(20_000, lists=lists)):
+        _, _, header = pamqp.frame.unmarshal(await frames_through(frame))
+        assert isinstance(header, ContentHeader)
+        kept = (header.properties.headers or {})[UNDECODABLE_HEADER]
+        assert bytes(kept) == frame[19:-1]  # type: ignore[arg-type]
 
 
 @settings(max_examples=80, deadline=None)

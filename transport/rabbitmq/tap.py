@@ -4,7 +4,8 @@ The library keeps to itself that the broker has blocked a connection and why it 
 connection over one message whose properties it cannot decode (a publisher in another language that sends Latin-1, or
 a timestamp of the year 30000): with a prefetch of a hundred such a message would throw out its innocent neighbours
 again and again. So the tap notes the former, and on request replaces undecodable properties by a single header that
-holds their bytes. The message then reaches us, without an id, and becomes a dead letter like any malformed one.
+holds their bytes. The message then reaches us, without an id, and becomes a dead letter like any malformed one. So do,
+asked or not, headers nested so deeply that whoever walks through them later would run out of stack.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from pamqp.header import ContentHeader
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from yarl import URL
 
 UNDECODABLE_HEADER = "undecodable-properties"
+MAX_DEPTH = 64  # tables and lists within one another in the headers; what a body may have
 
 _FRAME = struct.Struct(">BHI")
 _METHOD_FRAME, _HEADER_FRAME = 1, 2
@@ -93,23 +95,48 @@ class Tap:
         rest = await self._reader.readexactly(size + 1)
         if kind == _METHOD_FRAME and channel == 0:
             self._notice.hear(rest)
-        elif kind == _HEADER_FRAME and self._careful:
+        elif kind == _HEADER_FRAME and (self._careful or _may_be_deep(rest)):
             return mended(head, rest)
         return head + rest
 
 
 def mended(head: bytes, rest: bytes) -> bytes:
-    """A content header frame as it is, or with its properties replaced when they cannot be decoded."""
+    """A content header frame as it is, or with its properties replaced when they cannot be decoded or are too deep."""
     payload = rest[:-1]
-    try:
-        ContentHeader().unmarshal(payload)
-    except Exception:  # whatever the library raises here would end the connection
+    if not _is_readable(payload):
         kind, channel, _ = _FRAME.unpack(head)
         (body_size,) = struct.unpack(">Q", payload[4:12])
         headers: dict[str, Any] = {UNDECODABLE_HEADER: bytearray(payload[12:])}
         payload = ContentHeader(body_size=body_size, properties=commands.Basic.Properties(headers=headers)).marshal()
         return _FRAME.pack(kind, channel, len(payload)) + payload + FRAME_END_CHAR
     return head + rest
+
+
+def _is_readable(payload: bytes) -> bool:
+    header = ContentHeader()
+    try:
+        header.unmarshal(payload)
+    except Exception:  # whatever the library raises here would end the connection
+        return False
+    return not _is_too_deep(header.properties.headers or {})
+
+
+def _may_be_deep(payload: bytes) -> bool:
+    """Whether there are as many marks of tables and lists in it as too deep a nest needs, which is all but never so."""
+    return payload.count(b"F") + payload.count(b"A") >= MAX_DEPTH
+
+
+def _is_too_deep(headers: Mapping[str, object]) -> bool:
+    level: list[object] = [headers]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: object) -> list[object]:
+    """The tables and lists directly in a table or list."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict | list)]
 
 
 class TappedTransport(TransportFactory):
