@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_DNS, UUID, uuid5
@@ -144,6 +145,7 @@ class Instance:
         return "parked" if any(reason in self.attention for reason in PARKING) else self.phase.value
 
 
+@lru_cache(maxsize=4096)  # every message of an instance asks again
 def saga_id(namespace: str, saga_type: str, key: str, n: int = 1) -> UUID:
     """The identity of the n-th instance of a type for a business key."""
     return uuid5(_ANTIPHON, f"{namespace}/{saga_type}/{key}/{n}")
