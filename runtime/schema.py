@@ -33,6 +33,8 @@ async def problem(database: Database) -> str | None:
     state = await schema_state(database)
     if state.current:
         return None
+    if state.found is None and not database.postgresql:
+        return "the file has no tables yet; antiphon run makes them when it starts, or run: antiphon migrate"
     if state.found is None:
         return f"the database has no schema {database.namespace!r} yet; run: antiphon migrate"
     return f"the database schema has version {state.found}, {state.needed} is needed; run: antiphon migrate"
