@@ -152,9 +152,11 @@ async def _instances(database: Database) -> str | Wrong:
     counts = await Queries(database).counts()
     wants = []
     if counts.attention:
-        wants.append(f"{counts.attention} instances want an operator; antiphon sagas list, then antiphon sagas show")
+        some = "1 instance wants" if counts.attention == 1 else f"{counts.attention} instances want"
+        wants.append(f"{some} an operator; antiphon sagas list, then antiphon sagas show")
     if counts.dead_letters:
-        wants.append(f"{counts.dead_letters} messages were dead-lettered; antiphon dead list, then antiphon dead show")
+        some = "1 message was" if counts.dead_letters == 1 else f"{counts.dead_letters} messages were"
+        wants.append(f"{some} dead-lettered; antiphon dead list, then antiphon dead show")
     if wants:
         return Wrong("\n".join(wants))
     by_status: dict[str, int] = {}
@@ -170,7 +172,7 @@ async def _lag(database: Database) -> str | Wrong:
         late.append(f"{counts.outbox_stuck} messages are stuck in the outbox; is there a queue that takes them?")
     elif counts.outbox_oldest > LATE:
         late.append(
-            f"a message waits since {duration(counts.outbox_oldest)} in the outbox; is a process with a relay running?"
+            f"a message has been in the outbox for {duration(counts.outbox_oldest)}; is a process with a relay running?"
         )
     if counts.timer_overdue > LATE:
         late.append(f"a timer is overdue by {duration(counts.timer_overdue)}; is a process with timers running?")
