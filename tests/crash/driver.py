@@ -232,18 +232,27 @@ class Shop:
         await asyncio.gather(*[self._publish(order) for order in orders for _ in range(copies)])
         return {order: start_id(order) for order in orders}
 
-    async def _publish(self, order: str) -> None:
+    async def announce(self, order: str, message_ids: Sequence[str]) -> None:
+        """Place one order once under each of these ids, all at once, as a shop that has lost its memory might."""
+        await asyncio.gather(*[self._publish(order, message_id) for message_id in message_ids])
+
+    async def _publish(self, order: str, message_id: str | None = None) -> None:
         assert self._events is not None, "the shop is closed: use `async with`"
-        await self._events.publish(order_placed(order), "ordering.OrderPlaced", timeout=STARTED)
+        event = order_placed(order, message_id or start_id(order))
+        await self._events.publish(event, "ordering.OrderPlaced", timeout=STARTED)
 
 
-def order_placed(order: str) -> aio_pika.Message:
+def order_body(order: str) -> str:
+    """The body of an `OrderPlaced`: two of an article of the order's own."""
+    lines = [{"sku": f"book-of-{order}", "quantity": 2, "unit_price": "12.50"}]
+    return json.dumps({"order_id": order, "customer_id": "c-1", "lines": lines, "total": "25.00"})
+
+
+def order_placed(order: str, message_id: str) -> aio_pika.Message:
     """The event as the wire contract has it."""
-    lines = [{"sku": "book", "quantity": 2, "unit_price": "12.50"}]
-    body = {"order_id": order, "customer_id": "c-1", "lines": lines, "total": "25.00"}
     return aio_pika.Message(
-        json.dumps(body).encode(),
-        message_id=start_id(order),
+        order_body(order).encode(),
+        message_id=message_id,
         type="ordering.OrderPlaced",
         content_type="application/json",
         app_id="shop",

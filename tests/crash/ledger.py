@@ -210,7 +210,7 @@ class Book:
             command.correlation_id,
             NEVER if behaviour.word is Word.SILENT else time.time() + late,
             int(behaviour.number) + 1 if behaviour.word is Word.MUTE else 1,
-            2 if behaviour.word is Word.TWICE else 1,
+            max(1, int(behaviour.number)) if behaviour.word is Word.TIMES else 1,
         )
         self._db.execute("insert into reply values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
 

@@ -102,18 +102,20 @@ class Participant:
 
     async def _send(self, reply: Reply) -> None:
         """Straight to where the command says; an event for everyone if it does not say."""
+        try:
+            await asyncio.gather(*[self._publish(reply) for _ in range(reply.copies)])
+        except aio_pika.exceptions.DeliveryError as error:
+            print(f"returned: {reply.name} to {reply.reply_to!r}: {error!r}", flush=True)
+            return  # it stays owed
+        self._book.sent(reply)
+
+    async def _publish(self, reply: Reply) -> None:
         assert self._channel is not None
         assert self._events is not None
-        for _ in range(reply.copies):
-            try:
-                if reply.reply_to:
-                    await self._channel.default_exchange.publish(self._message(reply), reply.reply_to, timeout=BOUND)
-                else:
-                    await self._events.publish(self._message(reply), reply.name, mandatory=False, timeout=BOUND)
-            except aio_pika.exceptions.DeliveryError as error:
-                print(f"returned: {reply.name} to {reply.reply_to!r}: {error!r}", flush=True)
-                return  # it stays owed
-        self._book.sent(reply)
+        if reply.reply_to:
+            await self._channel.default_exchange.publish(self._message(reply), reply.reply_to, timeout=BOUND)
+        else:
+            await self._events.publish(self._message(reply), reply.name, mandatory=False, timeout=BOUND)
 
     def _message(self, reply: Reply) -> aio_pika.Message:
         return aio_pika.Message(

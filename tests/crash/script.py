@@ -12,7 +12,7 @@ An order's id may end in directives: `o-7~payment=fail~stock.undo=late:2`. Each 
 | `deaf`        | applies nothing and never answers                                                             |
 | `mute:n`      | applies the effect, leaves the first n arrivals of one command id unanswered, answers the next |
 | `late:s`      | applies the effect at once and answers s seconds later                                        |
-| `twice`       | applies the effect, sends its answer twice                                                    |
+| `times:n`     | applies the effect, sends its answer n times at once                                          |
 
 Pure: the same order, seed and mix always give the same behaviour, in every process and after every restart.
 """
@@ -99,7 +99,7 @@ class Word(StrEnum):
     DEAF = "deaf"
     MUTE = "mute"
     LATE = "late"
-    TWICE = "twice"
+    TIMES = "times"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ of their effects, and by the participants' own tables.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.checker import Expected, violations
-from tests.crash.driver import Setup, Sidecar, at_rest, finished, start_id
+from tests.crash.driver import Setup, Sidecar, at_rest, finished, order_body, start_id
 from tests.crash.forking import Program
 from tests.crash.ledger import Effect
 from tests.crash.views import Picture, read_sqlite
@@ -37,12 +36,6 @@ EFFECTS = """
 """
 
 
-def order(order_id: str) -> str:
-    """The body of an `OrderPlaced`: two of an article of the order's own."""
-    lines = [{"sku": f"book-of-{order_id}", "quantity": 2, "unit_price": "12.50"}]
-    return json.dumps({"order_id": order_id, "customer_id": "c-1", "lines": lines, "total": "25.00"})
-
-
 async def shop(folder: Path, *orders: str) -> Setup:
     """A database in which the orders are placed and nobody has taken them yet."""
     setup = Setup(
@@ -54,7 +47,7 @@ async def shop(folder: Path, *orders: str) -> Setup:
     with closing(sqlite3.connect(folder / "shop.db")) as db:
         db.execute(EFFECTS)
     for each in orders:
-        words = ("publish", "ordering.OrderPlaced", order(each), "--message-id", start_id(each))
+        words = ("publish", "ordering.OrderPlaced", order_body(each), "--message-id", start_id(each))
         await finished("publish", setup, *words)
     return setup
 

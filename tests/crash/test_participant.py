@@ -109,7 +109,7 @@ async def test_a_late_reply_survives_the_death_of_its_participant(caller: Caller
 
 async def test_a_duplicate_reply_is_one_message_twice(caller: Caller) -> None:
     async with await participants(caller.setup, caller.broker_url, "stock"):
-        await caller.send("stock.ReserveStock", "m-1", "o-1~stock=twice", "s/reserve/1/do")
+        await caller.send("stock.ReserveStock", "m-1", "o-1~stock=times:2", "s/reserve/1/do")
         first, second = await caller.reply(), await caller.reply()
     assert first.message_id == second.message_id
 
