@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -43,7 +44,7 @@ def console() -> Console:
 
 def print_json(value: object) -> None:
     """One JSON document, dates in ISO 8601 UTC; ASCII only, so that nothing in it can play with a terminal."""
-    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
@@ -81,14 +82,19 @@ def shown(value: object) -> str:
 
 
 def _plain(value: object) -> object:
+    """The value with nothing in it that JSON has no words for: AMQP headers may hold decimals, NaN and bytes."""
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, Enum):
-        return value.value
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    return str(value)

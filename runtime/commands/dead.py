@@ -6,7 +6,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from messages.errors import OperationRefused
+from messages.codec import DEFAULT_LIMITS
+from messages.errors import MalformedMessage, OperationRefused
+from messages.strict_json import check_json_object
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.printing import console, line, print_json, shown, table
@@ -83,13 +85,14 @@ def _print_letter(found: DeadLetterDetail) -> None:
         if value:
             out.print(line(f"  {name:<12} {value}"))
     out.print()
-    for text in _body(raw.body).splitlines():
+    for text in body_text(raw.body).splitlines():
         out.print(line(text))
 
 
-def _body(body: bytes) -> str:
-    """The body as it reads best: JSON indented, anything else as text, with what is none escaped."""
+def body_text(body: bytes) -> str:
+    """The body as it reads best: indented where JSON has one reading for it, anything else as the text that came."""
     try:
-        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
-    except ValueError:
+        check_json_object(body, max_depth=DEFAULT_LIMITS.max_depth)
+    except MalformedMessage:
         return body.decode("utf-8", errors="backslashreplace")
+    return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
