@@ -77,7 +77,7 @@ async def test_a_message_nobody_can_process_is_listed_and_shown(
 
     examined = antiphon("doctor", **servers)
     assert examined.returncode == 1
-    assert "1 messages were dead-lettered" in examined.stdout
+    assert "1 message was dead-lettered" in examined.stdout
 
 
 def test_doctor_finds_a_set_up_well(antiphon: Command, folder: Path) -> None:
