@@ -34,7 +34,7 @@ def first_state(definition: Definition, arrived: Arrived) -> bytes:
     try:
         state = build(definition.saga_class, arrived.event)._dump()
         definition.saga_class.model_validate_json(state, extra="ignore")  # it must be loadable from now on
-    except Exception as error:
+    except BaseException as error:  # see `Turn.raised`
         text = printable(f"{definition.type}.{build.__name__}: {type(error).__name__}: {error}", MAX_RAISED)
         raise MethodRaised(text, saga_type=definition.type, message_id=arrived.message_id) from error
     return state

@@ -112,7 +112,7 @@ class Turn:
             hook(saga, event)
             state = saga._dump()
             proven = self._loaded(state) if state != self.state else None
-        except Exception as error:
+        except BaseException as error:
             raise self.raised(hook, error) from error
         self.state, self._proven = state, proven
         self._healed(self.method_name(hook))
@@ -129,15 +129,15 @@ class Turn:
                 message = f"returned {type(command).__name__} instead of {call.command.__name__}"
                 raise TypeError(message)
             return codec.encode(command)
-        except Exception as error:
+        except BaseException as error:
             raise self.raised(call.build, error) from error
 
     def method_name(self, method: Callable[..., Any]) -> str:
         """`PlaceOrder.reserve`, as people know it."""
         return f"{self.definition.type}.{method.__name__}"
 
-    def raised(self, method: Callable[..., Any], error: Exception) -> MethodRaised:
-        """What the exception of an author's method becomes."""
+    def raised(self, method: Callable[..., Any], error: BaseException) -> MethodRaised:
+        """What the exception of an author's method becomes, whatever it is: `sys.exit()` must not end the process."""
         return MethodRaised(
             printable(f"{self.method_name(method)}: {type(error).__name__}: {error}", MAX_RAISED),
             saga_type=self.definition.type,
