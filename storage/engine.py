@@ -5,6 +5,7 @@ Knows nothing of tables. `normalised` checks an address; `create` makes the engi
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -235,13 +236,25 @@ def _sqlite(url: URL, pool_size: int) -> AsyncEngine:
 
 
 def _create_file(file: Path) -> None:
-    """Make the file before SQLite does, readable by its owner only; what it makes beside it takes over the mode."""
+    """Make the file before SQLite does, readable by its owner only; what it makes beside it takes over the mode.
+
+    A file that is there is not touched. To close any handle on it would let go of every lock that this process has on
+    it, those of the open connections too: another process would take itself for the last one and delete the log of
+    what was written.
+    """
     try:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(file.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not file.is_file():
+            raise ConfigurationError(_unusable(file, "it is no file")) from None
+        if not os.access(file, os.R_OK | os.W_OK):
+            raise ConfigurationError(_unusable(file, os.strerror(errno.EACCES))) from None
     except OSError as error:
-        raise ConfigurationError(
-            f"the database file {file} cannot be opened: {error.strerror}; name a file in a folder that can be written"
-        ) from error
+        raise ConfigurationError(_unusable(file, error.strerror)) from error
+
+
+def _unusable(file: Path, reason: str | None) -> str:
+    return f"the database file {file} cannot be opened: {reason}; name a file in a folder that can be written"
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

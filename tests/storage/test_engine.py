@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 import stat
+import subprocess
+import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -120,6 +125,29 @@ async def test_an_sqlite_file_is_its_owners_durable_and_shared_by_readers(tmp_pa
     assert found == ["wal", 2, 1, 10000]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     await database.close()
+
+
+async def test_a_second_connection_keeps_the_locks_of_the_first_so_that_no_other_process_deletes_the_log(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.db"
+    database = Database(f"sqlite:///{file}", AsyncioRunner())
+    async with database.write() as session:
+        await session.connection.execute(text("create table t (a)"))
+    async with database.read() as first, database.read() as second:  # two connections of one process
+        assert (await first.connection.execute(text("select count(*) from t"))).scalar_one() == 0
+        assert (await second.connection.execute(text("select count(*) from t"))).scalar_one() == 0
+    other = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('insert into t values (1)'); c.commit()"
+    for _ in range(2):
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", other, str(file)], check=True)
+    async with database.write() as session:
+        await session.connection.execute(text("insert into t values (2)"))
+    assert (tmp_path / "a.db-wal").exists()
+    async with database.read() as session:
+        assert (await session.connection.execute(text("select count(*) from t"))).scalar_one() == 3
+    await database.close()
+    with closing(sqlite3.connect(file)) as afterwards:
+        assert afterwards.execute("select count(*) from t").fetchone() == (3,)
 
 
 async def test_an_sqlite_file_in_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
