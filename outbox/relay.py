@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from outbox.interface import ClaimedRow, Storage
+    from outbox.interface import ClaimedRow, Outgoing, Storage
     from running import Runner
     from transport.interface import Outcome, Publisher
 
@@ -220,6 +220,9 @@ class Relay:
             self._strays.append((row, outcome.reason))
         else:
             self._fail(row, outcome.verdict, outcome.reason)
+            return
+        if _has_order_key(row.outgoing):
+            self._wake.set()  # or each of those behind it would wait for a sweep of its own
 
     async def _sort_strays(self) -> None:
         """An event that no queue took is done, unless a saga type of this namespace consumes it.
@@ -332,3 +335,8 @@ class Relay:
         if flying is not None:
             self._bytes -= len(flying.row.outgoing.envelope.body)
         return flying
+
+
+def _has_order_key(outgoing: Outgoing) -> bool:
+    """Whether others may have queued up behind it: a saga rarely has two messages of one path on their way."""
+    return outgoing.saga_id is None and outgoing.path is not None

@@ -37,7 +37,7 @@ BOUND = 10.0
 class House:
     """A relay that runs, a broker in this process, and the rows of a real database."""
 
-    def __init__(self, storage: SqlStorage, *, lease: float = 15.0) -> None:
+    def __init__(self, storage: SqlStorage, *, lease: float = 15.0, sweep: float = 0.02) -> None:
         self.storage = storage
         self.facts: list[object] = []
         self.transport = InProcessTransport(app_id="tests")
@@ -47,7 +47,7 @@ class House:
             AsyncioRunner(),
             self.facts.append,
             lease=lease,
-            sweep=0.02,
+            sweep=sweep,
         )
 
     @asynccontextmanager
@@ -169,6 +169,19 @@ async def test_the_rows_of_one_path_go_out_one_after_the_other(storage: SqlStora
         await consumer.settle(early)
         (late,) = await drained(consumer, 1)
         assert late.raw.message_id == second.envelope.message_id
+        await house.gone()
+
+
+async def test_rows_behind_one_order_key_follow_each_other_without_waiting_for_the_sweep(storage: SqlStorage) -> None:
+    told = [event("stock.StockReserved", "one key") for _ in range(5)]
+    unheard = [event("shop.Closed", "another key") for _ in range(3)]
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer="tests", outgoing=[*told, *unheard]))
+    audience = Queue.of_saga("antiphon", "PlaceOrder", events=("stock.StockReserved",))
+    async with House(storage, sweep=3600.0).running(audience) as house:
+        consumer = await house.transport.consume(audience.name, prefetch=10)
+        found = await drained(consumer, len(told))
+        assert [each.raw.message_id for each in found] == [each.envelope.message_id for each in told]
         await house.gone()
 
 
