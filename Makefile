@@ -21,7 +21,7 @@ demo: $(VENV)/.installed  ## one process on SQLite, no server: places orders and
 test: check  ## everything: lint, types, unit, property, integration and crash tests on real servers
 	@$(BIN)/python -m tests.services \
 	  "$(PYTEST) -n $(WORKERS) --ignore tests/crash $(if $(NODE),,-m 'not node') $(ARGS)" \
-	  "$(PYTEST) tests/crash $(ARGS)"
+	  "$(PYTEST) -n $(WORKERS) tests/crash $(ARGS)"
 	@$(if $(NODE),,echo "Not run: the tests of the participant in Node.js, because node and npm are not here. With them: make examples")
 
 check: lint types  ## what is checked without running the code
@@ -44,7 +44,7 @@ integration: $(VENV)/.installed-dev  ## tests on PostgreSQL and RabbitMQ
 	@$(PYTEST) -n $(WORKERS) -m 'integration and not node' $(ARGS)
 
 crash: $(VENV)/.installed-dev  ## tests that kill processes and cut connections
-	@$(PYTEST) tests/crash $(ARGS)
+	@$(PYTEST) -n $(WORKERS) tests/crash $(ARGS)
 
 examples: $(VENV)/.installed-dev  ## tests of the examples, that in Node.js too
 	@$(BIN)/python -m tests.services "$(PYTEST) tests/examples $(ARGS)"

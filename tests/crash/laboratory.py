@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from tests.crash.checker import Expected, violations
 from tests.crash.driver import Setup, Sidecar, at_rest, finished, participants, reader
 from tests.crash.proxy.amqp import AmqpParser
+from tests.crash.proxy.faults import call
 from tests.crash.proxy.postgres import PostgresParser
 from tests.crash.proxy.server import Proxy
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from tests.crash.forking import Program
+    from tests.crash.proxy.faults import Action
+    from tests.crash.proxy.rules import Rule
+    from tests.crash.proxy.wire import Event
     from tests.crash.views import Picture
 
 
@@ -30,6 +34,15 @@ class Wires:
     pg: Proxy
     amqp: Proxy
     setup: Setup
+
+    def at_commit(self, event: str, action: Action | Sequence[Action], *, nth: int = 1) -> Rule:
+        """Act at this event of the commit that follows the `nth` statement that writes history.
+
+        Other transactions come in between, if only to look for timers that are due.
+        """
+        deciding: set[int] = set()
+        self.pg.rule("pg.s2c.SELECT", call(lambda seen: deciding.add(seen.connection)), when=decides, nth=nth)
+        return self.pg.rule(event, action, when=lambda seen: seen.connection in deciding)
 
     def assert_fired(self) -> None:
         """See `Proxy.assert_fired`, of both."""
@@ -87,6 +100,16 @@ class Laboratory:
         picture = await at_rest(self.look, starts, self.setup.ledger)
         assert violations(picture, Expected(starts=starts, allowed=allowed)) == []
         return picture
+
+
+def decides(event: Event) -> bool:
+    """Whether it belongs to a statement that writes history."""
+    return "event_insert" in event.text("statement")
+
+
+def marks_rows(event: Event) -> bool:
+    """Whether it belongs to a statement that says what became of publications."""
+    return any(word in event.text("statement") for word in ("outbox_confirm", "outbox_fail"))
 
 
 def before(url: str, parser: Callable[[], PostgresParser] | Callable[[], AmqpParser]) -> Proxy:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.driver import Shop
-from tests.crash.proxy.faults import call, kill
+from tests.crash.laboratory import marks_rows
+from tests.crash.proxy.faults import kill
 
 if TYPE_CHECKING:
     from tests.crash.driver import Sidecar
@@ -22,29 +23,29 @@ ALLOWED = {order: {"compensated"} if "=fail" in order else {"completed"} for ord
 
 
 @pytest.mark.parametrize(
-    ("first", "event", "side", "nth"),
+    ("event", "side", "nth"),
     [
-        pytest.param("", "amqp.s2c.deliver_done", "after", 1, id="delivered, not begun"),
-        pytest.param("", "amqp.s2c.deliver_done", "after", 7, id="reply delivered, not begun"),
-        pytest.param("amqp.s2c.deliver_done", "pg.s2c.INSERT", "before", 1, id="inside the transaction"),
-        pytest.param("amqp.s2c.deliver_done", "pg.c2s.COMMIT", "before", 1, id="commit never sent"),
-        pytest.param("amqp.s2c.deliver_done", "pg.c2s.COMMIT", "before", 7, id="commit of replies never sent"),
-        pytest.param("amqp.s2c.deliver_done", "pg.s2c.COMMIT", "before", 1, id="committed, answer not seen"),
-        pytest.param("amqp.s2c.deliver_done", "pg.s2c.COMMIT", "before", 7, id="replies committed, answer not seen"),
-        pytest.param("", "amqp.c2s.ack", "before", 1, id="committed, not acknowledged"),
-        pytest.param("", "amqp.c2s.publish", "before", 1, id="committed, not published"),
-        pytest.param("", "amqp.c2s.publish", "before", 7, id="half of the commands published"),
-        pytest.param("", "amqp.c2s.publish_done", "after", 2, id="published, not confirmed"),
-        pytest.param("amqp.s2c.ack", "pg.c2s.COMMIT", "before", 1, id="confirmed, not recorded"),
+        pytest.param("amqp.s2c.deliver_done", "after", 1, id="delivered, not begun"),
+        pytest.param("amqp.s2c.deliver_done", "after", 7, id="reply delivered, not begun"),
+        pytest.param("pg.s2c.INSERT", "before", 1, id="inside the transaction"),
+        pytest.param("pg.c2s.COMMIT", "before", 1, id="commit never sent"),
+        pytest.param("pg.c2s.COMMIT", "before", 3, id="commit of replies never sent"),
+        pytest.param("pg.s2c.COMMIT", "before", 1, id="committed, answer not seen"),
+        pytest.param("pg.s2c.COMMIT", "before", 3, id="replies committed, answer not seen"),
+        pytest.param("amqp.c2s.ack", "before", 1, id="committed, not acknowledged"),
+        pytest.param("amqp.c2s.publish", "before", 1, id="committed, not published"),
+        pytest.param("amqp.c2s.publish", "before", 7, id="half of the commands published"),
+        pytest.param("amqp.c2s.publish_done", "after", 2, id="published, not confirmed"),
+        pytest.param("pg.c2s.WITH", "before", 1, id="confirmed, not recorded"),
     ],
 )
 async def test_a_killed_process_loses_nothing_and_does_nothing_twice(
-    laboratory: Laboratory, first: str, event: str, side: Side, nth: int
+    laboratory: Laboratory, event: str, side: Side, nth: int
 ) -> None:
-    """`first` is the event that arms the rule, at its `nth` occurrence, so that both ends of the work are met."""
+    """It dies at the `nth` of these events, so that both ends of the work are met."""
     wires = await laboratory.wires()
     victim = await laboratory.sidecar("victim", wires)
-    aim(wires, first, event, side, nth, victim)
+    aim(wires, event, side, nth, victim)
     await laboratory.participants()
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
         starts = await shop.place(*ORDERS)
@@ -55,10 +56,10 @@ async def test_a_killed_process_loses_nothing_and_does_nothing_twice(
     assert await heir.stop() == 0
 
 
-def aim(wires: Wires, first: str, event: str, side: Side, nth: int, victim: Sidecar) -> None:  # noqa: PLR0917
-    """Kill the victim at the event; at its first occurrence behind `first`, where there is one."""
+def aim(wires: Wires, event: str, side: Side, nth: int, victim: Sidecar) -> None:
+    """Kill the victim at the event: a commit is that of a batch, a `WITH` records what was confirmed."""
     proxy, deadly = (wires.pg if event.startswith("pg.") else wires.amqp), kill(victim.pid)
-    if first:
-        wires.amqp.rule(first, call(lambda _: proxy.rule(event, deadly, side=side)), nth=nth)
+    if event.endswith(".COMMIT"):
+        wires.at_commit(event, deadly, nth=nth)
     else:
-        proxy.rule(event, deadly, side=side, nth=nth)
+        proxy.rule(event, deadly, side=side, nth=nth, when=marks_rows if event.endswith(".WITH") else None)

@@ -15,13 +15,13 @@ import asyncpg
 import pytest
 
 from tests.crash.driver import Shop, antiphon, finished, order_body, start_id
-from tests.crash.proxy.faults import call, hold, kill, stop
+from tests.crash.laboratory import decides, marks_rows
+from tests.crash.proxy.faults import hold, kill, stop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.crash.laboratory import Laboratory, Wires
-    from tests.crash.proxy.wire import Event
 
 HUNDRED = 100
 COPIED = "copied~stock=times:100~payment=times:100~warehouse=times:100"
@@ -39,7 +39,7 @@ async def test_a_hundred_copies_and_a_hundred_starts_of_one_key_have_one_effect(
     one, other = [await laboratory.sidecar(f"sidecar-{n}", each) for n, each in enumerate(wires)]
     await laboratory.participants()
     if killed:
-        wires[0].pg.rule("pg.s2c.COMMIT", kill(one.pid), nth=3)
+        wires[0].at_commit("pg.s2c.COMMIT", kill(one.pid), nth=2)
     starts, rivals = await place_everything(laboratory)
     if killed:
         await one.killed()
@@ -57,13 +57,14 @@ async def place_everything(laboratory: Laboratory) -> tuple[Mapping[str, str], S
     rivals = [start_id(f"{RIVALS}/{number}") for number in range(HUNDRED)]
     by_cli, by_sql, by_amqp = rivals[:THROUGH_CLI], rivals[THROUGH_CLI:THROUGH_SQL], rivals[THROUGH_SQL:]
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
-        starts, *_ = await asyncio.gather(
-            shop.place(COPIED, TURNED, copies=HUNDRED),
+        placing = asyncio.create_task(shop.place(COPIED, TURNED, copies=HUNDRED))
+        await asyncio.gather(
+            placing,
             shop.announce(RIVALS, by_amqp),
             *[through_sql(laboratory, each) for each in by_sql],
             *[through_cli(laboratory, each) for each in by_cli],
         )
-    return {**starts, RIVALS: rivals[0]}, rivals
+    return {**placing.result(), RIVALS: rivals[0]}, rivals
 
 
 async def through_sql(laboratory: Laboratory, message_id: str) -> None:
@@ -138,10 +139,7 @@ async def test_a_halted_sidecar_publishes_nothing_after_its_lease(laboratory: La
     zombie = await laboratory.sidecar("zombie", wires)
     waking = asyncio.Event()
     await laboratory.participants()
-    connections: set[int] = set()  # that have written history and not committed it yet
-    wires.pg.rule("pg.s2c.SELECT", call(lambda event: connections.add(event.connection)), when=decides)
-    halt = [stop(zombie.pid), hold(waking)]
-    halted = wires.pg.rule("pg.s2c.COMMIT", halt, when=lambda event: event.connection in connections)
+    halted = wires.at_commit("pg.s2c.COMMIT", [stop(zombie.pid), hold(waking)])
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
         starts = await shop.place("o-1")
     await halted.has_fired()
@@ -155,16 +153,6 @@ async def test_a_halted_sidecar_publishes_nothing_after_its_lease(laboratory: La
     assert published(others, row)
     assert not published(wires, row)
     wires.assert_fired()
-
-
-def decides(event: Event) -> bool:
-    """Whether it belongs to a statement that writes history."""
-    return "event_insert" in event.text("statement")
-
-
-def marks_rows(event: Event) -> bool:
-    """Whether it belongs to a statement that says what became of publications."""
-    return any(word in event.text("statement") for word in ("outbox_confirm", "outbox_fail"))
 
 
 def published(wires: Wires, message_id: str) -> int:
