@@ -29,7 +29,7 @@ _STEP_STATES: Mapping[str, str] = {
 """What the latest of these events says of its step; other events leave it as it is."""
 
 ATTENTION: Mapping[str, str] = {
-    "method_raised": "a method of the saga raised; mend the class, deploy it, and retry the instance",
+    "method_raised": "a method of the saga raised; mend the class, deploy it, and the next copy of the message goes on",
     "undo_needs_reply": "a compensation cannot be built from what is known; resolve it by hand",
     "compensation_failed": "a participant refused to undo its step; retry, skip or resolve it",
     "compensation_exhausted": "a compensation is not answered; it goes on trying, so look at the participant",

@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
-from messages.printable import printable
 from sagas import backward, forward, replies, timeouts
 from sagas.decision import Arrived, Disposition, GiveUp, TimerFired
 from sagas.instance import Instance, Phase
-from sagas.turn import MAX_RAISED, Turn
+from sagas.turn import Turn, told
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,7 +34,7 @@ def first_state(definition: Definition, arrived: Arrived) -> bytes:
         state = build(definition.saga_class, arrived.event)._dump()
         definition.saga_class.model_validate_json(state, extra="ignore")  # it must be loadable from now on
     except BaseException as error:  # see `Turn.raised`
-        text = printable(f"{definition.type}.{build.__name__}: {type(error).__name__}: {error}", MAX_RAISED)
+        text = told(f"{definition.type}.{build.__name__}", build, error)
         raise MethodRaised(text, saga_type=definition.type, message_id=arrived.message_id) from error
     return state
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from messages import codec
@@ -21,6 +22,7 @@ from sagas.waiting import waiting_for
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
+    from types import TracebackType
 
     from messages import Event
     from messages.errors import MessageError
@@ -139,7 +141,7 @@ class Turn:
     def raised(self, method: Callable[..., Any], error: BaseException) -> MethodRaised:
         """What the exception of an author's method becomes, whatever it is: `sys.exit()` must not end the process."""
         return MethodRaised(
-            printable(f"{self.method_name(method)}: {type(error).__name__}: {error}", MAX_RAISED),
+            told(self.method_name(method), method, error),
             saga_type=self.definition.type,
             saga_id=str(self.before.saga_id),
         )
@@ -303,6 +305,23 @@ class Turn:
             withdraw=tuple(self.withdraw),
             error=error,
         )
+
+
+def told(name: str, method: Callable[..., Any], error: BaseException) -> str:
+    """What happened in a method, in one line: `PlaceOrder.reserve: KeyError: 'x' (ordering.py:42)`."""
+    line = _line_in(method, error.__traceback__)
+    return printable(f"{name}: {type(error).__name__}: {error}{line}", MAX_RAISED)
+
+
+def _line_in(method: Callable[..., Any], trace: TracebackType | None) -> str:
+    """The deepest line of the method's own file that the exception came through."""
+    code = getattr(method, "__code__", None)
+    line: int | None = None
+    while code is not None and trace is not None:
+        if trace.tb_frame.f_code.co_filename == code.co_filename:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return "" if code is None or line is None else f" ({PurePath(code.co_filename).name}:{line})"
 
 
 MARKER = "antiphon.GiveUp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Self
 from uuid import uuid5
@@ -39,7 +40,9 @@ class Noted(Saga, key="key"):
 
     @start
     def asked(cls, event: Asked) -> Self:
-        return cls.model_construct(key=event.key, note=event.note)
+        made = cls(key=event.key)
+        made.note = event.note
+        return made
 
     @step
     def write(self) -> Write:
@@ -57,6 +60,24 @@ def test_a_hook_that_leaves_what_cannot_be_read_again_parks_the_instance() -> No
     assert (saga.disposition, saga.status) == (Disposition.DEAD_LETTERED, "parked")
     assert saga.instance.state == before
     assert "Noted.written" in saga.attention["method_raised"]
+
+
+class Raising(Saga, key="key"):
+    key: str
+
+    @start
+    def asked(cls, event: Asked) -> Self:
+        return cls(key=event.key)
+
+    @step(success=Written)
+    def write(self) -> Write:
+        notes: dict[str, str] = {}
+        return Write(note=notes["missing"])
+
+
+def test_people_are_told_the_line_that_raised() -> None:
+    saga = Harness(Raising).given(Asked(key="k"))
+    assert re.fullmatch(r"Raising\.write: KeyError: 'missing' \(test_turn\.py:\d+\)", saga.attention["method_raised"])
 
 
 def test_a_start_that_makes_what_cannot_be_read_again_makes_nothing() -> None:
