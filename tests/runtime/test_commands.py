@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import aio_pika
+import pytest
 
 from tests.runtime.shop import SAGA
 
@@ -38,9 +39,23 @@ def test_migrate_shows_the_sql_without_a_connection(antiphon: Command) -> None:
     assert "SQLite" in refused.stderr
 
 
+ORDER = '{"order_id": "o-1", "customer_id": "c-1", "lines": [], "total": "1"}'
+
+
+@pytest.mark.parametrize("command", [("sagas", "list"), ("dead", "list"), ("publish", "ordering.OrderPlaced", ORDER)])
+def test_a_command_in_the_wrong_folder_makes_no_empty_database(
+    antiphon: Command, folder: Path, command: tuple[str, ...]
+) -> None:
+    done = antiphon(*command, database_url="sqlite:///nowhere.db")
+    assert done.returncode == 78
+    assert f"there is no database file {folder / 'nowhere.db'}" in done.stderr
+    assert not (folder / "nowhere.db").exists()
+
+
 def test_publish_commits_one_message_under_its_id(antiphon: Command, folder: Path) -> None:
     (folder / "shop.py").write_text(SAGA)
     message_id = str(uuid.uuid4())
+    assert antiphon("migrate").returncode == 0
     for _ in range(2):
         done = antiphon("publish", "tiny.Asked", '{"order_id": "1"}', "--message-id", message_id, modules="shop")
         assert (done.returncode, done.stdout.strip()) == (0, message_id)

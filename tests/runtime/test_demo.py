@@ -216,6 +216,7 @@ def test_a_number_of_orders_that_cannot_be_is_a_usage_error(antiphon: Command, f
 def test_an_order_that_does_not_end_as_expected_makes_it_fail(antiphon: Command) -> None:
     sold_out = json.loads(Order(run=1, number=1, story=SOLD_OUT).placed())
     body = json.dumps({**sold_out, "order_id": "demo-1-01-smooth"})
+    assert antiphon("migrate", database_url=ADDRESS).returncode == OK
     assert antiphon("publish", "ordering.OrderPlaced", body, database_url=ADDRESS).returncode == OK
     done = antiphon("demo", "--resume")
     assert done.returncode == FAILED
