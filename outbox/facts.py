@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicationFailed:
-    """A row could not be published this time; it will be tried again in `retry_in` seconds."""
+    """Rows of one message name could not be published this time, `count` of them alike; the rest is about the last.
+
+    It will be tried again in `retry_in` seconds.
+    """
 
     message_id: str
     name: str
@@ -20,6 +23,7 @@ class PublicationFailed:
     reason: str
     attempts: int
     retry_in: float
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

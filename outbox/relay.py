@@ -81,6 +81,7 @@ class Relay:
         self._tickets = 0
         self._confirmed: list[tuple[int, UUID]] = []
         self._failed: list[RowOutcome] = []
+        self._failures: dict[tuple[Verdict, str], PublicationFailed] = {}
         self._strays: list[tuple[ClaimedRow, str]] = []  # events that came back, with the broker's words
         self._stopping = False
         self._wake = asyncio.Event()
@@ -257,17 +258,21 @@ class Relay:
                 error=reason,
             )
         )
+        self._note_failure(row, verdict, reason, retry_in)
+
+    def _note_failure(self, row: ClaimedRow, verdict: Verdict, reason: str, retry_in: float) -> None:
+        """Gather what is alike until the next look: a missing participant must not flood the log, row by row."""
         envelope = row.outgoing.envelope
-        self._report(
-            PublicationFailed(
-                message_id=envelope.message_id,
-                name=envelope.name,
-                saga_id=row.outgoing.saga_id,
-                verdict=verdict.value,
-                reason=reason,
-                attempts=row.attempts + 1,
-                retry_in=retry_in,
-            )
+        alike = self._failures.get((verdict, envelope.name))
+        self._failures[verdict, envelope.name] = PublicationFailed(
+            message_id=envelope.message_id,
+            name=envelope.name,
+            saga_id=row.outgoing.saga_id,
+            verdict=verdict.value,
+            reason=reason,
+            attempts=row.attempts + 1,
+            retry_in=retry_in,
+            count=alike.count + 1 if alike else 1,
         )
 
     def _give_up_on_silent(self) -> None:
@@ -299,6 +304,9 @@ class Relay:
     async def _settle(self) -> None:
         confirmed, self._confirmed = self._confirmed, []
         failed, self._failed = self._failed, []
+        failures, self._failures = self._failures, {}
+        for fact in failures.values():
+            self._report(fact)
         if not confirmed and not failed:
             return
         try:

@@ -200,6 +200,19 @@ async def test_a_command_that_nobody_takes_stays_and_goes_when_somebody_does(sto
         await house.gone()
 
 
+async def test_many_commands_that_nobody_takes_are_one_line_in_the_log(storage: SqlStorage) -> None:
+    async with House(storage).running() as house:
+        await house.commit(*(command(uuid4()) for _ in range(50)))
+
+        async def returned() -> bool:
+            return set(await house.states()) == {"returned"}
+
+        await house.until(returned)
+    failures = [fact for fact in house.facts if isinstance(fact, PublicationFailed)]
+    assert sum(fact.count for fact in failures if fact.attempts == 1) == 50
+    assert len(failures) < 10
+
+
 async def test_an_event_that_nobody_here_consumes_is_done_and_counted(storage: SqlStorage) -> None:
     async with House(storage).running() as house:
         await house.commit(event("stock.StockReserved"))
