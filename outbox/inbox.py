@@ -55,20 +55,6 @@ _KNOWN = Statement.of(
     """,
 )
 _CLOCK = Statement.of(postgresql="select clock_timestamp() as now", sqlite="select :now as now")
-_PROBE = Statement.of(
-    postgresql="""
-        insert into inbox (consumer, source, message_id, body_hash, token, disposition, received_at)
-        values (:consumer, :source, :message_id, '', cast(:token as uuid), 'applied', clock_timestamp())
-        on conflict (consumer, source, message_id) do nothing returning message_id
-    """,
-    sqlite="select 1 where false",
-)
-_UNPROBE = Statement.both(
-    "delete from inbox where consumer = :consumer and source = :source and message_id = :message_id"
-)
-_COMMITTED = Statement.both("""
-    select 1 from inbox where consumer = :consumer and source = :source and message_id = :message_id and token = :token
-""")
 
 DISPOSE = Write(
     name="inbox_dispose",
@@ -144,19 +130,6 @@ async def _look(session: Session, consumer: str, entries: Sequence[InboxEntry]) 
 
 def _row(body_hash: bytes, token: UUID | str, disposition: str) -> InboxRow:
     return InboxRow(body_hash=bytes(body_hash), token=as_uuid(token), disposition=disposition)
-
-
-async def committed(session: Session, consumer: str, token: UUID, probe: MessageKey) -> bool:
-    """See `outbox.interface.Storage.committed`. Needs a transaction that writes: only an insert waits for the other.
-
-    The lost transaction may be alive in the server still; a mere look would not see what it is about to commit.
-    """
-    source, message_id = probe
-    key: dict[str, object] = {"consumer": consumer, "source": source, "message_id": message_id}
-    if await session.fetch(_PROBE, {**key, "token": token}):
-        await session.fetch(_UNPROBE, key)
-        return False
-    return bool(await session.fetch(_COMMITTED, {**key, "token": token}))
 
 
 def dispose(batch: Batch, consumer: str, dispositions: Mapping[MessageKey, str]) -> None:

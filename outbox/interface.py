@@ -244,10 +244,6 @@ class Storage(Protocol):
         """
         ...
 
-    async def committed(self, consumer: str, token: UUID, probe: MessageKey) -> bool:
-        """Whether a batch whose commit is unknown did commit: its own token stands in the inbox under `probe`."""
-        ...
-
     async def due_timers(
         self, saga_types: Collection[str], limit: int, *, skip: int = 0
     ) -> tuple[Sequence[DueTimer], float | None]:

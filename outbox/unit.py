@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         InboxEntry,
         KeyClaim,
         KeyOwner,
-        MessageKey,
         Outgoing,
         RowOutcome,
     )
@@ -154,11 +153,6 @@ class SqlStorage:
         """See `outbox.interface.Storage.transaction`."""
         async with self.database.write() as session:
             yield SqlUnit(session, self._now())
-
-    async def committed(self, consumer: str, token: UUID, probe: MessageKey) -> bool:
-        """See `outbox.interface.Storage.committed`."""
-        async with self.database.write() as session:
-            return await inbox.committed(session, consumer, token, probe)
 
     async def due_timers(
         self, saga_types: Collection[str], limit: int, *, skip: int = 0
