@@ -176,11 +176,15 @@ def test_what_a_killed_demo_had_begun_is_finished_by_resume_and_nothing_is_doubl
     assert over.stdout.startswith(f"Nothing to resume: {len(found)} orders in {FILE}, and all have ended.")
 
 
+BESIDE_SLOW_ONES = "demo-1-04-"
+"""When this order has ended, the two before it, a silent and a late one, still take seconds."""
+
+
 def test_a_new_run_finishes_what_an_earlier_one_had_begun_and_says_so(
     antiphon: Command, started: Callable[..., Process], folder: Path
 ) -> None:
     first = started("demo", "--orders", "6")
-    first.says("completed")
+    first.says(BESIDE_SLOW_ONES)
     first.kill()
     second = antiphon("demo", "--orders", "1")
     assert (second.returncode, second.stderr) == (OK, "")
@@ -193,7 +197,7 @@ def test_a_signal_stops_it_and_it_says_how_to_go_on(
     antiphon: Command, started: Callable[..., Process], folder: Path, number: signal.Signals
 ) -> None:
     first = started("demo")
-    first.says("completed")
+    first.says(BESIDE_SLOW_ONES)
     first.send(number)
     assert first.ended() == FAILED
     assert first.stderr == ""
@@ -224,8 +228,8 @@ def test_an_order_that_does_not_end_as_expected_makes_it_fail(antiphon: Command)
 
 
 def test_two_at_once_in_one_folder_are_one_too_many(antiphon: Command, started: Callable[..., Process]) -> None:
-    first = started("demo", "--orders", "1")
-    first.says("completed")
+    first = started("demo", "--orders", "6")
+    first.says(BESIDE_SLOW_ONES)
     first.send(signal.SIGSTOP)
     second = antiphon("demo")
     first.send(signal.SIGCONT)

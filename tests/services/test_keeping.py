@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 OWNER = """
-import time
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background was born deaf to it
 from tests.services.keeping import POSTGRES, ask, kept
 from tests.services.private import PrivatePostgres
 
