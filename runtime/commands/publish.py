@@ -33,8 +33,8 @@ async def publish(name: str, body: str, message_id: str) -> int:
     settings = load().settings
     load_modules(settings.modules)
     text = sys.stdin.read() if body == "-" else body
+    outgoing = checked(settings, name, text, message_id or str(uuid.uuid4()))
     async with opened(settings) as storage:
-        outgoing = checked(settings, name, text, message_id or str(uuid.uuid4()))
         await storage.publish(outgoing)
     sys.stdout.write(f"{outgoing.envelope.message_id}\n")
     return OK
