@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from messages.envelope import Envelope
 
 PERSISTENT = 2
-SHORT_STRING = 255  # bytes
 DELIVERY_COUNT = "x-delivery-count"
 
 
