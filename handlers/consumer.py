@@ -6,12 +6,13 @@ runs the batch again; a message whose data the database refuses is met alone and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from handlers.decoding import Decoded, decode
 from handlers.handle import Attempt
 from messages.errors import MessageError, Trouble
+from messages.value import value
 from outbox.facts import LoopTroubled
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _SLOWEST_RETRY = 5.0
 _DOUBLINGS = 10  # beyond the slowest retry; the database may be away for days, and a power of that has no float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class _Held:
     """A delivery in hand. `tries` counts the batches that had to leave it for the next."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from messages import codec
 from messages.errors import MessageError, MissingKey, UnknownMessage
 from messages.keys import business_key
 from messages.strict_json import check_json_object
+from messages.value import value
 from sagas.turn import MARKER
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Marker(BaseModel):
     entry: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Decoded:
     """What one delivery turned out to be.
 

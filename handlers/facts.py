@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from messages.value import value
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from sagas.decision import HistoryEntry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SagaMoved:
     """One history row of an instance was committed. `step_number` of `step_total` where a step is concerned.
 
@@ -27,7 +28,7 @@ class SagaMoved:
     cause: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class MessageDeadLettered:
     """A message could not be processed and is kept raw."""
 
@@ -39,7 +40,7 @@ class MessageDeadLettered:
     saga_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class MessageIgnored:
     """A message concerns no instance here: acknowledged and counted."""
 
@@ -49,7 +50,7 @@ class MessageIgnored:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class MessageDuplicated:
     """A copy of a message that was handled before: acknowledged and counted."""
 
@@ -58,7 +59,7 @@ class MessageDuplicated:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class BatchCommitted:
     """A batch was committed: how many messages it decided and how many were left for the next."""
 
@@ -67,7 +68,7 @@ class BatchCommitted:
     deferred: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CommandAnswered:
     """A participant has carried a command out, and its reply is committed; `reply` is None when it gives none."""
 
@@ -78,7 +79,7 @@ class CommandAnswered:
     saga_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CommandDropped:
     """A command came after it had been undone: acknowledged without doing or answering anything, and counted."""
 

@@ -17,6 +17,7 @@ from handlers.facts import BatchCommitted, MessageDeadLettered, MessageDuplicate
 from handlers.routing import Routed, Router
 from handlers.work import Work
 from messages.errors import DatabaseBusy, IdConflict, MessageError, MethodRaised, UnknownMessage
+from messages.value import value
 from outbox.interface import Changes, DeadLetter, InboxEntry, KeyClaim
 from sagas import decide
 from sagas.decision import Arrived, Disposition, GiveUp
@@ -38,7 +39,7 @@ class _AlreadyCommitted(Exception):  # noqa: N818
     """This batch's own token stands in the inbox: the commit whose outcome was unknown did happen."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Prepared:
     """What a transaction came to, complete before its commit.
 

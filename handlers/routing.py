@@ -6,10 +6,10 @@ whose id and key name different instances belongs to neither.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from messages.errors import CorrelationConflict
+from messages.value import value
 from sagas.instance import saga_id
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sagas.instance import Instance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Routed:
     """A message and where it goes.
 

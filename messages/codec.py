@@ -10,7 +10,6 @@ an absent one, since several client libraries cannot send none.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +21,7 @@ from messages.errors import MalformedMessage, OversizeMessage
 from messages.message import MAX_VERSION, Message, is_message_name
 from messages.printable import printable
 from messages.strict_json import check_json_object
+from messages.value import value
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,7 +42,7 @@ _JSON_TYPE = re.compile(r'application/json(?:\s*;\s*charset\s*=\s*"?utf-?8"?)?',
 _PLAIN_ENCODINGS = ("identity", "utf-8", "utf8")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Limits:
     """How large and how deep a body may be.
 

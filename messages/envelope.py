@@ -5,15 +5,17 @@ Knows no broker, no database and no message class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from messages.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Raw:
     """A message exactly as it arrived, nothing believed yet: it is also what a dead letter keeps.
 
@@ -34,7 +36,7 @@ class Raw:
     headers: Mapping[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Envelope:
     """A message with a checked identity. The body is still bytes: it is parsed by the class that its name selects.
 

@@ -6,9 +6,9 @@ of its (saga, path) stands before it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from messages.value import value
 from outbox.interface import ClaimedRow, Outgoing
 from outbox.rows import headers
 from outbox.store import CONFIRM
@@ -123,7 +123,7 @@ Identity = tuple[str, str, str, "UUID | None"]
 """One message on its way to one place: copies of it share a row."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Claim:
     """Under which token, until when and how many rows are born claimed. `until` is the host's, for SQLite."""
 

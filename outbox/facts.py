@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from messages.value import value
 
 if TYPE_CHECKING:
     from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PublicationFailed:
     """Rows of one message name could not be published this time, `count` of them alike; the rest is about the last.
 
@@ -26,7 +27,7 @@ class PublicationFailed:
     count: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class EventUnrouted:
     """An event that nobody here consumes found no queue: done, and counted."""
 
@@ -34,7 +35,7 @@ class EventUnrouted:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class LoopTroubled:
     """A loop met trouble with the database or the broker and runs again in `retry_in` seconds."""
 

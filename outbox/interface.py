@@ -13,8 +13,10 @@ What every implementation promises:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
+
+from messages.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +35,7 @@ MessageKey = tuple[str, str]
 """(source, message id): what identifies a message to one consumer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class KeyClaim:
     """A start that wants the n-th instance of its type and key."""
 
@@ -45,7 +47,7 @@ class KeyClaim:
     start_hash: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class KeyOwner:
     """Who has the key: `mine` when this transaction inserted it, else the instance that had it before."""
 
@@ -56,7 +58,7 @@ class KeyOwner:
     mine: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Locked:
     """The instances that were locked, and those that another transaction holds. `now` is None when none was locked."""
 
@@ -65,7 +67,7 @@ class Locked:
     now: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class InboxEntry:
     """A message that is about to be applied; `body_hash` is SHA-256 of its bytes."""
 
@@ -74,7 +76,7 @@ class InboxEntry:
     body_hash: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class InboxRow:
     """What the inbox already holds for an id."""
 
@@ -83,7 +85,7 @@ class InboxRow:
     disposition: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Claimed:
     """What the inbox said: `known` maps the ids that were there before to what is there; all others are new.
 
@@ -95,7 +97,7 @@ class Claimed:
     now: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class HistoryRow:
     """A history entry of an instance, with the patch of the decision it opens (on the decision's first entry only)."""
 
@@ -105,7 +107,7 @@ class HistoryRow:
     patch: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class DeadLetter:
     """A message nobody could process, raw and complete. `body_hash` is SHA-256 of the body."""
 
@@ -120,7 +122,7 @@ class DeadLetter:
     saga_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Outgoing:
     """A message to put into the outbox. `path` is what order is promised for; a row without one waits for nobody."""
 
@@ -131,7 +133,7 @@ class Outgoing:
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ClaimedRow:
     """An outbox row that this process may publish until its lease ends. `attempts` counts earlier publications."""
 
@@ -141,7 +143,7 @@ class ClaimedRow:
     outgoing: Outgoing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class RowOutcome:
     """How a publication of a row ended: its next `state`, when to try again (seconds from now), and why."""
 
@@ -152,7 +154,7 @@ class RowOutcome:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Changes:
     """Everything one transaction writes, gathered so that it takes a handful of multi-row statements.
 
@@ -176,7 +178,7 @@ class Changes:
     confirmed: Sequence[tuple[int, UUID]] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class DueTimer:
     """A candidate: the timer row as it was seen without a lock."""
 

@@ -9,10 +9,10 @@ bulk by the next batch.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from messages.errors import BrokerAway, Trouble
+from messages.value import value
 from outbox.facts import EventUnrouted, LoopTroubled, PublicationFailed
 from outbox.interface import CLAIM_BYTES, RowOutcome
 from transport.interface import Publication, Verdict
@@ -34,7 +34,7 @@ _DOUBLINGS = 10  # beyond the slowest retry; a row may be tried for weeks, and a
 _REFUSED_RETRY = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Lease:
     """What a transaction needs to let its rows be born claimed. `until` is on the runner's monotonic clock."""
 
@@ -44,7 +44,7 @@ class Lease:
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class _InFlight:
     row: ClaimedRow
     until: float

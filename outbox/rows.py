@@ -9,6 +9,8 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_json
+
 from messages.envelope import Envelope
 from outbox.interface import Outgoing
 from storage.statements import as_uuid
@@ -34,8 +36,8 @@ def headers(envelope: Envelope) -> str:
     if envelope.schema_version != 1:
         kept["schema_version"] = envelope.schema_version
     if envelope.timestamp is not None:
-        kept["timestamp"] = envelope.timestamp.isoformat()
-    return json.dumps(kept, separators=(",", ":"))
+        kept["timestamp"] = envelope.timestamp
+    return to_json(kept, ensure_ascii=True).decode("ascii")
 
 
 def outgoing(row: Row[Any]) -> Outgoing:

@@ -8,10 +8,10 @@ only those two can be withdrawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from messages.printable import printable
+from messages.value import value
 from outbox.interface import ClaimedRow
 from outbox.rows import outgoing as loaded
 from storage.statements import Statement, Write, as_uuid
@@ -170,7 +170,7 @@ _UNSENT = Statement.of(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Due:
     """Which rows to claim: so many, of so many bytes. `now` is the host's, for SQLite."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from messages.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from sagas.instance import Instance
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Arrived:
     """An event for this instance: a start for a key that exists, or a reply.
 
@@ -29,7 +31,7 @@ class Arrived:
     causation_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class TimerFired:
     """A timer of this instance is due. `unsent` holds the ids of its commands that still sit in the outbox."""
 
@@ -38,7 +40,7 @@ class TimerFired:
     unsent: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class GiveUp:
     """The marker of a last timeout came back through the saga's own queue, behind every reply queued before it.
 
@@ -51,7 +53,7 @@ class GiveUp:
     entry: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Withdrawn:
     """Of the commands whose withdrawal was proposed, these had not left the outbox and are gone."""
 
@@ -69,7 +71,7 @@ class Disposition(StrEnum):
     DEAD_LETTERED = "dead_lettered"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class HistoryEntry:
     """One row of an instance's history. `kind` is past tense; `body` is a message's bytes, as received or as sent."""
 
@@ -82,7 +84,7 @@ class HistoryEntry:
     body: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Send:
     """A message to put into the outbox.
 
@@ -102,7 +104,7 @@ class Send:
     marker: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Decision:
     """What follows from one input: the next instance, what to write and what to send.
 

@@ -6,15 +6,17 @@ attention) into the compact JSON that one column holds.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import field
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
+from pydantic_core import from_json, to_json
+
+from messages.value import value
 from sagas.definition import Purpose
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ PARKING = ("method_raised", "undo_needs_reply", "compensation_failed", "compensa
 """Reasons for attention under which people see the status `parked`, the gravest first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class CallProgress:
     """The sends of one command of one step.
 
@@ -79,7 +81,7 @@ class CallProgress:
     silent: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class StepProgress:
     """A step that was entered: the command that does it, and the one that undoes it once that was decided."""
 
@@ -91,7 +93,7 @@ class StepProgress:
         return self.do if purpose is Purpose.DO else self.undo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Timer:
     """A timer as the instance knows it. `fence` is the history number at which it was set; another is stale."""
 
@@ -99,7 +101,7 @@ class Timer:
     fence: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Instance:
     """One running or ended business process.
 
@@ -174,9 +176,12 @@ def idempotency_key(saga: UUID, path: str, generation: int, purpose: str) -> str
 # What the row's `progress` column holds. Short names, because every message rewrites it.
 
 
+_STATUSES = {status.value: status for status in CallStatus}
+
+
 def _pack_call(call: CallProgress) -> list[Any]:
     return [
-        call.status.value,
+        call.status,
         call.generation,
         call.attempt,
         call.sends,
@@ -191,7 +196,7 @@ def _pack_call(call: CallProgress) -> list[Any]:
 def _unpack_call(packed: list[Any]) -> CallProgress:
     status, generation, attempt, sends, spent, earlier, dispatched, ended, silent = packed
     return CallProgress(
-        status=CallStatus(status),
+        status=_STATUSES[status],
         generation=generation,
         attempt=attempt,
         sends=sends,
@@ -204,44 +209,41 @@ def _unpack_call(packed: list[Any]) -> CallProgress:
 
 
 def pack_step(step: StepProgress) -> list[Any]:
-    """A step's progress as plain data."""
+    """A step's progress as what JSON is made of."""
     return [_pack_call(step.do)] if step.undo is None else [_pack_call(step.do), _pack_call(step.undo)]
 
 
 def pack_timer(timer: Timer) -> list[Any]:
-    """A timer as plain data."""
-    return [timer.due_at.isoformat(), timer.fence]
-
-
-def pack_parts(instance: Instance) -> dict[str, dict[str, Any]]:
-    """The engine's part of an instance as plain data: steps, timers, attention."""
-    return {
-        "steps": {path: pack_step(step) for path, step in instance.steps.items()},
-        "timers": {name: pack_timer(timer) for name, timer in instance.timers.items()},
-        "attention": dict(instance.attention),
-    }
+    """A timer as what JSON is made of."""
+    return [timer.due_at, timer.fence]
 
 
 def unpack_parts(
     parts: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, StepProgress], dict[str, Timer], dict[str, str]]:
-    """The steps, timers and attention that `pack_parts` made plain."""
+    """The steps, timers and attention that were packed, each under its name."""
     steps = {
         path: StepProgress(do=_unpack_call(calls[0]), undo=_unpack_call(calls[1]) if len(calls) > 1 else None)
         for path, calls in parts["steps"].items()
     }
     timers = {
-        name: Timer(due_at=datetime.fromisoformat(due_at).astimezone(UTC), fence=fence)
+        name: Timer(due_at=datetime.fromisoformat(due_at), fence=fence)
         for name, (due_at, fence) in parts["timers"].items()
     }
     return steps, timers, dict(parts["attention"])
 
 
 def pack_progress(instance: Instance) -> bytes:
-    """`pack_parts` as JSON."""
-    return json.dumps(pack_parts(instance), separators=(",", ":"), ensure_ascii=False).encode()
+    """The engine's part of an instance as JSON: steps, timers, attention."""
+    return to_json(
+        {
+            "steps": {path: pack_step(step) for path, step in instance.steps.items()},
+            "timers": {name: pack_timer(timer) for name, timer in instance.timers.items()},
+            "attention": instance.attention,
+        }
+    )
 
 
 def unpack_progress(packed: bytes) -> tuple[dict[str, StepProgress], dict[str, Timer], dict[str, str]]:
     """The steps, timers and attention that `pack_progress` wrote."""
-    return unpack_parts(json.loads(packed))
+    return unpack_parts(from_json(packed))

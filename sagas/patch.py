@@ -7,11 +7,12 @@ order, give its row.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from pydantic_core import from_json, to_json
 
 from sagas.instance import Instance, Phase, pack_step, pack_timer, unpack_parts
 
@@ -20,46 +21,51 @@ if TYPE_CHECKING:
 
 _IDENTITY = ("saga_id", "saga_type", "key", "n", "version", "started_at", "deadline_at")
 _PLAIN = ("phase", "paused", "waiting_for", "updated_at", "ended_at", "end_reason", "skipped", "revision", "seq")
-_ABSENT = object()
-
-
-def _as_it_is(value: object) -> object:
-    return value
-
-
-_MAPPINGS: dict[str, Callable[[Any], object]] = {"steps": pack_step, "timers": pack_timer, "attention": _as_it_is}
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_MAPPINGS: dict[str, Callable[[Any], object]] = {"steps": pack_step, "timers": pack_timer, "attention": str}
 _TIMES = ("started_at", "deadline_at", "updated_at", "ended_at")
+_ABSENT = object()
 
 
 def patch(before: Instance | None, after: Instance) -> bytes:
     """The change from one instance to the next; from nothing, all of it."""
-    names = _PLAIN if before else _IDENTITY + _PLAIN
+    return to_json(_whole(after) if before is None else _changes(before, after))
+
+
+def _whole(after: Instance) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: getattr(after, name) for name in _IDENTITY + _PLAIN}
+    for name, pack in _MAPPINGS.items():
+        if mapping := getattr(after, name):
+            fields[name] = {"set": {key: pack(value) for key, value in mapping.items()}}
+    fields["state"] = {"set": from_json(after.state)}
+    return fields
+
+
+def _changes(before: Instance, after: Instance) -> dict[str, Any]:
     changed: dict[str, Any] = {
-        name: _plain(value) for name in names if (value := getattr(after, name)) != getattr(before, name, _ABSENT)
+        name: new
+        for name in _PLAIN
+        if (new := getattr(after, name)) is not (old := getattr(before, name)) and new != old
     }
     for name, pack in _MAPPINGS.items():
-        difference = _difference(getattr(before, name) if before else {}, getattr(after, name), pack)
-        if difference:
+        old, new = getattr(before, name), getattr(after, name)
+        if old is not new and (difference := _difference(old, new, pack)):
             changed[name] = difference
-    if before is None:
-        changed["state"] = {"set": json.loads(after.state)}
-    elif before.state != after.state:
-        changed["state"] = _difference(json.loads(before.state), json.loads(after.state), _as_it_is)
-    return _encode(changed).encode()
+    if before.state != after.state:
+        changed["state"] = _state_difference(from_json(before.state), from_json(after.state))
+    return changed
 
 
 def rebuild(patches: Iterable[bytes]) -> Instance:
     """The instance that a history of patches amounts to; its state is JSON equal to the row's, not byte-equal."""
     fields: dict[str, Any] = {}
     mappings: dict[str, dict[str, Any]] = {name: {} for name in ("state", *_MAPPINGS)}
-    for change in map(json.loads, patches):
+    for change in map(from_json, patches):
         for name, value in change.items():
             if name in mappings:
                 _apply(mappings[name], value)
             else:
                 fields[name] = value
-    state = _encode(mappings.pop("state")).encode()
+    state = to_json(mappings.pop("state"))
     return _instance(fields, state, mappings)
 
 
@@ -78,7 +84,18 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any], pack: Calla
         for name, value in after.items()
         if (old := before.get(name, _ABSENT)) is not value and old != value
     }
-    gone = [name for name in before if name not in after]
+    return _said(added, [name for name in before if name not in after])
+
+
+def _state_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for the author's fields, as JSON tells them apart: for Python 1, 1.0 and true are equal."""
+    added = {
+        name: value for name, value in after.items() if name not in before or to_json(before[name]) != to_json(value)
+    }
+    return _said(added, [name for name in before if name not in after])
+
+
+def _said(added: Mapping[str, Any], gone: list[str]) -> dict[str, Any]:
     return {**({"set": added} if added else {}), **({"gone": gone} if gone else {})}
 
 
@@ -86,9 +103,3 @@ def _apply(mapping: dict[str, Any], difference: Mapping[str, Any]) -> None:
     mapping.update(difference.get("set", {}))
     for name in difference.get("gone", ()):
         del mapping[name]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value) if isinstance(value, UUID) else value

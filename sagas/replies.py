@@ -7,9 +7,10 @@ nothing. A late success keeps its data, and its effect is undone, covered by an 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from messages.value import value
 from sagas.backward import exhausted, stop_retrying, turn_back, undo_next
 from sagas.definition import Purpose, ReplyKind
 from sagas.forward import advance
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sagas.turn import Turn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Target:
     """The attempt of a command that a reply answers."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from messages.printable import printable
+from messages.value import value
 from sagas.decision import HistoryEntry
 from sagas.instance import Instance, Phase, pack_progress, unpack_progress
 from storage.statements import Statement, Write, as_time, as_uuid
@@ -164,7 +166,7 @@ async def lock(
     return locked, busy, now
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class EventRow:
     """A row of an instance's history."""
 
@@ -307,12 +309,15 @@ def _detail(detail: Mapping[str, Any]) -> str:
     """ASCII only, and nothing in it that makes PostgreSQL refuse to look into the JSON: no NUL, no lone surrogate."""
     if not detail:
         return "{}"
-    packed = _dumped(detail)
-    return _dumped(_readable(detail)) if "\\u0000" in packed or "\\ud" in packed else packed
+    try:
+        packed = _dumped(detail)
+    except PydanticSerializationError:  # half a surrogate pair
+        return _dumped(_readable(detail))
+    return _dumped(_readable(detail)) if "\\u0000" in packed else packed
 
 
 def _dumped(value: object) -> str:
-    return json.dumps(value, default=str, allow_nan=False, separators=(",", ":"))
+    return to_json(value, fallback=str, ensure_ascii=True, inf_nan_mode="strings").decode("ascii")
 
 
 def _readable(value: object) -> object:

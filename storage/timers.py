@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from messages.value import value
 from storage.statements import Statement, Write, as_time, as_uuid
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ SET_TIMER = Write(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class DueRow:
     """A timer row that was due when it was read, without a lock."""
 

@@ -15,9 +15,10 @@ What every implementation promises:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from messages.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from transport.topology import Topology
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Delivery:
     """One delivery of one message. `channel` tells deliveries of different channel lifetimes apart."""
 
@@ -37,7 +38,7 @@ class Delivery:
     delivery_count: int = 0  # how often a quorum queue has handed it out before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Publication:
     """One message to publish. `exchange` empty means straight to the queue named by `routing_key`.
 
@@ -60,7 +61,7 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"  # the connection or channel ended first; it may or may not have arrived
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Outcome:
     """The end of one publication, in words when it is not `CONFIRMED`."""
 
