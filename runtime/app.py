@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.exits import OK, TRY_AGAIN
+from runtime.facts import (
+    DrainTimedOut,
+    HttpListening,
+    ProcessReady,
+    ProcessStarting,
+    ProcessStopped,
+    ProcessStopping,
+)
 from runtime.http import HttpServer, application
 from runtime.readiness import Readiness
 from runtime.signals import stop_signals
@@ -24,49 +31,6 @@ if TYPE_CHECKING:
 
 CLOSING = 10.0
 """Seconds for closing connections after the drain; the process ends then, whatever is still open."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessStarting:
-    """A process begins: it is alive from now on, and not yet ready."""
-
-    pid: int
-    parts: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpListening:
-    """The health endpoints answer at this address."""
-
-    address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessReady:
-    """Everything runs."""
-
-    sagas: str
-    participants: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessStopping:
-    """A signal asked for a stop: nothing new is taken, what was begun is finished."""
-
-    signal: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessStopped:
-    """Everything that was begun is finished."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainTimedOut:
-    """The drain ran out of time while these loops were still at work; what they had is delivered or sent again."""
-
-    unfinished: str
-    seconds: float
 
 
 class App:

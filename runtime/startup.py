@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from messages.errors import Trouble
+from runtime.facts import DependencyAway, DependencyReached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,25 +20,6 @@ ATTEMPT = 15.0
 
 SHORTEST = 1.0
 """Seconds the last attempt gets when hardly any time is left."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DependencyAway:
-    """One attempt to reach what the process needs has failed; the next follows in `retry_in` seconds."""
-
-    dependency: str
-    error: str
-    attempt: int
-    retry_in: float
-    left: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DependencyReached:
-    """It answers. `attempt` is 1 when it did at once."""
-
-    dependency: str
-    attempt: int
 
 
 class Patience:

@@ -6,8 +6,9 @@ Knows nothing of what the loops do.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from runtime.facts import LoopEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -42,16 +43,6 @@ class Component(Protocol):
     def stop(self) -> Coroutine[Any, Any, None] | None:
         """Ask `run` to finish, at once or by what is returned. May be called more than once, and before `run`."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopEnded:
-    """A loop ended unasked. `error` is None when it simply returned."""
-
-    component: str
-    error: BaseException | None
-    restarts: int
-    retry_in: float
 
 
 class Supervised:

@@ -19,7 +19,7 @@ import structlog
 from handlers import facts as handling
 from messages.errors import AntiphonError
 from outbox import facts as outbox
-from runtime import app, startup, supervise
+from runtime import facts as process
 from transport import facts as transport
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ NAMES: Mapping[type, tuple[str, str]] = {
     transport.ConsumerDetached: ("consumer.detached", "warning"),
     transport.PublicationsSuspected: ("broker.publications_suspected", "warning"),
     transport.TopologyUnverified: ("broker.topology_unverified", "warning"),
-    app.ProcessStarting: ("process.starting", "info"),
-    app.HttpListening: ("http.listening", "info"),
-    app.ProcessReady: ("process.ready", "info"),
-    app.ProcessStopping: ("process.stopping", "info"),
-    app.ProcessStopped: ("process.stopped", "info"),
-    app.DrainTimedOut: ("process.drain_timed_out", "error"),
-    startup.DependencyAway: ("dependency.away", "warning"),
-    startup.DependencyReached: ("dependency.reached", "info"),
-    supervise.LoopEnded: ("loop.ended", "error"),
+    process.ProcessStarting: ("process.starting", "info"),
+    process.HttpListening: ("http.listening", "info"),
+    process.ProcessReady: ("process.ready", "info"),
+    process.ProcessStopping: ("process.stopping", "info"),
+    process.ProcessStopped: ("process.stopped", "info"),
+    process.DrainTimedOut: ("process.drain_timed_out", "error"),
+    process.DependencyAway: ("dependency.away", "warning"),
+    process.DependencyReached: ("dependency.reached", "info"),
+    process.LoopEnded: ("loop.ended", "error"),
 }
 """Event name and level of every fact, but for `SagaMoved`, whose name is that of its history row."""
 

@@ -16,10 +16,10 @@ from runtime.demo.play import Play
 from runtime.demo.screens import NoScreen, screen_for
 from runtime.demo.staging import ADDRESS
 from runtime.exits import FAILED, OK
+from runtime.facts import DependencyReached
 from runtime.loading import load_modules
 from runtime.printing import console, print_json
 from runtime.settings import CATALOGS
-from runtime.startup import DependencyReached
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

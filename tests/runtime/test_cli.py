@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,14 +44,26 @@ def test_help_loads_nothing_heavy(antiphon: Command) -> None:
         assert f"\n  {command} " in shown.stdout
 
 
-def test_heavy_packages_are_imported_only_by_the_commands_that_need_them() -> None:
-    import subprocess
-    import sys
-
-    heavy = ("sqlalchemy", "fastapi", "aio_pika", "structlog", "pydantic")
-    code = f"import sys, runtime.cli; print([name for name in {heavy!r} if name in sys.modules])"
+def loaded_by(module: str, packages: tuple[str, ...]) -> str:
+    """Which of the packages a fresh interpreter has loaded once it has imported the module."""
+    code = f"import sys, {module}; print(*[name for name in {packages!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.strip()
+
+
+def test_heavy_packages_are_imported_only_by_the_commands_that_need_them() -> None:
+    assert loaded_by("runtime.cli", ("sqlalchemy", "fastapi", "aio_pika", "structlog", "pydantic")) == ""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "telemetry",
+        *(f"commands.{name}" for name in ("config", "dead", "demo", "doctor", "migrate", "publish", "sagas")),
+    ],
+)
+def test_a_web_server_is_loaded_only_by_what_serves(module: str) -> None:
+    assert loaded_by(f"runtime.{module}", ("fastapi", "starlette", "uvicorn")) == ""
 
 
 @pytest.mark.parametrize("arguments", [["sing"], ["run", "--loud"], ["participant"], ["sagas", "show"]])

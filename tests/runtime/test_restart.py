@@ -12,7 +12,8 @@ from handlers.consumer import SagaConsumer
 from handlers.facts import SagaMoved
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
-from runtime.supervise import LoopEnded, Supervised
+from runtime.facts import LoopEnded
+from runtime.supervise import Supervised
 from storage import Database
 from tests.handlers.house import LIMITS, NAMESPACE, House, placed
 from transport.interface import Publication

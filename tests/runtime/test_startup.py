@@ -4,7 +4,8 @@ import pytest
 
 from messages.errors import BrokerAway, ConfigurationError, DatabaseAway
 from running import AsyncioRunner
-from runtime.startup import LONGEST_PAUSE, DependencyAway, DependencyReached, Patience
+from runtime.facts import DependencyAway, DependencyReached
+from runtime.startup import LONGEST_PAUSE, Patience
 
 
 class SleepingRunner(AsyncioRunner):

@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from running import AsyncioRunner
-from runtime.supervise import STEADY, LoopEnded, Supervised
+from runtime.facts import LoopEnded
+from runtime.supervise import STEADY, Supervised
 
 
 class QuickRunner(AsyncioRunner):

@@ -13,15 +13,13 @@ import structlog
 
 import handlers.facts
 import outbox.facts
-import runtime.app
-import runtime.startup
-import runtime.supervise
+import runtime.facts
 import transport.facts
 from handlers.facts import MessageDeadLettered, MessageDuplicated, SagaMoved
 from messages.errors import DatabaseAway
 from outbox.facts import PublicationFailed
+from runtime.facts import LoopEnded
 from runtime.logs import configure
-from runtime.supervise import LoopEnded
 from runtime.telemetry import LEVELS, NAMES, Telemetry, level_of, line_of
 from sagas.decision import HistoryEntry
 
@@ -58,7 +56,7 @@ def stream() -> Iterator[io.StringIO]:
 
 @pytest.mark.parametrize(
     "module",
-    [handlers.facts, outbox.facts, transport.facts, runtime.app, runtime.startup, runtime.supervise],
+    [handlers.facts, outbox.facts, transport.facts, runtime.facts],
     ids=lambda m: m.__name__,
 )
 def test_every_fact_has_a_name_and_a_level(module: ModuleType) -> None:
