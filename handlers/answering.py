@@ -20,6 +20,7 @@ from handlers.facts import CommandAnswered, CommandDropped, MessageDeadLettered,
 from messages import codec
 from messages.envelope import Envelope
 from messages.errors import HandlerRaised, IdConflict, MessageError, Trouble, UnknownMessage
+from messages.printable import in_words
 from outbox.interface import Changes, DeadLetter, Outgoing
 from outbox.participant_store import TOMBSTONE, Context, Identified, ParticipantStore, StoredReply, trouble_behind
 from storage.statements import Batch
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from outbox.relay import Relay
     from outbox.unit import SqlStorage, SqlUnit
     from running import Runner
+
+MAX_RAISED = 2_000
+"""Longest text of what a handler raised, in characters."""
 
 _ANTIPHON = uuid5(NAMESPACE_DNS, "antiphon")
 
@@ -237,7 +241,9 @@ class Answering:
             if (None if reply is None else type(reply)) not in handler.replies:
                 raise TypeError(f"it returned {reply!r}, which is none of the replies that it is annotated with")
             stored = None if reply is None else _stored(reply, self._limits)
-        except Exception as error:
+        except BaseException as error:
+            if _is_for_us(error):
+                raise
             raise self._blamed(taken, error) from error
         if stored is not None and type(reply) in handler.transient:
             raise _TransientReply(stored)
@@ -250,15 +256,15 @@ class Answering:
         except Exception as error:  # the handler has left its transaction broken
             raise self._blamed(taken, error) from error
 
-    def _blamed(self, taken: _Taken, error: Exception) -> MessageError | Trouble:
-        """Trouble with the database is nobody's fault; everything else is the handler's."""
+    def _blamed(self, taken: _Taken, error: BaseException) -> MessageError | Trouble:
+        """Trouble with the database is nobody's fault; everything else is the handler's, `sys.exit()` too."""
         trouble = trouble_behind(error)
         if trouble is not None:
             return trouble
         handler = taken.handler
         limit = f" (it has {self._patience:g} s)" if isinstance(error, TimeoutError) else ""
         return HandlerRaised(
-            f"{handler.name} ({handler.place}) raised {type(error).__name__}: {error}{limit}",
+            f"{handler.name} ({handler.place}) raised {in_words(error, MAX_RAISED)}{limit}",
             saga_id=taken.envelope.correlation_id,
             message_id=taken.envelope.message_id,
         )
@@ -369,6 +375,14 @@ class Answering:
             lane.users -= 1
             if not lane.users:
                 del self._lanes[key]
+
+
+def _is_for_us(error: BaseException) -> bool:
+    """Whether the task is to end: its cancellation by whoever started it, and not one that a handler raised."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, GeneratorExit)
 
 
 def _identified(envelope: Envelope, body_hash: bytes, now: datetime) -> Identified:

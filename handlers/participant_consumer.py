@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from handlers.answering import Answering
 from messages.errors import Trouble
+from messages.printable import in_words
 from outbox.facts import LoopTroubled
 from storage.database import ChangedMeanwhile
 
@@ -83,9 +84,14 @@ class ParticipantConsumer:
 
         Raises:
             Trouble: the database is away or busy; it can be tried again.
+            RuntimeError: it would have ended the process, which runs more than this participant.
         """
-        if self._prepare is not None:
+        if self._prepare is None:
+            return
+        try:
             await self._answering.store.set_up(self._prepare)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"the setup of {self.name} raised {in_words(error)}") from error
 
     async def run(self) -> None:
         """Prepare the tables, then answer commands until stopped; what was begun by then is finished."""

@@ -19,5 +19,18 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
     return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
 
 
+def in_words(error: BaseException, limit: int = MAX_TEXT) -> str:
+    """What was raised, `KeyError: 'x'`, made as fit as `printable` does, whatever the exception does when it is asked.
+
+    Never raises: user code writes exceptions too, and one that cannot tell what is wrong must do no more harm than any.
+    """
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}"
+    except BaseException as failure:
+        text = f"{name} (no text: its __str__ raised {type(failure).__name__})"
+    return printable(text.removesuffix(": "), limit)
+
+
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")

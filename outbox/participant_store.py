@@ -257,7 +257,7 @@ class ParticipantStore:
             await prepare(session.connection)
 
 
-def trouble_behind(error: Exception) -> Trouble | None:
+def trouble_behind(error: BaseException) -> Trouble | None:
     """The trouble with the database that a statement of a handler met, or None when the handler itself is to blame."""
     if isinstance(error, Trouble):
         return error

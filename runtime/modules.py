@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from messages.errors import ConfigurationError, DefinitionError
+from messages.printable import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -74,16 +75,14 @@ def _import(name: str) -> ModuleType:
 
 def _failure(name: str, error: BaseException) -> ConfigurationError:
     """Why a module cannot be imported, with the line of the user's code at which it went wrong."""
-    return ConfigurationError(
-        f"ANTIPHON_MODULES: cannot import {name}: {type(error).__name__}: {_where(error)}; mend it and start again"
-    )
+    return ConfigurationError(f"ANTIPHON_MODULES: cannot import {name}: {_told(error)}; mend it and start again")
 
 
-def _where(error: BaseException) -> str:
+def _told(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
-        return f"{error.msg} ({error.filename}:{error.lineno})"
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _of_user(frame.filename)]
-    return f"{error} ({frames[-1].filename}:{frames[-1].lineno})" if frames else str(error)
+    return f"{in_words(error)} ({frames[-1].filename}:{frames[-1].lineno})" if frames else in_words(error)
 
 
 def _of_user(filename: str) -> bool:

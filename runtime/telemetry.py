@@ -18,12 +18,16 @@ import structlog
 
 from handlers import facts as handling
 from messages.errors import AntiphonError
+from messages.printable import in_words
 from outbox import facts as outbox
 from runtime import facts as process
 from transport import facts as transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+LONGEST = 2_000
+"""Characters of the longest error text in a line."""
 
 LEVELS: Mapping[str, int] = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": 40}
 
@@ -152,7 +156,7 @@ def _fields(fact: object) -> Iterable[tuple[str, object]]:
 def _plain(value: object) -> object:
     """A value that JSON can hold."""
     if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}" if str(value) else type(value).__name__
+        return in_words(value, LONGEST)
     if isinstance(value, UUID):
         return str(value)
     return round(value, 3) if isinstance(value, float) else value

@@ -388,6 +388,64 @@ async def test_a_handler_that_raises_leaves_nothing_and_the_next_copy_is_carried
     assert (await desk.reply()).type == "paint.Painted"
 
 
+class MuteError(Exception):
+    """It cannot say what is wrong."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SystemExit("enough"), "SystemExit: enough"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (asyncio.CancelledError("by myself"), "CancelledError: by myself"),
+        (BaseExceptionGroup("several", [SystemExit(1)]), "BaseExceptionGroup: several"),
+        (MuteError(), "MuteError (no text: its __str__ raised LookupError)"),
+        (ValueError("no\x00good"), r"ValueError: no\x00good"),
+        (ValueError("x" * 5_000_000), "ValueError: xxx"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+async def test_whatever_a_handler_raises_is_its_own_failure(
+    desk: Desk, painters: Painters, error: BaseException, told: str
+) -> None:
+    async def fail(_context: Context) -> None:
+        raise error
+
+    painters.after = fail
+    command = asked(PAINT)
+    await desk.take(command)
+    [letter] = await desk.rows("select reason, error from v_dead_letter")
+    assert letter.reason == "handler_raised"
+    assert told in letter.error
+    assert len(letter.error) < 3_000
+    assert (await coats(desk), await desk.effects()) == (0, {})
+    painters.after = None
+    await desk.take(command)
+    assert (await desk.reply()).type == "paint.Painted"
+
+
+async def test_a_command_whose_work_is_cancelled_from_outside_is_nobodys_failure(
+    desk: Desk, painters: Painters
+) -> None:
+    begun = asyncio.Event()
+
+    async def wait(_context: Context) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    painters.after = wait
+    taking = asyncio.create_task(desk.answering.take(asked(PAINT)))
+    async with asyncio.timeout(30):
+        await begun.wait()
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+    assert (await desk.dead(), await coats(desk)) == ([], 0)
+
+
 async def test_a_handler_that_breaks_or_ends_its_transaction_is_to_blame(desk: Desk, painters: Painters) -> None:
     async def swallow(context: Context) -> None:
         with pytest.raises(IntegrityError):

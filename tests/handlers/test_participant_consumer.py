@@ -44,7 +44,7 @@ class Table:
         self.at_work = 0
         self.most_at_once = 0
         self.begun = asyncio.Semaphore(0)
-        self.errors: list[Exception] = []
+        self.errors: list[BaseException] = []
         self.participant = participant = Participant("table")
 
         @participant.setup
@@ -159,9 +159,10 @@ async def test_trouble_is_reported_and_the_command_is_carried_out_again(storage:
         assert await hall.sheets() == [7]
 
 
-async def test_what_a_handler_raises_stops_nobody(storage: SqlStorage) -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError("a torn sheet"), SystemExit(1), KeyboardInterrupt()])
+async def test_what_a_handler_raises_stops_nobody(storage: SqlStorage, error: BaseException) -> None:
     table = Table()
-    table.errors = [ZeroDivisionError("a torn sheet")]
+    table.errors = [error]
     async with running(table, storage, concurrency=1) as hall:
         await hall.send(1, 2, 3)
         assert len(await hall.replies(2)) == 2
@@ -213,3 +214,16 @@ async def test_two_processes_prepare_the_tables_at_once(storage: SqlStorage) -> 
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(hall.consumer.set_up() for hall in halls))
     assert await halls[0].sheets() == []
+
+
+async def test_a_setup_that_would_end_the_process_fails_like_any_other(storage: SqlStorage) -> None:
+    table = Table()
+    hasty = Participant("table")
+
+    @hasty.setup
+    async def leave(_connection: AsyncConnection) -> None:
+        raise SystemExit("no table")
+
+    table.participant = hasty
+    with pytest.raises(RuntimeError, match=r"setup of participant\.table raised SystemExit: no table"):
+        await Hall(table, storage, concurrency=1).consumer.set_up()

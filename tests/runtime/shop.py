@@ -28,6 +28,7 @@ class Tiny(Saga, key="order_id", version=1):
 
 PARTICIPANT = """
 import asyncio
+import sys
 from handlers import Participant
 
 worker = Participant("worker")
@@ -37,5 +38,7 @@ async def do(command: Do) -> Done:
     if command.order_id == "hang":
         print('{"event": "handler.hangs"}', flush=True)
         await asyncio.Event().wait()
+    if command.order_id == "leave":
+        sys.exit("enough")
     return Done(order_id=command.order_id)
 """

@@ -80,6 +80,14 @@ def test_a_module_that_ends_the_process_is_told_as_such(folder: Path) -> None:
         import_all(["leaving_g"])
 
 
+def test_a_module_whose_exception_cannot_say_what_is_wrong_is_told_with_its_line(folder: Path) -> None:
+    write(folder, {"mute_g.py": "class Mute(Exception):\n    def __str__(self):\n        return 7\nraise Mute\n"})
+    with pytest.raises(
+        ConfigurationError, match=r"cannot import mute_g: Mute \(no text: .*TypeError\).*mute_g\.py:4\)"
+    ):
+        import_all(["mute_g"])
+
+
 def test_a_wrong_class_keeps_its_own_text(folder: Path) -> None:
     text = "from messages.errors import DefinitionError\nraise DefinitionError('Order.pay (f.py:1): odd; mend it')\n"
     write(folder, {"classes_f.py": text})

@@ -144,6 +144,22 @@ def test_in_one_process_the_participants_run_beside_the_sagas(
     assert shown["outbox"] == []
 
 
+def test_a_handler_that_would_end_the_process_fails_like_any_other(
+    antiphon: Command, started: Callable[..., Process], folder: Path
+) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    run = started("run", modules="shop")
+    run.until("process.ready")
+    antiphon("publish", "tiny.Asked", '{"order_id": "leave"}', modules="shop")
+    letter = run.until("message.dead_lettered")
+    assert letter["reason"] == "handler_raised"
+    assert "do (" in letter["error"] and letter["error"].endswith("raised SystemExit: enough")
+    antiphon("publish", "tiny.Asked", '{"order_id": "4711"}', modules="shop")
+    run.until("saga.completed", key="4711")
+    run.send(signal.SIGTERM)
+    assert run.ended() == 0
+
+
 def test_a_participant_runs_as_a_process_of_its_own(
     antiphon: Command, started: Callable[..., Process], servers: Settings, folder: Path
 ) -> None:
