@@ -38,6 +38,9 @@ RUN_PARTS = frozenset({"consumer", "relay", "timers", "http"})
 STATUSES = ("running", "compensating", "completed", "compensated", "parked")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+After = Annotated[
+    str, typer.Option("--after", metavar="PLACE", help="Go on from the place that the page before names as its next.")
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")]
 
 
@@ -85,7 +88,7 @@ def _chosen(only: str) -> frozenset[str]:
     unknown = parts - RUN_PARTS
     if unknown:
         raise typer.BadParameter(
-            f"{', '.join(sorted(unknown))}: the parts are {', '.join(sorted(RUN_PARTS))}", param_hint="--only"
+            f"{', '.join(sorted(unknown))}: the parts are {', '.join(sorted(RUN_PARTS))}", param_hint="'--only'"
         )
     return parts
 
@@ -177,19 +180,24 @@ def publish(
 
 @sagas.command("list")
 def sagas_list(
+    *,
     status: Annotated[
         str, typer.Option("--status", metavar="STATUS", help=f"Only those that are {', '.join(STATUSES)}.")
     ] = "",
     saga_type: Annotated[str, typer.Option("--type", help="Only this saga type.")] = "",
+    attention: Annotated[bool, typer.Option("--attention", help="Only those that want an operator.")] = False,
     limit: Limit = 50,
+    after: After = "",
     as_json: Json = False,
 ) -> None:
-    """List the newest instances."""
+    """List instances, the newest first."""
     if status and status not in STATUSES:
-        raise typer.BadParameter(f"{status}: a status is one of {', '.join(STATUSES)}", param_hint="--status")
+        raise typer.BadParameter(f"{status}: a status is one of {', '.join(STATUSES)}", param_hint="'--status'")
     from runtime.commands import sagas as command
+    from storage.answers import SagaFilter
 
-    carry_out(lambda: command.list_instances(status=status, saga_type=saga_type, limit=limit, as_json=as_json))
+    wanted = SagaFilter(saga_type=saga_type or None, status=status or None, attention=attention)
+    carry_out(lambda: command.list_instances(wanted, limit=limit, after=after or None, as_json=as_json))
 
 
 @sagas.command("show")
@@ -205,11 +213,11 @@ def sagas_show(
 
 
 @dead.command("list")
-def dead_list(limit: Limit = 50, as_json: Json = False) -> None:
-    """List the newest dead letters."""
+def dead_list(limit: Limit = 50, after: After = "", as_json: Json = False) -> None:
+    """List the dead letters that nobody has dealt with, the newest first."""
     from runtime.commands import dead as command
 
-    carry_out(lambda: command.list_letters(limit=limit, as_json=as_json))
+    carry_out(lambda: command.list_letters(limit=limit, after=after or None, as_json=as_json))
 
 
 @dead.command("show")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -45,6 +46,11 @@ def console() -> Console:
 def print_json(value: object) -> None:
     """One JSON document, dates in ISO 8601 UTC; ASCII only, so that nothing in it can play with a terminal."""
     sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def print_onward(out: Console, command: str, *options: str) -> None:
+    """The command that shows the next page, on one line however narrow the terminal, so that it can be copied."""
+    out.print(Text(f"and more: {command} {shlex.join(options)}"), soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:

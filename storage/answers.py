@@ -138,6 +138,14 @@ class SagaPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterPage:
+    """Dead letters, the newest first. `following` is given back to get the next page; None on the last."""
+
+    dead_letters: Sequence[DeadLetterSummary]
+    following: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """The state of things in numbers; ages in seconds by the database's clock."""
 

@@ -6,6 +6,7 @@ Nothing here locks or writes. Lists are paged: a page names where the next one b
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from storage.answers import (
     ArmedTimer,
     Counts,
     DeadLetterDetail,
+    DeadLetterPage,
     DeadLetterSummary,
     Event,
     PendingMessage,
@@ -27,7 +29,6 @@ from storage.properties import unpacked
 from storage.statements import Statement, as_time, as_uuid, time_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Row
@@ -39,6 +40,7 @@ __all__ = [
     "ArmedTimer",
     "Counts",
     "DeadLetterDetail",
+    "DeadLetterPage",
     "DeadLetterSummary",
     "Event",
     "PendingMessage",
@@ -157,10 +159,8 @@ class Queries:
                     "limit": limit + 1,
                 },
             )
-        found = [_summary(row) for row in rows]
-        more = len(found) > limit
-        page = found[:limit]
-        return SagaPage(sagas=page, following=_mark(page[-1]) if more else None)
+        page = [_summary(row) for row in rows[:limit]]
+        return SagaPage(sagas=page, following=_mark(page[-1]) if len(rows) > limit else None)
 
     async def saga(self, reference: str | UUID, *, saga_type: str | None = None) -> SagaDetail | None:
         """The instance of that id or business key (the latest of the key), or None.
@@ -173,12 +173,13 @@ class Queries:
             return None if saga_id is None else await _detail(session, saga_id)
 
     async def dead_letters(
-        self, *, status: str | None = "open", limit: int = 50, before: int | None = None
-    ) -> Sequence[DeadLetterSummary]:
-        """Dead letters, the newest first; `before` is the last id of the page before."""
+        self, *, status: str | None = "open", limit: int = 50, following: int | None = None
+    ) -> DeadLetterPage:
+        """A page of dead letters, the newest first. Any dead letter's id is a place to go on from."""
         async with self._database.read() as session:
-            rows = await session.fetch(_LETTERS, {"status": status, "before": before, "limit": limit})
-        return [_letter(row) for row in rows]
+            rows = await session.fetch(_LETTERS, {"status": status, "before": following, "limit": limit + 1})
+        page = [_letter(row) for row in rows[:limit]]
+        return DeadLetterPage(dead_letters=page, following=page[-1].dead_letter_id if len(rows) > limit else None)
 
     async def dead_letter(self, dead_letter_id: int) -> DeadLetterDetail | None:
         """One dead letter with its message, or None."""
@@ -302,16 +303,16 @@ def _maybe_uuid(reference: str | UUID) -> UUID | None:
 
 
 def _mark(saga: SagaSummary) -> str:
-    return f"{time_text(saga.started_at)}~{saga.saga_id}"
+    return f"{time_text(saga.started_at)}_{saga.saga_id}"  # nothing in it that a shell would take for its own
 
 
 def _place(following: str | None) -> tuple[datetime | None, UUID | None]:
     if following is None:
         return None, None
-    at, _, saga_id = following.partition("~")
+    at, _, saga_id = following.partition("_")
     try:
-        return as_time(at), UUID(saga_id)
-    except ValueError:
+        return as_time(at).astimezone(UTC), UUID(saga_id)
+    except (ValueError, OverflowError):
         raise OperationRefused(f"{following!r} is no place to go on from; begin with the first page") from None
 
 

@@ -11,24 +11,39 @@ from messages.errors import MalformedMessage, OperationRefused
 from messages.strict_json import check_json_object
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.printing import console, line, print_json, shown, table
+from runtime.printing import console, line, print_json, print_onward, shown, table
 from runtime.settings import load
 from storage.queries import Queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
     from storage.queries import DeadLetterDetail, DeadLetterSummary
 
 
-async def list_letters(*, limit: int, as_json: bool) -> int:
-    """Print the newest dead letters that nobody has dealt with."""
+async def list_letters(*, limit: int, after: str | None, as_json: bool) -> int:
+    """Print a page of the dead letters that nobody has dealt with, the newest first, and where the next begins.
+
+    Raises:
+        OperationRefused: `after` is no such place.
+    """
+    following = None if after is None else _number(after)
+    if after is not None and following is None:
+        raise OperationRefused(f"{after!r} is no place to go on from; begin with the first page")
     async with opened(load().settings) as storage:
-        letters = await Queries(storage.database).dead_letters(limit=limit)
+        page = await Queries(storage.database).dead_letters(limit=limit, following=following)
     if as_json:
-        print_json([asdict(letter) for letter in letters])
+        print_json({"dead_letters": [asdict(letter) for letter in page.dead_letters], "next": page.following})
+        return OK
+    out = console()
+    if page.dead_letters:
+        _print_list(out, page.dead_letters)
     else:
-        _print_list(letters)
+        out.print("no more dead letters" if after else "no dead letters")
+    if page.following is not None:
+        print_onward(out, "antiphon dead list", "--limit", str(limit), "--after", str(page.following))
     return OK
 
 
@@ -38,7 +53,7 @@ async def show(identity: str, *, as_json: bool) -> int:
     Raises:
         OperationRefused: there is none of that id.
     """
-    number = int(identity) if identity.isascii() and identity.isdigit() and len(identity) < 19 else None
+    number = _number(identity)
     async with opened(load().settings) as storage:
         found = None if number is None else await Queries(storage.database).dead_letter(number)
     if found is None:
@@ -50,11 +65,12 @@ async def show(identity: str, *, as_json: bool) -> int:
     return OK
 
 
-def _print_list(letters: Sequence[DeadLetterSummary]) -> None:
-    out = console()
-    if not letters:
-        out.print("no dead letters")
-        return
+def _number(identity: str) -> int | None:
+    """A dead letter's id as the database has it; None when there can be none of that id."""
+    return int(identity) if identity.isascii() and identity.isdigit() and len(identity) < 19 else None
+
+
+def _print_list(out: Console, letters: Sequence[DeadLetterSummary]) -> None:
     columns = ("id", "message", "reason", "error", "consumer", "copies", "first seen")
     rows = [
         (each.dead_letter_id, each.name, each.reason, each.error, each.consumer, each.copies, each.first_seen_at)

@@ -11,28 +11,37 @@ from rich.text import Text
 from messages.errors import OperationRefused
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.printing import STATUS_STYLES, console, line, print_json, shown, table
+from runtime.printing import STATUS_STYLES, console, line, print_json, print_onward, shown, table
 from runtime.settings import load
 from runtime.timeline import ATTENTION, after, duration, moments, steps
 from storage.queries import Queries, SagaFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from rich.console import Console
 
     from storage.queries import SagaDetail, SagaPage, SagaSummary
 
 
-async def list_instances(*, status: str, saga_type: str, limit: int, as_json: bool) -> int:
-    """Print the newest instances."""
+async def list_instances(wanted: SagaFilter, *, limit: int, after: str | None, as_json: bool) -> int:
+    """Print a page of instances, the newest first, and where the next page begins.
+
+    Raises:
+        OperationRefused: `after` is no such place.
+    """
     async with opened(load().settings) as storage:
-        wanted = SagaFilter(saga_type=saga_type or None, status=status or None)
-        page = await Queries(storage.database).sagas(wanted, limit=limit)
+        page = await Queries(storage.database).sagas(wanted, limit=limit, following=after)
     if as_json:
-        print_json([asdict(saga) for saga in page.sagas])
+        print_json({"sagas": [asdict(saga) for saga in page.sagas], "next": page.following})
+        return OK
+    out, chosen = console(), tuple(_options(wanted))
+    if page.sagas:
+        _print_page(out, page)
     else:
-        _print_page(page)
+        out.print("no more instances" if after else "no such instances" if chosen else "no instances")
+    if page.following is not None:
+        print_onward(out, "antiphon sagas list", *chosen, "--limit", str(limit), "--after", page.following)
     return OK
 
 
@@ -79,30 +88,38 @@ def print_instance(out: Console, found: SagaDetail) -> None:
         _print_section(out, "Dead letters", table(("id", "message", "reason", "error"), rows_dead))
 
 
-def _print_page(page: SagaPage) -> None:
-    out = console()
-    if not page.sagas:
-        out.print("no instances")
-        return
+def _options(wanted: SagaFilter) -> Iterable[str]:
+    """The options that ask for these instances."""
+    if wanted.status is not None:
+        yield from ("--status", wanted.status)
+    if wanted.saga_type is not None:
+        yield from ("--type", wanted.saga_type)
+    if wanted.attention:
+        yield "--attention"
+
+
+def _print_page(out: Console, page: SagaPage) -> None:
     columns: dict[str, Callable[[SagaSummary], object]] = {
         "key": lambda saga: saga.business_key,
         "saga": lambda saga: saga.saga_type,
         "status": _status,
+        "because": lambda saga: _in_prose(saga.end_reason),
         "waiting for": lambda saga: saga.waiting_for,
-        "attention": lambda saga: saga.attention,
+        "attention": lambda saga: _in_prose(saga.attention),
         "started": lambda saga: saga.started_at,
         "saga id": lambda saga: saga.saga_id,
     }
     told = {name: [value(saga) for saga in page.sagas] for name, value in columns.items()}
     filled = {name: values for name, values in told.items() if any(value is not None for value in values)}
     out.print(table(tuple(filled), zip(*filled.values(), strict=True)))
-    if page.following is not None:
-        out.print(f"and more; the newest {len(page.sagas)} are shown, --limit shows more")
 
 
 def _status(saga: SagaSummary) -> Text:
-    because = f" ({saga.end_reason.replace('_', ' ')})" if saga.end_reason else ""
-    return Text(f"{saga.status}{because}{', paused' if saga.paused else ''}", STATUS_STYLES.get(saga.status, ""))
+    return Text(f"{saga.status}{', paused' if saga.paused else ''}", STATUS_STYLES.get(saga.status, ""))
+
+
+def _in_prose(reason: str | None) -> str | None:
+    return None if reason is None else reason.replace("_", " ")
 
 
 def _print_head(out: Console, saga: SagaSummary) -> None:
@@ -117,7 +134,7 @@ def _print_head(out: Console, saga: SagaSummary) -> None:
         ("saga id", f"{saga.saga_id} (version {saga.version})"),
         ("started", shown(saga.started_at)),
         ("ended", f"{shown(saga.ended_at)}, after {took}" if saga.ended_at else ""),
-        ("because", (saga.end_reason or "").replace("_", " ")),
+        ("because", _in_prose(saga.end_reason) or ""),
         ("waiting for", saga.waiting_for or ""),
         ("deadline", "" if saga.ended_at else shown(saga.deadline_at)),
         ("skipped", f"{saga.skipped} steps" if saga.skipped else ""),

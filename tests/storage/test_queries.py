@@ -9,7 +9,7 @@ import pytest
 from messages.errors import OperationRefused
 from outbox.interface import Changes, RowOutcome
 from sagas.instance import Phase
-from storage.queries import Queries, SagaFilter
+from storage.queries import DeadLetterPage, DeadLetterSummary, Queries, SagaFilter
 from tests.outbox.building import (
     CONSUMER,
     LEASE,
@@ -57,8 +57,16 @@ async def test_instances_are_listed_by_type_status_key_and_need_page_by_page(
     assert [saga.business_key for saga in (await queries.sagas(SagaFilter(key="done"))).sagas] == ["done"]
     assert [saga.business_key for saga in (await queries.sagas(SagaFilter(attention=True))).sagas] == ["parked"]
     assert (await queries.sagas(limit=50)).following is None
-    with pytest.raises(OperationRefused):
-        await queries.sagas(following="rubbish")
+    for rubbish in (
+        "rubbish",
+        str(parked.saga_id),
+        f"2026-13-01_{parked.saga_id}",
+        "2026-01-01T00:00:00Z_x",
+        f"0001-01-01T00:00:00+14:00_{parked.saga_id}",
+    ):
+        with pytest.raises(OperationRefused, match="begin with the first page"):
+            await queries.sagas(following=rubbish)
+    assert len((await queries.sagas(following=f"9999-12-31T23:59:59.999999Z_{parked.saga_id}")).sagas) == 9
 
 
 async def test_one_instance_is_shown_with_everything_that_hangs_on_it(storage: SqlStorage, queries: Queries) -> None:
@@ -104,16 +112,22 @@ async def test_dead_letters_are_listed_newest_first_and_shown_raw(storage: SqlSt
     for letter in letters:
         async with storage.transaction() as unit:
             await unit.save(Changes(consumer=CONSUMER, dead_letters=[letter]))
-    first = await queries.dead_letters(limit=2)
-    rest = await queries.dead_letters(before=first[-1].dead_letter_id)
-    assert [letter.message_id for letter in [*first, *rest]] == ["bad-4", "bad-3", "bad-2", "bad-1", "bad-0"]
-    shown = await queries.dead_letter(first[0].dead_letter_id)
+    seen: list[DeadLetterSummary] = []
+    following: int | None = None
+    while True:
+        page = await queries.dead_letters(limit=2, following=following)
+        seen.extend(page.dead_letters)
+        following = page.following
+        if following is None:
+            break
+    assert [letter.message_id for letter in seen] == ["bad-4", "bad-3", "bad-2", "bad-1", "bad-0"]
+    shown = await queries.dead_letter(seen[0].dead_letter_id)
     assert shown is not None
-    assert shown.summary == first[0]
+    assert shown.summary == seen[0]
     assert shown.raw == letters[4].raw
     assert shown.source == "ordering"
     assert await queries.dead_letter(999_999) is None
-    assert await queries.dead_letters(status="replayed") == []
+    assert await queries.dead_letters(status="replayed") == DeadLetterPage(dead_letters=[], following=None)
 
 
 async def test_counts_say_how_much_there_is_and_how_old_it_is(storage: SqlStorage, queries: Queries) -> None:

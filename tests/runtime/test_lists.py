@@ -1,0 +1,116 @@
+"""`sagas list` and `dead list`, page by page: people copy the next command, scripts follow `next`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+import migrations
+from outbox.interface import Changes
+from outbox.unit import SqlStorage
+from running import AsyncioRunner
+from sagas.instance import Phase
+from storage import Database
+from tests.outbox.building import CONSUMER, NOW, dead_letter, new_instance
+from tests.runtime.test_bad_input import assert_told
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.runtime.conftest import Command
+
+ENDED = {"phase": Phase.COMPENSATED, "ended_at": NOW, "waiting_for": None}
+
+
+@pytest.fixture
+async def stored(folder: Path) -> None:
+    """Six instances, started two at a time, and five dead letters."""
+    running = [new_instance(f"running-{n}", started_at=NOW + timedelta(seconds=n // 2)) for n in range(3)]
+    parked = new_instance("parked", attention={"method_raised": "x", "unroutable": "y"}, started_at=NOW)
+    failed = new_instance("failed", end_reason="timed_out", **ENDED)
+    orphaned = new_instance("orphaned", end_reason="failed", attention={"orphaned_effect": "pay"}, **ENDED)
+    database = Database(f"sqlite:///{folder / 'antiphon.db'}", AsyncioRunner())
+    await migrations.up(database)
+    async with SqlStorage(database).transaction() as unit:
+        await unit.save(Changes(consumer=CONSUMER, inserted=[*running, parked, failed, orphaned]))
+    for number in range(5):
+        async with SqlStorage(database).transaction() as unit:
+            await unit.save(Changes(consumer=CONSUMER, dead_letters=[dead_letter(f"bad-{number}")]))
+    await database.close()
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(("group", "listed", "number"), [("sagas", "sagas", 6), ("dead", "dead_letters", 5)])
+def test_a_script_follows_next_until_there_is_none(antiphon: Command, group: str, listed: str, number: int) -> None:
+    found: list[dict[str, object]] = []
+    onward: list[str] = []
+    sizes = []
+    while True:
+        page = json.loads(antiphon(group, "list", "--json", "--limit", "2", *onward).stdout)
+        assert set(page) == {listed, "next"}
+        found += page[listed]
+        sizes.append(len(page[listed]))
+        if page["next"] is None:
+            break
+        onward = ["--after", str(page["next"])]
+    assert len(found) == number
+    assert sizes == [2, 2, number - 4]
+    assert json.loads(antiphon(group, "list", "--json").stdout) == {listed: found, "next": None}
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("command", "last"),
+    [("sagas list --type PlaceOrder --limit 4", "running-0"), ("dead list --limit 3", "ordering.OrderPlaced")],
+)
+def test_a_person_copies_the_command_for_the_next_page(antiphon: Command, command: str, last: str) -> None:
+    first = antiphon(*command.split()).stdout.splitlines()
+    text, _, onward = first[-1].partition("antiphon ")
+    assert text == "and more: "
+    assert onward.startswith(command)
+    rest = antiphon(*shlex.split(onward)).stdout
+    assert last in rest
+    assert "and more" not in rest
+    assert set(first[2:-1]).isdisjoint(rest.splitlines()[2:])
+
+
+def column(text: str, name: str) -> dict[str, str]:
+    """What a column of a table says, by the first cell of its row."""
+    head, _, *rows = text.rstrip("\n").splitlines()
+    begin = head.index(name)
+    return {row.split()[0]: row[begin:].partition("   ")[0].strip() for row in rows}
+
+
+@pytest.mark.usefixtures("stored")
+def test_why_an_instance_ended_and_what_it_wants_are_told_apart(antiphon: Command) -> None:
+    shown = antiphon("sagas", "list").stdout
+    quiet = dict.fromkeys(("running-0", "running-1", "running-2"), "")
+    assert column(shown, "status")["parked"] == "parked"
+    assert column(shown, "because") == {**quiet, "parked": "", "failed": "timed out", "orphaned": "failed"}
+    assert column(shown, "attention") == {
+        **quiet,
+        "parked": "method raised",
+        "failed": "",
+        "orphaned": "orphaned effect",
+    }
+    wanting = antiphon("sagas", "list", "--attention").stdout
+    assert column(wanting, "attention") == {"parked": "method raised", "orphaned": "orphaned effect"}
+    assert "attention" not in antiphon("sagas", "list", "--status", "running").stdout
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_page_beyond_the_last_says_so(antiphon: Command) -> None:
+    assert antiphon("dead", "list", "--after", "1").stdout == "no more dead letters\n"
+    assert antiphon("sagas", "list", "--after", f"2000-01-01T00:00:00Z_{'0' * 32}").stdout == "no more instances\n"
+    assert antiphon("sagas", "list", "--status", "completed").stdout == "no such instances\n"
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("place", ["rubbish", "-1", "9" * 30, "2026-13-01_x"])
+def test_what_is_no_place_is_told(antiphon: Command, place: str) -> None:
+    for group in ("sagas", "dead"):
+        assert_told(antiphon(group, "list", "--after", place), 1, repr(place), "begin with the first page")
