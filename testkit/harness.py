@@ -73,6 +73,15 @@ class Harness:
         self._bodies: dict[str, bytes] = {}
         self._messages = 0
 
+    def __repr__(self) -> str:
+        """What a failed assertion shows: the type and key, how far it is, what it waits for."""
+        instance = self._instance
+        if instance is None:
+            return f"<Harness {self.definition.type}: not started>"
+        reason = f" ({instance.end_reason})" if instance.end_reason else ""
+        waits = f", waits for {instance.waiting_for}" if instance.waiting_for else ""
+        return f"<Harness {self.definition.type} {instance.key!r}: {instance.status}{reason}{waits}>"
+
     # -- what a test does
 
     def given(self, event: Event) -> Self:
