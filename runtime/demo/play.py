@@ -92,7 +92,6 @@ class Play:
                 return
             self.watch.expect(order.key)
             await self._engine.storage.publish(checked(self._settings, EVENT, order.placed(), order.key))
-            self._engine.relay.wake()
             await self._runner.sleep(pace)
 
     async def _until_over(self) -> None:
