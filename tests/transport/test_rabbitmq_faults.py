@@ -455,12 +455,12 @@ async def test_a_message_that_cannot_be_decoded_arrives_without_its_properties_a
         await bench.publish([after])
         consumer = await bench.consume(bench.a)
 
-        await until_async(lambda: len(facts.of(ConsumerAttached)) == 2, what="a second, careful attempt")
         arrived = await worked_off(consumer, 3)
 
         assert [delivery.raw.message_id for delivery in arrived] == ["m-1", None, "m-2"]
         assert arrived[1].raw.body == b"{}"
         assert b"M\xfcller" in bytes(arrived[1].raw.headers["undecodable-properties"])  # type: ignore[call-overload]
+        assert len(facts.of(ConsumerAttached)) == 1
 
 
 async def publish_in_latin_1(url: str, queue: str, body: bytes) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pamqp.frame
 import pytest
@@ -12,110 +13,161 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from transport.rabbitmq.tap import MAX_DEPTH, UNDECODABLE_HEADER, Notice, Tap, mended
+from transport.rabbitmq.frames import ALIVE
+from transport.rabbitmq.inlet import Inlet
+from transport.rabbitmq.tap import Notice, Tap
+
+if TYPE_CHECKING:
+    from messages.envelope import Raw
+
+OURS = 3
 
 
-async def frames_through(data: bytes, *, careful: bool = False, notice: Notice | None = None) -> bytes:
-    """Read like the client library does: a byte, six bytes, the rest."""
-    reader = asyncio.StreamReader()
-    reader.feed_data(data)
-    reader.feed_eof()
-    tap = Tap(reader, notice or Notice(lambda _reason: None), careful=careful)
-    out = b""
-    while not tap.at_eof():
-        head = await tap.readexactly(1) + await tap.readexactly(6)
-        size = int.from_bytes(head[3:], "big")
-        out += head + await tap.readexactly(size + 1)
-    return out
+class Ear:
+    """A listener that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def delivered(self, raw: Raw, tag: int, *, redelivered: bool) -> None:
+        self.heard.append(("delivered", raw.message_id, raw.routing_key, raw.body, tag, redelivered))
+
+    def returned(self, raw: Raw, exchange: str, reason: str) -> None:
+        self.heard.append(("returned", raw.message_id, exchange, raw.routing_key, reason))
+
+    def confirmed(self, tag: int, *, multiple: bool, taken: bool) -> None:
+        self.heard.append(("confirmed", tag, multiple, taken))
 
 
-async def test_what_passes_is_what_came() -> None:
-    properties = commands.Basic.Properties(message_id="m", headers={"n": 1}, timestamp=datetime.now(UTC))
-    frames = [
-        pamqp.frame.marshal(commands.Basic.Deliver("tag", 1, False, "e", "k"), 3),
-        pamqp.frame.marshal(ContentHeader(body_size=2, properties=properties), 3),
-        pamqp.frame.marshal(ContentBody(b"{}"), 3),
+class Pipe:
+    """What comes through a tap, read like the client library does: a byte, six bytes, the rest."""
+
+    def __init__(self, notice: Notice | None = None) -> None:
+        self.ear = Ear()
+        self.reader = asyncio.StreamReader()
+        self.tap = Tap(self.reader, notice or Notice(lambda _reason: None), {OURS: Inlet(self.ear)})
+
+    async def one(self) -> bytes:
+        head = await self.tap.readexactly(1) + await self.tap.readexactly(6)
+        return head + await self.tap.readexactly(int.from_bytes(head[3:], "big") + 1)
+
+    async def rest(self) -> list[bytes]:
+        out = []
+        self.reader.feed_eof()
+        while not self.tap.at_eof():
+            try:
+                out.append(await self.one())
+            except asyncio.IncompleteReadError:
+                break
+        return out
+
+
+def message(channel: int, body: bytes, *, chunk: int = 4096, message_id: str = "m") -> list[bytes]:
+    properties = commands.Basic.Properties(message_id=message_id, headers={"n": 1}, timestamp=datetime.now(UTC))
+    return [
+        pamqp.frame.marshal(commands.Basic.Deliver("tag", 7, True, "e", "k"), channel),
+        pamqp.frame.marshal(ContentHeader(body_size=len(body), properties=properties), channel),
+        *(
+            pamqp.frame.marshal(ContentBody(body[start : start + chunk]), channel)
+            for start in range(0, len(body), chunk)
+        ),
     ]
 
-    assert await frames_through(b"".join(frames)) == b"".join(frames)
-    assert await frames_through(b"".join(frames), careful=True) == b"".join(frames)
+
+async def test_what_is_for_the_library_passes_as_it_came() -> None:
+    pipe = Pipe()
+    frames = [
+        *message(OURS + 1, b"{}"),
+        pamqp.frame.marshal(commands.Basic.Ack(1, False), OURS + 1),
+        pamqp.frame.marshal(commands.Basic.ConsumeOk("tag"), OURS),
+        pamqp.frame.marshal(commands.Channel.Close(404, "NOT_FOUND", 60, 40), OURS),
+        pamqp.frame.marshal(commands.Basic.Cancel("tag", True), OURS),
+    ]
+
+    pipe.reader.feed_data(b"".join(frames))
+
+    assert await pipe.rest() == frames
+    assert pipe.ear.heard == []
+
+
+async def test_messages_and_confirms_of_our_channel_go_to_its_inlet_in_order() -> None:
+    pipe = Pipe()
+    properties = commands.Basic.Properties(message_id="back")
+    frames = [
+        pamqp.frame.marshal(commands.Basic.Ack(5, True), OURS),
+        *message(OURS, b"{}", message_id="one"),
+        *message(OURS, b"x" * 10_000, message_id="long"),
+        *message(OURS, b"", message_id="empty"),
+        pamqp.frame.marshal(commands.Basic.Return(312, "NO_ROUTE", "exchange", "nowhere"), OURS),
+        pamqp.frame.marshal(ContentHeader(body_size=0, properties=properties), OURS),
+        pamqp.frame.marshal(commands.Basic.Nack(6, False, False), OURS),
+    ]
+
+    pipe.reader.feed_data(b"".join(frames))
+    passed = await pipe.rest()
+
+    assert pipe.ear.heard == [
+        ("confirmed", 5, True, True),
+        ("delivered", "one", "k", b"{}", 7, True),
+        ("delivered", "long", "k", b"x" * 10_000, 7, True),
+        ("delivered", "empty", "k", b"", 7, True),
+        ("returned", "back", "exchange", "nowhere", "NO_ROUTE"),
+        ("confirmed", 6, False, False),
+    ]
+    assert passed == [ALIVE]  # so that the library does not take a busy connection for a dead one
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_frames_may_arrive_in_any_pieces(sizes: list[int]) -> None:
+    async def run() -> None:
+        pipe = Pipe()
+        other = pamqp.frame.marshal(commands.Basic.QosOk(), OURS)
+        data = b"".join([*message(OURS, b"{}"), other, *message(OURS, b"[]"), other])
+        reading = asyncio.ensure_future(pipe.one())
+        at = 0
+        for size in [*sizes, len(data)]:
+            pipe.reader.feed_data(data[at : at + size])
+            at += size
+            await asyncio.sleep(0)
+        passed = [await reading, *await pipe.rest()]
+
+        assert [frame for frame in passed if frame != ALIVE] == [other, other]
+        assert [heard[3] for heard in pipe.ear.heard if isinstance(heard, tuple)] == [b"{}", b"[]"]
+
+    asyncio.run(run())
 
 
 async def test_it_hears_why_the_broker_blocks_and_closes() -> None:
     heard: list[str | None] = []
     notice = Notice(heard.append)
+    pipe = Pipe(notice)
     frames = [
         pamqp.frame.marshal(commands.Connection.Blocked("low on memory"), 0),
         pamqp.frame.marshal(commands.Connection.Unblocked(), 0),
         pamqp.frame.marshal(commands.Connection.Close(320, "CONNECTION_FORCED - bye", 0, 0), 0),
     ]
+    pipe.reader.feed_data(b"".join(frames))
 
-    await frames_through(b"".join(frames), notice=notice)
-
+    assert await pipe.rest() == frames
     assert heard == ["low on memory", None]
     assert notice.blocked is None
     assert notice.closed == (320, "CONNECTION_FORCED - bye")
 
 
 async def test_what_is_no_frame_is_no_amqp() -> None:
+    pipe = Pipe()
+    pipe.reader.feed_data(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
     with pytest.raises(ProtocolSyntaxError, match="HTTP"):
-        await frames_through(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await pipe.rest()
 
 
-@pytest.mark.parametrize(
-    "properties",
-    [
-        b"\x00\x08\x07M\xfcller!",  # app_id in Latin-1
-        b"\x00\x40\xff\xff\xff\xff\xff\xff\xff\xff",  # a timestamp beyond the calendar
-        b"\x20\x00\x00\x00\x00\x05\x01kZ\x00\x00",  # a header of a type that does not exist
-        b"\x20\x00\x00\x00\xff\xff",  # a table longer than the frame
-        b"",
-    ],
-)
-async def test_properties_that_cannot_be_decoded_are_kept_in_one_header(properties: bytes) -> None:
-    payload = b"\x00\x3c\x00\x00" + (2).to_bytes(8, "big") + properties
-    frame = b"\x02\x00\x05" + len(payload).to_bytes(4, "big") + payload + b"\xce"
+async def test_a_connection_that_ends_within_a_frame_is_cut_off() -> None:
+    pipe = Pipe()
+    pipe.reader.feed_data(message(OURS, b"{}")[0][:-3])
+    pipe.reader.feed_eof()
 
-    out = await frames_through(frame, careful=True)
-
-    _, channel, header = pamqp.frame.unmarshal(out)
-    assert isinstance(header, ContentHeader)
-    assert (channel, header.body_size) == (5, 2)
-    assert header.properties.message_id is None
-    kept = (header.properties.headers or {})[UNDECODABLE_HEADER]
-    assert bytes(kept) == properties  # type: ignore[arg-type]
-
-
-def nested(levels: int, *, lists: bool) -> bytes:
-    """A header frame whose headers are that many tables or lists within one another, the headers included."""
-    value = b"\x00\x00\x00\x00"
-    for _ in range(levels - 2):
-        value = b"A" + value if lists else b"\x01aF" + value
-        value = len(value).to_bytes(4, "big") + value
-    table = b"\x01a" + (b"A" if lists else b"F") + value
-    payload = b"\x00\x3c\x00\x00" + (2).to_bytes(8, "big") + b"\x20\x00" + len(table).to_bytes(4, "big") + table
-    return b"\x02\x00\x05" + len(payload).to_bytes(4, "big") + payload + b"\xce"
-
-
-@pytest.mark.parametrize("lists", [False, True])
-async def test_headers_that_are_nested_too_deeply_are_kept_in_one_header_asked_or_not(lists: bool) -> None:
-    deepest, deeper, deepest_decodable = (nested(levels, lists=lists) for levels in (MAX_DEPTH, MAX_DEPTH + 1, 400))
-
-    assert await frames_through(deepest) == deepest
-    for frame in (deeper, deepest_decodable, nested(20_000, lists=lists)):
-        _, _, header = pamqp.frame.unmarshal(await frames_through(frame))
-        assert isinstance(header, ContentHeader)
-        kept = (header.properties.headers or {})[UNDECODABLE_HEADER]
-        assert bytes(kept) == frame[19:-1]  # type: ignore[arg-type]
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.binary(max_size=60))
-def test_whatever_the_properties_are_the_library_can_read_what_is_mended(properties: bytes) -> None:
-    payload = b"\x00\x3c\x00\x00" + (7).to_bytes(8, "big") + properties
-    head = b"\x02\x00\x01" + len(payload).to_bytes(4, "big")
-
-    _, channel, header = pamqp.frame.unmarshal(mended(head, payload + b"\xce"))
-
-    assert isinstance(header, ContentHeader)
-    assert (channel, header.body_size) == (1, 7)
+    with pytest.raises(asyncio.IncompleteReadError):
+        await pipe.tap.readexactly(1)
+    assert pipe.ear.heard == []

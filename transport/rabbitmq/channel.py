@@ -2,75 +2,56 @@
 
 The client library's channel takes one lock, one future and one queue slot per message out and starts one task per
 message in, and it finds a returned message by its id alone, so that two copies of one id in flight are confused. This
-one leaves opening, closing and calls to the library and hands what arrives to a `Listener` as it is read.
+one leaves opening, closing and calls to the library; messages and confirms take the way of its `Inlet`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import pamqp.frame
-from aiormq import spec
-from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
-from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
 
+from transport.rabbitmq import frames
 from transport.rabbitmq.address import said
+from transport.rabbitmq.inlet import Inlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Self
 
-    from aiormq.abc import ConfirmationFrameType
     from aiormq.connection import Connection
 
-
-class Listener(Protocol):
-    """Who hears what arrives on a channel. Called in the order of arrival; must not block and not raise."""
-
-    def delivered(self, message: DeliveredMessage) -> None:
-        """A message for our consumer."""
-
-    def returned(self, message: DeliveredMessage) -> None:
-        """A mandatory message that no queue takes; its confirm follows."""
-
-    def confirmed(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """The broker has taken responsibility for a publication, or (not `taken`) could not."""
+    from transport.rabbitmq.inlet import Listener
 
 
 class BurstChannel(Channel):
-    """A channel whose traffic goes to a `Listener`."""
+    """A channel whose messages go to a `Listener`."""
 
-    def __init__(self, connection: Connection, number: int, listener: Listener, *, confirms: bool) -> None:
+    def __init__(
+        self, connection: Connection, number: int, inlets: dict[int, Inlet], inlet: Inlet, *, confirms: bool
+    ) -> None:
         super().__init__(connection, number, publisher_confirms=confirms, frame_buffer=None, on_return_raises=False)
-        self._listener = listener
+        self._inlets = inlets
+        self._inlet = inlets[number] = inlet
 
     @classmethod
-    async def opened(cls, connection: Connection, listener: Listener, *, confirms: bool) -> BurstChannel:
-        """Open a channel under the lowest free number. The caller bounds it."""
+    async def opened(
+        cls, connection: Connection, inlets: dict[int, Inlet], listener: Listener, *, confirms: bool
+    ) -> Self:
+        """Open a channel under the lowest free number. The caller bounds it. `inlets` are those of the connection."""
         number = next(number for number in count(1) if number not in connection.channels)
-        channel = cls(connection, number, listener, confirms=confirms)
+        channel = cls(connection, number, inlets, Inlet(listener), confirms=confirms)
         connection.channels[number] = channel
         await channel.open()
         return channel
 
-    def framed_message(
-        self, exchange: str, routing_key: str, properties: spec.Basic.Properties, body: bytes
-    ) -> tuple[bytes, int]:
-        """The frames of one mandatory publication, and the bytes of the largest that cannot be split.
-
-        Raises:
-            Exception: whatever the library raises for a value that has no AMQP form.
-        """
-        publish = spec.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
-        header = pamqp.frame.marshal(ContentHeader(properties=properties, body_size=len(body)), self.number)
-        size = self.max_content_size
-        parts = (ContentBody(body[start : start + size]) for start in range(0, len(body), size))
-        frames = [pamqp.frame.marshal(publish, self.number), header]
-        frames += [pamqp.frame.marshal(part, self.number) for part in parts]
-        return b"".join(frames), len(header)
+    def mute(self) -> None:
+        """Whatever still arrives on this channel is nobody's."""
+        if self._inlets.get(self.number) is self._inlet:
+            del self._inlets[self.number]
 
     async def send(self, payload: bytes, sent: Callable[[], None], *, drain: bool) -> None:
         """Put frames on their way in one write, and call `sent` in the same breath.
@@ -81,9 +62,7 @@ class BurstChannel(Channel):
 
     async def acknowledge(self, tags: Sequence[tuple[int, bool]]) -> None:
         """Acknowledge (tag, multiple) pairs in one write."""
-        frames = (spec.Basic.Ack(delivery_tag=tag, multiple=multiple) for tag, multiple in tags)
-        payload = b"".join(pamqp.frame.marshal(frame, self.number) for frame in frames)
-        await self.send(payload, lambda: None, drain=False)
+        await self.send(frames.acknowledgements(self.number, tags), lambda: None, drain=False)
 
     async def ended(self) -> None:
         """Wait until the channel is closed."""
@@ -109,20 +88,3 @@ class BurstChannel(Channel):
         sent()
         if drained is not None:
             await drained
-
-    async def _on_deliver_frame(self, frame: spec.Basic.Deliver) -> None:
-        self._listener.delivered(await self._content(frame))
-
-    async def _on_return_frame(self, frame: spec.Basic.Return) -> None:
-        self._listener.returned(await self._content(frame))
-
-    async def _on_confirm_frame(self, frame: ConfirmationFrameType) -> None:
-        tag = frame.delivery_tag or 0
-        multiple = bool(getattr(frame, "multiple", False))
-        self._listener.confirmed(tag, multiple=multiple, taken=isinstance(frame, spec.Basic.Ack))
-
-    async def _content(self, frame: spec.Basic.Deliver | spec.Basic.Return) -> DeliveredMessage:
-        header = await self._get_frame()
-        if not isinstance(header, ContentHeader):
-            raise TypeError(f"a content header should follow {frame!r}, not {header!r}")  # ends the channel
-        return await self._read_content(frame, header)

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 from aiormq.exceptions import AMQPChannelError, ChannelNotFoundEntity
 
 from transport.facts import ConsumerAttached, ConsumerDetached
+from transport.interface import Delivery
 from transport.rabbitmq.acknowledging import Ledger
 from transport.rabbitmq.address import said
 from transport.rabbitmq.channel import BurstChannel
-from transport.rabbitmq.properties import delivery_of
 from transport.rabbitmq.talking import FAREWELL, CutOff, backoff, parting, talking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from aiormq.abc import DeliveredMessage
-
+    from messages.envelope import Raw
     from running import Runner
     from transport.facts import Report
-    from transport.interface import Delivery
     from transport.rabbitmq.acknowledging import Acknowledgement
     from transport.rabbitmq.link import Link
+
+_DELIVERY_COUNT = "x-delivery-count"
 
 
 class RabbitMQConsumer:
@@ -128,15 +128,23 @@ class RabbitMQConsumer:
                 async with talking(self._runner, seconds):
                     await channel.acknowledge(acknowledgements)
 
-    # What the channel hears; see `channel.Listener`.
+    # What the channel hears; see `inlet.Listener`.
 
-    def delivered(self, message: DeliveredMessage) -> None:
-        """See `channel.Listener`."""
-        if message.channel is self._channel:
-            self._arrived.append(delivery_of(message, self._generation))
-            self._changed.set()
+    def delivered(self, raw: Raw, tag: int, *, redelivered: bool) -> None:
+        """See `inlet.Listener`."""
+        count = raw.headers.get(_DELIVERY_COUNT)
+        self._arrived.append(
+            Delivery(
+                raw=raw,
+                tag=tag,
+                channel=self._generation,
+                redelivered=redelivered,
+                delivery_count=count if isinstance(count, int) and count > 0 else 0,
+            )
+        )
+        self._changed.set()
 
-    def returned(self, message: DeliveredMessage) -> None:
+    def returned(self, raw: Raw, exchange: str, reason: str) -> None:
         """Nothing is published on this channel."""
 
     def confirmed(self, tag: int, *, multiple: bool, taken: bool) -> None:
@@ -149,10 +157,10 @@ class RabbitMQConsumer:
         return f"antiphon-{self._generation}"
 
     async def _attach(self) -> None:
-        underlay = await self._link.underlay()
+        underlay, inlets = await self._link.underlay()
         self._cancelled.clear()
         async with talking(self._runner, self._timeout):
-            channel = self._channel = await BurstChannel.opened(underlay, self, confirms=False)
+            channel = self._channel = await BurstChannel.opened(underlay, inlets, self, confirms=False)
             channel.on_consumer_cancel_callbacks.add(lambda _frame: self._cancelled.set())
             await channel.basic_qos(prefetch_count=self._prefetch)
             await channel.basic_consume(self.queue, _unused, consumer_tag=self._tag)
@@ -199,6 +207,8 @@ class RabbitMQConsumer:
     async def _detach(self) -> None:
         """Give up this channel lifetime: whatever was received on it is void from here on."""
         channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.mute()
         self._attached = False
         self._generation = next(self._lifetimes)
         self._ledger = Ledger(self._prefetch)
@@ -208,5 +218,5 @@ class RabbitMQConsumer:
             await parting(self._runner, channel.close(), FAREWELL)
 
 
-async def _unused(_message: DeliveredMessage) -> None:
-    """The library wants a callback; deliveries take the way of the `Listener`."""
+async def _unused(_message: object) -> None:
+    """The library wants a callback; deliveries take the way of the `Inlet`."""

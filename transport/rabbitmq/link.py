@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import aio_pika
-from aiormq.exceptions import AMQPConnectionError
 
 from messages.errors import BrokerAway, ConfigurationError
 from transport.facts import BrokerBlocked, BrokerConnected, BrokerDisconnected, BrokerUnblocked, BrokerUnreachable
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from running import Runner
     from transport.facts import Report
     from transport.rabbitmq.address import Address
+    from transport.rabbitmq.inlet import Inlet
 
 
 def quieten_client_library() -> None:
@@ -68,7 +68,6 @@ class Link:
         self._timeout = timeout
         self._connection: TappedConnection | None = None
         self._notice = Notice(lambda _reason: None)
-        self._careful = False
         self._up = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self.on_change: Callable[[], None] = lambda: None
@@ -93,12 +92,12 @@ class Link:
             await self._open(attempts=1)
             self._keeper = self._runner.start(self._keep(), name=f"broker link {self.direction}")
 
-    async def underlay(self) -> Connection:
-        """The open connection; waits for it while it is being repaired."""
+    async def underlay(self) -> tuple[Connection, dict[int, Inlet]]:
+        """The open connection and the inlets of its channels; waits for it while it is being repaired."""
         while True:
             await self._up.wait()
             if self._connection is not None and self.is_up:
-                return self._connection.underlay
+                return self._connection.underlay, self._connection.tap.inlets
             await self._runner.sleep(0.05)  # lost, and the keeper has not noticed yet
 
     async def close(self) -> None:
@@ -113,7 +112,7 @@ class Link:
 
     async def _open(self, *, attempts: int) -> None:
         notice = Notice(self._hear_blocked)
-        tap = TappedTransport(notice, careful=self._careful)
+        tap = TappedTransport(notice)
         connection = TappedConnection(self._address.url, tap=tap, name=f"{self._name} {self.direction}")
         try:
             async with talking(self._runner, self._timeout):
@@ -144,8 +143,6 @@ class Link:
         closing = self._connection.underlay.closing
         await asyncio.wait([closing])
         error = None if closing.cancelled() else closing.exception()
-        # Whatever is no connection error was thrown by a message that cannot be decoded: mend such ones from now on.
-        self._careful = error is not None and not isinstance(error, AMQPConnectionError | asyncio.CancelledError)
         if self._notice.closed is not None:
             return "{} {}".format(*self._notice.closed)
         return said(error)

@@ -18,22 +18,22 @@ from messages.errors import BrokerAway
 from transport.facts import PublicationsSuspected
 from transport.interface import Outcome, Publication, Verdict
 from transport.mailbox import Mailbox
+from transport.rabbitmq import frames
 from transport.rabbitmq.address import said
 from transport.rabbitmq.channel import BurstChannel
 from transport.rabbitmq.in_flight import InFlight, unknown
-from transport.rabbitmq.properties import properties_of
 from transport.rabbitmq.talking import CutOff, backoff, talking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from aiormq.abc import DeliveredMessage
-
+    from messages.envelope import Raw
     from running import Runner
     from transport.facts import Report
     from transport.rabbitmq.link import Link
 
 WRITE_SIZE = 256 * 1024  # bytes put on their way at once: large enough to be cheap, small enough to let heartbeats by
+_NO_LIMIT = 128 * 1024  # bytes of a frame, where the broker names none: what it names by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +116,18 @@ class RabbitMQPublisher:
         self._give_up_all("the transport was closed")
         self._outcomes.close()
 
-    # What the channel hears; see `channel.Listener`.
+    # What the channel hears; see `inlet.Listener`.
 
-    def delivered(self, message: DeliveredMessage) -> None:
+    def delivered(self, raw: Raw, tag: int, *, redelivered: bool) -> None:
         """Nothing is consumed on this channel."""
 
-    def returned(self, message: DeliveredMessage) -> None:
-        """See `channel.Listener`."""
-        text = getattr(message.delivery, "reply_text", None) or "NO_ROUTE"
-        exchange, routing_key = message.exchange or "", message.routing_key or ""
-        reason = f"no queue takes {routing_key!r} from exchange {exchange!r} ({text})"
-        self._in_flight.returned((message.header.properties.message_id or "", exchange, routing_key), reason)
+    def returned(self, raw: Raw, exchange: str, reason: str) -> None:
+        """See `inlet.Listener`."""
+        text = f"no queue takes {raw.routing_key!r} from exchange {exchange!r} ({reason or 'NO_ROUTE'})"
+        self._in_flight.returned((raw.message_id or "", exchange, raw.routing_key), text)
 
     def confirmed(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """See `channel.Listener`."""
+        """See `inlet.Listener`."""
         self._in_flight.confirmed(tag, multiple=multiple, taken=taken)
 
     # Writing
@@ -182,20 +180,22 @@ class RabbitMQPublisher:
         body = publication.envelope.body
         if len(body) > self._max_body:
             raise ValueError(f"the body has {len(body)} bytes, {self._max_body} are allowed")
-        properties = properties_of(publication.envelope, self._app_id)
-        payload, header = channel.framed_message(publication.exchange, publication.routing_key, properties, body)
-        largest = channel.connection.connection_tune.frame_max
-        if largest and header > largest:
-            raise ValueError(f"its properties take {header} bytes, a frame holds {largest}")
-        return payload
+        return frames.publication(
+            channel.number,
+            publication.envelope,
+            app_id=self._app_id,
+            exchange=publication.exchange,
+            routing_key=publication.routing_key,
+            max_frame=channel.connection.connection_tune.frame_max or _NO_LIMIT,
+        )
 
     # Keeping a channel
 
     async def _open(self) -> BurstChannel:
-        underlay = await self._link.underlay()
+        underlay, inlets = await self._link.underlay()
         self._in_flight = InFlight(self._arrive)
         async with talking(self._runner, self._timeout):
-            return await BurstChannel.opened(underlay, self, confirms=True)
+            return await BurstChannel.opened(underlay, inlets, self, confirms=True)
 
     async def _keep(self) -> None:
         while True:

@@ -1,23 +1,21 @@
-"""Between the socket and the protocol library: sees every frame, and mends the one kind that would kill a connection.
+"""Between the socket and the protocol library: sees every frame before it does.
 
-The library keeps to itself that the broker has blocked a connection and why it closed one, and it gives up the whole
-connection over one message whose properties it cannot decode (a publisher in another language that sends Latin-1, or
-a timestamp of the year 30000): with a prefetch of a hundred such a message would throw out its innocent neighbours
-again and again. So the tap notes the former, and on request replaces undecodable properties by a single header that
-holds their bytes. The message then reaches us, without an id, and becomes a dead letter like any malformed one. So do,
-asked or not, headers nested so deeply that whoever walks through them later would run out of stack.
+The library keeps to itself that the broker has blocked a connection and why it closed one: the tap notes it. What
+messages consist of goes straight to the `Inlet` of its channel; the library never sees it, and could not lose a
+connection over one message whose properties it cannot decode. Everything else passes through as it came.
 """
 
 from __future__ import annotations
 
 import struct
+from asyncio import IncompleteReadError
 from typing import TYPE_CHECKING, Any, cast
 
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from aiormq.exceptions import ProtocolSyntaxError
-from pamqp import commands, decode
-from pamqp.constants import FRAME_END_CHAR
-from pamqp.header import ContentHeader
+from pamqp import decode
+
+from transport.rabbitmq.frames import ALIVE, BODY, FRAME, HEADER, HEARTBEAT, METHOD
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,12 +23,10 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-UNDECODABLE_HEADER = "undecodable-properties"
-MAX_DEPTH = 64  # tables and lists within one another in the headers; what a body may have
+    from transport.rabbitmq.inlet import Inlet
 
-_FRAME = struct.Struct(">BHI")
-_METHOD_FRAME, _HEADER_FRAME = 1, 2
-_FRAME_TYPES = frozenset({_METHOD_FRAME, _HEADER_FRAME, 3, 8})
+_READ_SIZE = 256 * 1024
+_FRAME_TYPES = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 _CLOSE = (10, 50)
 _BLOCKED = (10, 60)
 _UNBLOCKED = (10, 61)
@@ -63,16 +59,20 @@ class Notice:
 class Tap:
     """A stream reader that hands out whole frames, piece by piece as the library asks for them."""
 
-    def __init__(self, reader: asyncio.StreamReader, notice: Notice, *, careful: bool) -> None:
+    def __init__(self, reader: asyncio.StreamReader, notice: Notice, inlets: Mapping[int, Inlet]) -> None:
+        """`inlets` are looked up by channel number with every frame."""
         self._reader = reader
         self._notice = notice
-        self._careful = careful
-        self._frame = b""
+        self._inlets = inlets
+        self._read = b""  # from the socket, of which everything before `_done` is done with
+        self._done = 0
+        self._frame = b""  # for the library, which has got everything before `_at`
         self._at = 0
+        self._kept = False  # something was kept from the library since it last heard anything
 
     def at_eof(self) -> bool:
         """See `asyncio.StreamReader.at_eof`."""
-        return self._at == len(self._frame) and self._reader.at_eof()
+        return self._at == len(self._frame) and self._done == len(self._read) and self._reader.at_eof()
 
     async def read(self, size: int = -1) -> bytes:
         """See `asyncio.StreamReader.read`."""
@@ -86,65 +86,60 @@ class Tap:
         return self._frame[start : self._at]
 
     async def _next(self) -> bytes:
-        head = await self._reader.readexactly(_FRAME.size)
-        if head.startswith(b"AMQP"):
-            return head + await self._reader.readexactly(1)  # the protocol header of another version
-        kind, channel, size = _FRAME.unpack(head)
-        if kind not in _FRAME_TYPES:
-            raise ProtocolSyntaxError(f"{head!r} does not begin an AMQP frame")
-        rest = await self._reader.readexactly(size + 1)
-        if kind == _METHOD_FRAME and channel == 0:
-            self._notice.hear(rest)
-        elif kind == _HEADER_FRAME and (self._careful or _may_be_deep(rest)):
-            return mended(head, rest)
-        return head + rest
+        while True:
+            while (frame := self._split()) is not None:
+                if not self._takes(frame):
+                    self._kept = False
+                    return frame
+            if self._kept:  # or the library would take a busy connection for a dead one
+                self._kept = False
+                return ALIVE
+            await self._fill()
 
+    async def _fill(self) -> None:
+        more = await self._reader.read(_READ_SIZE)
+        rest = self._read[self._done :]
+        if not more:
+            raise IncompleteReadError(rest, len(rest) + 1)
+        self._read, self._done = rest + more, 0
 
-def mended(head: bytes, rest: bytes) -> bytes:
-    """A content header frame as it is, or with its properties replaced when they cannot be decoded or are too deep."""
-    payload = rest[:-1]
-    if not _is_readable(payload):
-        kind, channel, _ = _FRAME.unpack(head)
-        (body_size,) = struct.unpack(">Q", payload[4:12])
-        headers: dict[str, Any] = {UNDECODABLE_HEADER: bytearray(payload[12:])}
-        payload = ContentHeader(body_size=body_size, properties=commands.Basic.Properties(headers=headers)).marshal()
-        return _FRAME.pack(kind, channel, len(payload)) + payload + FRAME_END_CHAR
-    return head + rest
+    def _split(self) -> bytes | None:
+        """The next frame of what was read, if all of it is there."""
+        begin = self._done
+        if len(self._read) - begin < FRAME.size:
+            return None
+        if self._read.startswith(b"AMQP", begin):
+            size = FRAME.size + 1  # the protocol header of another version
+        else:
+            kind, _, length = FRAME.unpack_from(self._read, begin)
+            if kind not in _FRAME_TYPES:
+                raise ProtocolSyntaxError(f"{self._read[begin : begin + 7]!r} does not begin an AMQP frame")
+            size = FRAME.size + length + 1
+        if len(self._read) - begin < size:
+            return None
+        self._done = begin + size
+        return self._read[begin : self._done]
 
-
-def _is_readable(payload: bytes) -> bool:
-    header = ContentHeader()
-    try:
-        header.unmarshal(payload)
-    except Exception:  # whatever the library raises here would end the connection
-        return False
-    return not _is_too_deep(header.properties.headers or {})
-
-
-def _may_be_deep(payload: bytes) -> bool:
-    """Whether there are as many marks of tables and lists in it as too deep a nest needs, which is all but never so."""
-    return payload.count(b"F") + payload.count(b"A") >= MAX_DEPTH
-
-
-def _is_too_deep(headers: Mapping[str, object]) -> bool:
-    level: list[object] = [headers]
-    for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
-    return bool(level)
-
-
-def _inside(value: object) -> list[object]:
-    """The tables and lists directly in a table or list."""
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [item for item in items if isinstance(item, dict | list)]
+    def _takes(self, frame: bytes) -> bool:
+        """Whether this frame is for an inlet, which has it then."""
+        kind, channel, _ = FRAME.unpack_from(frame)
+        if channel == 0:
+            if kind == METHOD:
+                self._notice.hear(frame[FRAME.size :])
+            return False
+        inlet = self._inlets.get(channel)
+        if inlet is None or not inlet.take(kind, frame[FRAME.size : -1]):
+            return False
+        self._kept = True
+        return True
 
 
 class TappedTransport(TransportFactory):
-    """Opens the socket as the library does and puts a tap on it."""
+    """Opens the socket as the library does and puts a tap on it. `inlets` are those of its channels, by number."""
 
-    def __init__(self, notice: Notice, *, careful: bool) -> None:
+    def __init__(self, notice: Notice) -> None:
+        self.inlets: dict[int, Inlet] = {}
         self._notice = notice
-        self._careful = careful
         self._writer: asyncio.StreamWriter | None = None
 
     def abort(self) -> None:
@@ -157,4 +152,4 @@ class TappedTransport(TransportFactory):
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
         self._writer = writer
-        return cast("asyncio.StreamReader", Tap(reader, self._notice, careful=self._careful)), writer
+        return cast("asyncio.StreamReader", Tap(reader, self._notice, self.inlets)), writer

@@ -131,7 +131,7 @@ class RabbitMQTransport:
         """
         if not self.connected:
             raise BrokerAway("not connected to the broker: nothing can be looked for")
-        underlay = await self._inward.underlay()
+        underlay, _ = await self._inward.underlay()
         return await Declaration(underlay, topology, runner=self._runner, timeout=self._answer_timeout).missing()
 
     async def consume(self, queue: str, *, prefetch: int) -> RabbitMQConsumer:
@@ -184,6 +184,6 @@ class RabbitMQTransport:
                 await self._carry_out(topology)
 
     async def _carry_out(self, topology: Topology) -> None:
-        underlay = await self._inward.underlay()
+        underlay, _ = await self._inward.underlay()
         declaration = Declaration(underlay, topology, runner=self._runner, timeout=self._answer_timeout)
         await declaration.carry_out(self._report)
