@@ -22,7 +22,7 @@ def test_a_harness_says_which_instance_it_is_how_far_and_what_it_waits_for() -> 
         "(step reserve, attempt 1, send 1)>"
     )
     order.receives(StockReserved(order_id="o-1", reservation_id="r-1"))
-    assert "running, waits for payment.PaymentCompleted or " in repr(order)
+    assert "running, waits for payment.PaymentDeclined or " in repr(order)
 
 
 def test_a_harness_says_how_it_ended() -> None:
