@@ -1,11 +1,15 @@
 """The loop that feeds a saga type's queue through its handler: take what is there, commit it, publish, acknowledge.
 
-A batch is whatever queued up while the one before was under way; a lone message never waits. Trouble with the database
-runs the batch again; a message whose data the database refuses is met alone and dead-lettered.
+A batch is whatever queued up while the one before was being decided; a lone message never waits. While a batch is being
+saved and published, the next is loaded and decided; it is saved only after the one before was committed, so that what
+came first counts first, and runs again from the start when that failed. Trouble with the database runs a batch again; a
+message whose data the database refuses is met alone and dead-lettered.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,13 +20,15 @@ from messages.value import value
 from outbox.facts import LoopTroubled
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     from handlers.handle import Handler, Prepared
     from messages.codec import Limits
     from running import Runner
     from transport.interface import Consumer, Delivery, Transport
+
+UNDER_WAY = 2
+"""Batches of one saga type: one is saved while the next is decided, each in a transaction of its own."""
 
 _PATIENT_FROM = 2  # tries after which a message waits for its instance's lock instead of being deferred again
 _SLOWEST_RETRY = 5.0
@@ -36,6 +42,63 @@ class _Held:
     delivery: Delivery
     decoded: Decoded
     tries: int = 0
+
+
+class _AheadFailed(Exception):  # noqa: N818
+    """The batch before was not committed at once; whatever was decided behind it has to be decided again."""
+
+
+class _Batch:
+    """One batch on its way, and what the one behind it has to know.
+
+    `held` are its messages: once it has been decided, without those that it `left` to the next batch. `at_once` says
+    whether the first try was committed, `ended` that nothing of it will be tried any more.
+    """
+
+    def __init__(self, held: list[_Held], before: _Batch | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.held = held
+        self.left: asyncio.Future[list[_Held]] = loop.create_future()
+        self.at_once: asyncio.Future[bool] = loop.create_future()
+        self.ended = asyncio.Event()
+        self._before = before
+
+    @property
+    def patient(self) -> bool:
+        """Whether it waits for instances that others hold, and leaves nothing."""
+        return self.left.done() or any(each.tries >= _PATIENT_FROM for each in self.held)
+
+    async def decided(self, deferred: frozenset[int]) -> None:
+        """It can be saved, without these, as soon as the batch before is.
+
+        Raises:
+            _AheadFailed: that could not be committed at once.
+        """
+        if not self.left.done():
+            left = [replace(self.held[index], tries=self.held[index].tries + 1) for index in sorted(deferred)]
+            self.held = [each for index, each in enumerate(self.held) if index not in deferred]
+            self.left.set_result(left)
+        if self._before is not None and not await asyncio.shield(self._before.at_once):
+            raise _AheadFailed
+
+    async def in_turn(self) -> None:
+        """Wait until the batch before has ended: from then on it does not matter how."""
+        if self._before is not None:
+            await self._before.ended.wait()
+            self._before = None
+
+    def tried(self, *, committed: bool) -> None:
+        """A try has ended."""
+        if not self.at_once.done():
+            self.at_once.set_result(committed)
+
+    def end(self) -> None:
+        """Nothing of it will be tried any more."""
+        self._before = None
+        self.tried(committed=False)
+        if not self.left.done():
+            self.left.set_result([])
+        self.ended.set()
 
 
 class SagaConsumer:
@@ -64,6 +127,7 @@ class SagaConsumer:
         self._prefetch = prefetch
         self._consumer: Consumer | None = None
         self._receiving: asyncio.Task[Sequence[Delivery]] | None = None
+        self._settling: deque[asyncio.Task[None]] = deque()
         self._stopping = False
 
     @property
@@ -75,19 +139,39 @@ class SagaConsumer:
         """Consume until stopped; what was received but not decided by then goes back to the queue."""
         consumer = await self._transport.consume(self._queue, prefetch=self._prefetch)
         self._consumer = consumer
-        held: list[_Held] = []
         try:
-            while not self._stopping:
-                held += await self._more(consumer, self._batch - len(held), wait=not held)
-                if not held:
-                    break
-                held = await self._settle(consumer, held)
+            await self._consume(consumer)
         finally:
             self._consumer = None
-            receiving, self._receiving = self._receiving, None  # the next life begins with a consumer of its own
-            if receiving is not None:
-                receiving.cancel()
+            await self._abandon()
             await consumer.close()
+
+    async def _consume(self, consumer: Consumer) -> None:
+        held: list[_Held] = []
+        batch: _Batch | None = None
+        while not self._stopping:
+            while len(self._settling) >= UNDER_WAY:
+                await self._settling[0]
+                self._settling.popleft()
+            held += await self._more(consumer, self._batch - len(held), wait=not held)
+            if not held:
+                break
+            batch = _Batch(held, batch)
+            self._settling.append(self._runner.start(self._settle(consumer, batch), name=f"{self.name}.batch"))
+            held = await batch.left
+        while self._settling:
+            await self._settling[0]
+            self._settling.popleft()
+
+    async def _abandon(self) -> None:
+        """Cancel what is still under way, if anything; the next life begins with a consumer of its own."""
+        tasks: list[asyncio.Task[object]] = [*self._settling, *([self._receiving] if self._receiving else [])]
+        self._settling.clear()
+        self._receiving = None
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def stop(self) -> None:
         """Ask for no more; `run` returns after the batch under way."""
@@ -104,50 +188,85 @@ class SagaConsumer:
             await self._runner.sleep(0)
         if not wait and not self._receiving.done():
             return []
+        await self._received()
         deliveries, self._receiving = await self._receiving, None
         return [
             _Held(delivery=delivery, decoded=decode(delivery.raw, self._handler.latest, self._limits))
             for delivery in deliveries
         ]
 
-    async def _settle(self, consumer: Consumer, held: list[_Held]) -> list[_Held]:
-        """Commit a batch, publish what it emitted, acknowledge what it decided. Returns what is left for the next."""
-        wait = any(each.tries >= _PATIENT_FROM for each in held)
-        try:
-            prepared = await self._commit([each.decoded for each in held], wait=wait)
-        except MessageError:
-            await self._one_by_one(consumer, held)
-            return []
-        if prepared is None:
-            return []
-        await self._handler.finish(prepared, len(held))  # first: others wait for what was emitted, nobody for the ack
-        await consumer.settle([each.delivery for index, each in enumerate(held) if index not in prepared.deferred])
-        return [replace(held[index], tries=held[index].tries + 1) for index in sorted(prepared.deferred)]
+    async def _received(self) -> None:
+        """Wait until something was received; a batch that fails meanwhile ends the loop, not only the next batch."""
+        while self._receiving is not None and not self._receiving.done():
+            under_way = [task for task in self._settling if not task.done()]
+            await asyncio.wait([self._receiving, *under_way], return_when=asyncio.FIRST_COMPLETED)
+            for task in self._settling:
+                if task.done():
+                    task.result()
 
-    async def _commit(self, messages: Sequence[Decoded], *, wait: bool) -> Prepared | None:
-        """Run the batch until it is committed; None when the process is stopping before it could be."""
+    async def _settle(self, consumer: Consumer, batch: _Batch) -> None:
+        """Commit a batch, publish what it emitted, acknowledge what it decided."""
+        try:
+            prepared = await self._commit(batch)
+        except MessageError:
+            batch.tried(committed=False)
+            await self._one_by_one(consumer, batch.held)
+        else:
+            await self._finish(consumer, batch, prepared)
+        finally:
+            batch.end()
+
+    async def _finish(self, consumer: Consumer, batch: _Batch, prepared: Prepared | None) -> None:
+        if prepared is not None:
+            await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
+            await consumer.settle([each.delivery for each in batch.held])
+
+    async def _commit(self, batch: _Batch) -> Prepared | None:
+        """Run the batch until it is committed; None when the process is stopping before it could be.
+
+        Raises:
+            MessageError: the database refuses the data of some message of the batch.
+        """
         attempt = Attempt(token=self._runner.token())
         tries = 0
         while True:
+            messages = [each.decoded for each in batch.held]
             try:
-                return await self._handler.handle(messages, attempt, wait=wait)
-            except Trouble as error:
+                prepared = await self._handler.handle(messages, attempt, wait=batch.patient, decided=batch.decided)
+            except (Trouble, _AheadFailed) as error:
+                batch.tried(committed=False)
                 if self._stopping:
                     return None
-                retry_in = min(0.05 * 2 ** min(tries, _DOUBLINGS), _SLOWEST_RETRY) * (1 + self._runner.random())
-                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
-                await self._runner.sleep(retry_in)
-                tries += 1
+                if isinstance(error, Trouble):
+                    await self._pause(error, tries)
+                    tries += 1
+                await batch.in_turn()
+            else:
+                batch.tried(committed=True)
+                return prepared
+
+    async def _pause(self, error: Trouble, tries: int) -> None:
+        retry_in = min(0.05 * 2 ** min(tries, _DOUBLINGS), _SLOWEST_RETRY) * (1 + self._runner.random())
+        self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
+        await self._runner.sleep(retry_in)
 
     async def _one_by_one(self, consumer: Consumer, held: Sequence[_Held]) -> None:
         """The database refuses the data of some message of a batch: the one that fails alone is the culprit."""
         for each in held:
-            message = each.decoded
+            batch = _alone(each)
             try:
-                prepared = await self._commit([message], wait=True)
+                prepared = await self._commit(batch)
             except MessageError as error:
-                prepared = await self._commit([replace(message, event=None, marker=None, error=error)], wait=True)
+                refused = replace(each.decoded, event=None, marker=None, error=error)
+                batch = _alone(replace(each, decoded=refused))
+                prepared = await self._commit(batch)
+            await self._finish(consumer, batch, prepared)
             if prepared is None:
                 return
-            await self._handler.finish(prepared, 1)
-            await consumer.settle([each.delivery])
+
+
+def _alone(held: _Held) -> _Batch:
+    """A batch of one message that leaves nothing to any other."""
+    batch = _Batch([held])
+    batch.left.set_result([])
+    return batch

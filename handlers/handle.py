@@ -25,7 +25,7 @@ from sagas.instance import saga_id
 from sagas.replies import find_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
     from handlers.decoding import Decoded
@@ -97,10 +97,18 @@ class Handler:
         self._relay = relay
         self._report = report
 
-    async def handle(self, messages: Sequence[Decoded], attempt: Attempt, *, wait: bool = False) -> Prepared:
+    async def handle(
+        self,
+        messages: Sequence[Decoded],
+        attempt: Attempt,
+        *,
+        wait: bool = False,
+        decided: Callable[[frozenset[int]], Awaitable[None]] | None = None,
+    ) -> Prepared:
         """Decide a batch, given in delivery order, in one transaction, and commit it.
 
-        With `wait`, instances that another process holds are waited for; otherwise their messages are deferred.
+        With `wait`, instances that another transaction holds are waited for; otherwise their messages are deferred.
+        `decided` is called with their indexes before anything is saved, and what it raises undoes the transaction.
 
         Raises:
             Trouble: nothing was committed, or nobody knows; try again with the same `attempt`.
@@ -110,6 +118,8 @@ class Handler:
         try:
             async with self._storage.transaction() as unit:
                 batch = await self._decide(unit, messages, attempt.token, wait=wait)
+                if decided is not None:
+                    await decided(frozenset(batch.deferred))
                 attempt.prepared = await self._save(unit, batch, lease, confirmed)
         except _AlreadyCommitted:
             self._relay.give_back(confirmed)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Literal
 
-from handlers.consumer import SagaConsumer
+from handlers.consumer import UNDER_WAY, SagaConsumer
 from handlers.handle import Handler
 from handlers.participant_consumer import CONCURRENCY, ParticipantConsumer
 from handlers.timers import Timers
@@ -130,7 +130,7 @@ class Engine:
         self._loops: list[tuple[Supervised, asyncio.Task[None]]] = []
         self._held = ExitStack()
         self._stage = "not started"
-        busy = len(known.sagas) + len(PARTS) + len(self.participants) * CONCURRENCY
+        busy = UNDER_WAY * len(known.sagas) + len(PARTS) + len(self.participants) * CONCURRENCY
         self.database = Database(
             settings.database, runner, namespace=settings.namespace, pool_size=busy + SPARE_CONNECTIONS
         )

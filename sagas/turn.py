@@ -16,7 +16,7 @@ from messages.errors import MethodRaised
 from messages.printable import printable
 from sagas.decision import Decision, Disposition, HistoryEntry, Send
 from sagas.definition import Purpose
-from sagas.instance import StepProgress, Timer, idempotency_key, message_id
+from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
 from sagas.waiting import waiting_for
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sagas.authoring import Saga
     from sagas.decision import Arrived
     from sagas.definition import Call, Definition, StepDefinition
-    from sagas.instance import CallProgress, CallStatus, Instance, Phase
+    from sagas.instance import CallProgress, CallStatus, Phase
 
 
 MAX_RAISED = 2_000
@@ -281,19 +281,27 @@ class Turn:
         """The decision that this turn has come to. Where nothing was recorded, nothing has changed."""
         if not self.history:
             return Decision(instance=self.before, disposition=disposition, reason=reason, error=error)
-        ended = self.phase.ended
-        instance = replace(
-            self.before,
+        before = self.before
+        instance = Instance(  # not `replace`, which takes several times as long
+            saga_id=before.saga_id,
+            saga_type=before.saga_type,
+            key=before.key,
+            n=before.n,
+            version=before.version,
             phase=self.phase,
             state=self.state,
             steps=self.steps,
             timers=self.timers,
             attention=self.attention,
-            waiting_for=None if ended else waiting_for(self.definition, self.steps, self.attention),
+            paused=before.paused,
+            waiting_for=None if self.phase.ended else waiting_for(self.definition, self.steps, self.attention),
+            started_at=before.started_at,
             updated_at=self.now,
+            deadline_at=before.deadline_at,
             ended_at=self.ended_at,
             end_reason=self.end_reason,
-            revision=self.before.revision + self.applied,
+            skipped=before.skipped,
+            revision=before.revision + self.applied,
             seq=self.seq,
         )
         return Decision(

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from handlers.consumer import SagaConsumer
-from handlers.facts import SagaMoved
-from messages.catalog.ordering import StockReserved
+from handlers.facts import MessageIgnored, SagaMoved
+from messages.catalog.ordering import PaymentCompleted, ShippingLabelCreated, StockReserved
 from messages.codec import open_envelope
-from messages.errors import DatabaseAway
+from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy
 from outbox.facts import LoopTroubled
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
-from tests.handlers.house import LIMITS, NAMESPACE, House, placed
+from tests.handlers.house import LIMITS, NAMESPACE, House, kinds, placed
 from transport.interface import Publication
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from messages.envelope import Raw
+    from outbox.interface import Changes, Claimed, ClaimedRow
     from outbox.unit import SqlUnit
     from storage import Database
 
@@ -51,6 +55,78 @@ class Outage:
             raise DatabaseAway("the database cannot be reached")
         async with self._storage.transaction() as unit:
             yield unit
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._storage, name)
+
+
+class Gated:
+    """Everything of the storage it wraps; `save` waits for the gate, and the first so many fail behind it."""
+
+    def __init__(self, storage: SqlStorage, failures: int = 0) -> None:
+        self._storage = storage
+        self._failures = failures
+        self.gate = asyncio.Event()
+        self.log: list[str] = []
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlUnit]:
+        """The storage's transaction."""
+        async with self._storage.transaction() as unit:
+            save, claim = unit.save, unit.claim_inbox
+
+            async def claim_inbox(*arguments: Any) -> Claimed:  # noqa: ANN401
+                self.log.append("deciding")
+                return await claim(*arguments)
+
+            async def gated(changes: Changes) -> Sequence[ClaimedRow]:
+                self.log.append("saving")
+                await self.gate.wait()
+                if self._failures:
+                    self._failures -= 1
+                    raise DatabaseAway("the connection was lost")
+                self.log.append(f"saved {', '.join(sorted(instance.key for instance in changes.inserted))}")
+                return await save(changes)
+
+            unit.save, unit.claim_inbox = gated, claim_inbox  # type: ignore[method-assign, assignment]
+            yield unit
+
+    async def logged(self, *lines: str) -> None:
+        """Wait until the log ends with these."""
+        async with asyncio.timeout(BOUND):
+            while self.log[-len(lines) :] != list(lines):  # noqa: ASYNC110 - the log has no event
+                await asyncio.sleep(0.01)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._storage, name)
+
+
+class Moody:
+    """Everything of the storage it wraps, whose transactions fail by chance, at every stage at which they can."""
+
+    def __init__(self, storage: SqlStorage, seed: int) -> None:
+        self._storage = storage
+        self._random = random.Random(seed)
+        self.failures = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqlUnit]:
+        """The storage's transaction."""
+        mood = self._random.choice(["begin", "lock", "save", "commit", "answer", *["fine"] * 5])
+        self.failures += mood != "fine"
+        if mood == "begin":
+            raise DatabaseAway("the database cannot be reached")
+        async with self._storage.transaction() as unit:
+            if mood in ("lock", "save"):
+                setattr(unit, mood, self._broken)
+            yield unit
+            if mood == "commit":
+                raise DatabaseBusy("it was rolled back")
+        if mood == "answer":
+            raise CommitUnknown("the connection was lost while COMMIT was under way")
+
+    async def _broken(self, *_arguments: object, **_keywords: object) -> Any:  # noqa: ANN401
+        raise DatabaseAway("the connection was lost")
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._storage, name)
@@ -119,3 +195,64 @@ async def test_a_whole_batch_for_an_instance_that_another_holds_leaves_the_loop_
         await house.told("key='o-2'")
     assert (await house.instance("o-1")).steps.keys() == {"reserve", "pay"}
     assert (await house.instance("o-2")).status == "running"
+
+
+async def test_a_batch_is_decided_while_the_one_before_is_saved_and_saved_behind_it(postgresql: Database) -> None:
+    storage = Gated(SqlStorage(postgresql))
+    house = await Hall(storage).open()
+    async with house.consuming(batch=10):
+        await house.send(house.message(placed("o-1")))
+        await storage.logged("deciding", "saving")
+        await house.send(house.message(placed("o-2")))
+        await storage.logged("deciding", "saving", "deciding")
+        storage.gate.set()
+        await house.told("key='o-2'")
+    assert storage.log == ["deciding", "saving", "deciding", "saved o-1", "saving", "saved o-2"]
+
+
+async def test_a_batch_that_was_decided_behind_one_that_failed_is_decided_again_behind_it(
+    postgresql: Database,
+) -> None:
+    storage = Gated(SqlStorage(postgresql), failures=1)
+    house = await Hall(storage).open()
+    async with house.consuming(batch=10):
+        await house.send(house.message(placed("o-1")))
+        await storage.logged("deciding", "saving")
+        await house.send(house.message(placed("o-2")))
+        await storage.logged("deciding", "saving", "deciding")
+        storage.gate.set()
+        await house.told("key='o-2'")
+    assert [line for line in storage.log if line.startswith("saved")] == ["saved o-1", "saved o-2"]
+    for key in ("o-1", "o-2"):
+        assert await kinds(SqlStorage(postgresql), house.id_of(key)) == ["started", "command_sent"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_fails_what_came_first_counts_first(postgresql: Database, seed: int) -> None:
+    """Every reply is queued before its command was sent: whichever overtakes the message before it answers nothing."""
+    storage = Moody(SqlStorage(postgresql), seed)
+    house = await Hall(storage).open()
+    keys = [f"o-{number}" for number in range(8)]
+    async with house.consuming(batch=1 + seed % 4):
+        for key in keys:
+            await house.send(
+                house.message(placed(key)),
+                house.answer(key, StockReserved(order_id=key, reservation_id="r"), "reserve"),
+                house.answer(key, PaymentCompleted(order_id=key, payment_id="p"), "pay"),
+                house.answer(key, ShippingLabelCreated(order_id=key, tracking_code="t"), "label"),
+            )
+        async with asyncio.timeout(BOUND):
+            while len(completed(house.facts)) < len(keys):  # noqa: ASYNC110 - facts have no event
+                await asyncio.sleep(0.01)
+    assert storage.failures > 5
+    assert sorted(completed(house.facts)) == keys
+    assert not any(isinstance(fact, MessageIgnored) for fact in house.facts)
+    for key in keys:
+        history = await kinds(SqlStorage(postgresql), house.id_of(key))
+        assert "message_ignored" not in history
+        assert history.count("command_sent") == 3
+
+
+def completed(facts: Sequence[object]) -> list[str]:
+    """The keys of the sagas that are said to have completed."""
+    return [fact.key for fact in facts if isinstance(fact, SagaMoved) and fact.entry.kind == "completed"]
