@@ -6,6 +6,7 @@ Knows URLs only; it opens no connection.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 DEFAULT_DATABASE = "sqlite:///antiphon.db"
@@ -15,7 +16,9 @@ _POSTGRES = ("postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg
 _SQLITE = ("sqlite", "sqlite+aiosqlite")
 _POSTGRES_EXAMPLE = "postgresql://user:password@host:5432/database"
 _BROKER_EXAMPLE = "amqp://user:password@host:5672/vhost"
-_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s:/@]*):(?P<password>[^\s/]*)@", re.IGNORECASE)
+_OURS = r"user:password@host(:\d+)?/(database|vhost)(?![^\s,;])"
+_CREDENTIALS = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*://)(?!{_OURS})(?P<user>[^\s:/@]*):\S*@", re.IGNORECASE)
+_PARAMETER = re.compile(r"(?P<name>[?&](ssl)?password=)[^\s&]*", re.IGNORECASE)
 
 
 def database_address(text: str) -> str:
@@ -56,8 +59,24 @@ def broker_address(text: str) -> str:
 
 
 def masked(text: str) -> str:
-    """`text` with the password of every address in it replaced by `***`."""
-    return _CREDENTIALS.sub(r"\g<scheme>\g<user>:***@", text)
+    """`text` with the password of every address in it replaced by `***`; our own examples stay as they are.
+
+    What may belong to a password is taken for one: it may hold any character that nobody has percent-encoded.
+    """
+    return _CREDENTIALS.sub(r"\g<scheme>\g<user>:***@", _PARAMETER.sub(r"\g<name>***", text))
+
+
+def concealed(address: str) -> str:
+    """An address alone, without its password, which may hold spaces too: they end an address only in a text."""
+    return masked(re.sub(r"\s", "%20", address))
+
+
+def shown(address: str) -> str:
+    """A checked address as people may see it: without its password, and an SQLite file with its folder."""
+    if not is_sqlite(address):
+        return concealed(address)
+    scheme, _, file = address.partition(":///")
+    return f"{scheme}:///{Path(file).expanduser().absolute()}"
 
 
 def is_sqlite(address: str) -> bool:

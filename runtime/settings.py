@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from messages.errors import ConfigurationError
-from runtime.addresses import DEFAULT_DATABASE, IN_PROCESS, broker_address, database_address, is_sqlite, masked
+from runtime.addresses import DEFAULT_DATABASE, IN_PROCESS, broker_address, concealed, database_address, is_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -263,7 +263,7 @@ def _duration(seconds: float) -> str:
 
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
-        return masked(value.get_secret_value())
+        return concealed(value.get_secret_value())
     if isinstance(value, tuple):
         return ",".join(str(item) for item in value)
     return _duration(value) if isinstance(value, float) else str(value)

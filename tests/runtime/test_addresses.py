@@ -1,10 +1,12 @@
 """Addresses are taken as people paste them, and no error or log line shows a password."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.addresses import IN_PROCESS, broker_address, database_address, is_sqlite, masked
+from runtime.addresses import IN_PROCESS, broker_address, database_address, is_sqlite, masked, shown
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,40 @@ def test_no_password_survives_masking(scheme: str, password: str) -> None:
     shown = masked(f"could not connect to {scheme}://someone:{password}@host:1/x (refused)")
     assert password not in shown
     assert f"{scheme}://someone:***@host:1/x" in shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:1/hunter2@h/d",
+        "postgresql://h/d?user=u&password=hunter2&sslmode=require",
+        "postgresql://h:1/d?password=hun@hunter2",
+        "postgresql://u@h/d?sslpassword=hunter2",
+        "amqp://u:1/hunter2@h/v",
+        "postgresql://:hunter2@h/d",
+        "postgresql://user:password@host.internal:hunter2@h/d",
+    ],
+)
+def test_no_odd_place_of_a_password_is_missed(address: str) -> None:
+    assert "hunter2" not in masked(f"cannot reach {address} (refused)")
+    assert masked(f"cannot reach {address} (refused)").endswith(" (refused)")
+    assert "hunter2" not in shown(address)
+
+
+def test_a_password_with_spaces_is_not_shown_either() -> None:
+    assert shown("postgresql://u:hunter2 and more@h/d") == "postgresql://u:***@h/d"
+
+
+def test_the_examples_of_what_to_write_stay_readable() -> None:
+    for example in ("postgresql://user:password@host:5432/database", "amqp://user:password@host:5672/vhost"):
+        assert masked(f"write {example}, or else") == f"write {example}, or else"
+    assert masked("postgresql://user:password@hostess/d") == "postgresql://user:***@hostess/d"
+
+
+def test_an_sqlite_file_is_shown_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown("sqlite:///antiphon.db") == f"sqlite:///{tmp_path}/antiphon.db"
+    assert shown("sqlite:////var/lib/a.db") == "sqlite:////var/lib/a.db"
 
 
 def test_sqlite_is_told_from_postgresql() -> None:
