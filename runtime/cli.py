@@ -234,7 +234,7 @@ def dead_show(
 def doctor(as_json: Json = False) -> None:
     """Check everything and say what to do.
 
-    That is settings, modules, database, schema, broker, topology and lag."""
+    That is settings, modules, database, schema, instances, lag, broker, and who reads each queue."""
     from runtime.commands import doctor as command
 
     carry_out(lambda: command.doctor(as_json=as_json))

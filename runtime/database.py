@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from messages.errors import ConfigurationError
+from messages.errors import ConfigurationError, DatabaseAway, Trouble
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from runtime import schema
+from runtime.addresses import shown
 from storage import Database
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from runtime.settings import Settings
 
@@ -27,11 +28,9 @@ async def connected(settings: Settings) -> AsyncIterator[Database]:
     Raises:
         ConfigurationError: the address is wrong.
     """
-    database = Database(settings.database, AsyncioRunner(), namespace=settings.namespace, pool_size=CONNECTIONS)
-    try:
-        yield database
-    finally:
-        await database.close()
+    async with _borrowed(settings) as database:
+        with _reached(settings):
+            yield database
 
 
 @asynccontextmanager
@@ -43,16 +42,44 @@ async def opened(settings: Settings) -> AsyncIterator[SqlStorage]:
             command that was started in the wrong folder must not answer from an empty one.
         DatabaseAway: the database does not answer.
     """
-    async with connected(settings) as database:
-        _refuse_a_missing_file(database)
-        await schema.ready(database)
-        yield SqlStorage(database)
+    async with _borrowed(settings) as database:
+        if (missing := schema.missing_file(database)) is not None:
+            raise ConfigurationError(no_file(missing))
+        with _reached(settings):
+            await schema.ready(database)
+            yield SqlStorage(database)
 
 
-def _refuse_a_missing_file(database: Database) -> None:
-    file = None if database.postgresql else database.engine.url.database
-    if file is not None and not Path(file).exists():
-        raise ConfigurationError(
-            f"there is no database file {Path(file).absolute()}; run this in the folder of `antiphon run`, which makes "
-            "it, or name the file in ANTIPHON_DATABASE_URL"
-        )
+def no_file(missing: Path) -> str:
+    """What to do about a database file that is not there, where nobody is to make it."""
+    return (
+        f"there is no database file {missing}; run this in the folder of `antiphon run`, which makes it, or name the "
+        "file in ANTIPHON_DATABASE_URL"
+    )
+
+
+@contextmanager
+def located(settings: Settings) -> Iterator[None]:
+    """Have what the database answers, or that it does not, begin with its address."""
+    try:
+        yield
+    except (ConfigurationError, Trouble) as error:
+        raise type(error)(f"{shown(settings.database)}: {error}") from error
+
+
+@contextmanager
+def _reached(settings: Settings) -> Iterator[None]:
+    try:
+        with located(settings):
+            yield
+    except DatabaseAway as error:
+        raise DatabaseAway(f"{error}; start it, or correct ANTIPHON_DATABASE_URL") from error
+
+
+@asynccontextmanager
+async def _borrowed(settings: Settings) -> AsyncIterator[Database]:
+    database = Database(settings.database, AsyncioRunner(), namespace=settings.namespace, pool_size=CONNECTIONS)
+    try:
+        yield database
+    finally:
+        await database.close()

@@ -22,6 +22,8 @@ from messages.errors import ConfigurationError
 from outbox.relay import Relay
 from outbox.unit import SqlStorage
 from runtime import definitions, schema
+from runtime.addresses import shown
+from runtime.database import located
 from runtime.supervise import DOWN_TOO_LONG, Supervised
 from storage import Database, runner_lock
 from storage.schema import schema_state
@@ -83,6 +85,17 @@ def topology_of(settings: Settings, known: Known, *, sagas: bool, participants: 
         for name in participants
     ]
     return Topology(namespace=settings.namespace, queues=tuple(queues))
+
+
+def untaken(topology: Topology, known: Known) -> str | None:
+    """What is wrong with a topology that stands alone, and what to do: commands that nobody takes. None: nothing."""
+    commands = topology.untaken(known.commands)
+    if not commands:
+        return None
+    return (
+        f"no participant takes {', '.join(commands)}, and with the in-process broker nobody else can; add a module "
+        "with its participant to ANTIPHON_MODULES, or name a RabbitMQ in ANTIPHON_BROKER_URL"
+    )
 
 
 @contextmanager
@@ -153,9 +166,9 @@ class Engine:
         """
         self._hold_alone()
         self._stage = "waiting for the database"
-        await patience.reach("database", self._reach_database)
+        await patience.reach("database", shown(self._settings.database), self._reach_database)
         self._stage = "waiting for the broker"
-        await patience.reach("broker", self._reach_broker)
+        await patience.reach("broker", shown(self._settings.broker), self._reach_broker)
         self._stage = "running"
         self._start_loops()
 
@@ -221,15 +234,11 @@ class Engine:
         missing = [part for part in PARTS if part not in self.parts]
         if missing:
             raise ConfigurationError(
-                f"the in-process broker needs every part in this process, and {', '.join(missing)} is left out; "
+                f"the in-process broker needs every part in this process, and --only leaves out {', '.join(missing)}; "
                 "drop --only, or name a RabbitMQ in ANTIPHON_BROKER_URL"
             )
-        untaken = self._topology.untaken(self._known.commands)
-        if untaken:
-            raise ConfigurationError(
-                f"no participant takes {', '.join(untaken)}, and with the in-process broker nobody else can; add a "
-                "module with its participant to ANTIPHON_MODULES, or name a RabbitMQ in ANTIPHON_BROKER_URL"
-            )
+        if (gap := untaken(self._topology, self._known)) is not None:
+            raise ConfigurationError(gap)
 
     def _hold_alone(self) -> None:
         """An SQLite file takes one runner, and so does a database whose messages go through one process."""
@@ -239,7 +248,8 @@ class Engine:
             self._held.enter_context(_alone_on_this_host(self._settings))
 
     async def _reach_database(self) -> None:
-        await schema.ready(self.database)
+        with located(self._settings):
+            await schema.ready(self.database)
         if self.saga_types:
             known = [each for versions in self._known.sagas.values() for each in versions.values()]
             await definitions.settle(self.database, known)

@@ -76,6 +76,11 @@ def cell(value: object) -> Text:
     return line(text, STATUS_STYLES.get(text, ""))
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its words: `1 queue is read`, `2 queues are read`."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def shown(value: object) -> str:
     """A value in words: nothing for None, local time without microseconds for a date."""
     if value is None:

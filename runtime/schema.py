@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from messages.errors import ConfigurationError
@@ -28,8 +29,16 @@ async def ready(database: Database) -> None:
     await migrations.up(database)
 
 
+def missing_file(database: Database) -> Path | None:
+    """The SQLite file, when it is not there: to ask it anything would make it."""
+    file = None if database.postgresql else Path(str(database.engine.url.database)).absolute()
+    return None if file is None or file.exists() else file
+
+
 async def problem(database: Database) -> str | None:
     """What is wrong with the schema, and what to do; None when nothing is."""
+    if (missing := missing_file(database)) is not None:
+        return f"there is no database file {missing}; antiphon run makes it when it starts, or run: antiphon migrate"
     state = await schema_state(database)
     if state.current:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from messages.errors import Trouble
 from runtime.facts import DependencyAway, DependencyReached
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from running import Runner
+
+Dependency: TypeAlias = Literal["database", "broker"]
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
@@ -31,8 +33,8 @@ class Patience:
         self._seconds = seconds
         self._end = runner.monotonic() + seconds
 
-    async def reach(self, dependency: str, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Try until it works.
+    async def reach(self, dependency: Dependency, address: str, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try until it works. `address` is where it should be, as people may see it.
 
         Raises:
             Trouble: It did not appear in time; the text names the dependency and the setting.
@@ -41,7 +43,7 @@ class Patience:
         count = 0
         while True:
             count += 1
-            trouble = await self._try(attempt)
+            trouble = await self._try(address, attempt)
             if trouble is None:
                 self._report(DependencyReached(dependency=dependency, attempt=count))
                 return
@@ -54,13 +56,13 @@ class Patience:
             )
             await self._runner.sleep(pause)
 
-    async def _try(self, attempt: Callable[[], Awaitable[None]]) -> Trouble | None:
+    async def _try(self, address: str, attempt: Callable[[], Awaitable[None]]) -> Trouble | None:
         bound = min(ATTEMPT, max(self._end - self._runner.monotonic(), SHORTEST))
         try:
             async with self._runner.timeout(bound):
                 await attempt()
         except TimeoutError:
-            return Trouble(f"no answer within {bound:.3g} s")
+            return Trouble(f"{address}: no answer in time")
         except Trouble as trouble:
             return trouble
         return None
@@ -69,8 +71,8 @@ class Patience:
         grown: float = min(FIRST_PAUSE * 2.0 ** min(count - 1, 10), LONGEST_PAUSE)
         return grown * (1 + self._runner.random() / 4)
 
-    def _gave_up(self, dependency: str, trouble: Trouble) -> Trouble:
+    def _gave_up(self, dependency: Dependency, trouble: Trouble) -> Trouble:
         return type(trouble)(
-            f"the {dependency} did not answer within {self._seconds:g} s: {trouble}; "
-            f"start it, or give it longer with ANTIPHON_STARTUP_TIMEOUT"
+            f"the {dependency} did not answer within {self._seconds:g} s: {trouble}; start it, "
+            f"correct ANTIPHON_{dependency.upper()}_URL, or give it longer with ANTIPHON_STARTUP_TIMEOUT"
         )

@@ -20,7 +20,7 @@ from messages.errors import (
     DatabaseBusy,
     MessageError,
 )
-from messages.printable import printable
+from messages.printable import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,7 @@ def _by_driver_class(names: set[str]) -> type[AntiphonError] | None:
 
 def _text(kind: type[AntiphonError], error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error
-    said = printable(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+    said = "no answer in time" if isinstance(error, TimeoutError) else in_words(cause)
     if kind is CommitUnknown:
         return f"the connection was lost while the transaction was being committed ({said}); the batch runs again"
     if kind is DatabaseAway:

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from messages.errors import AntiphonError
+from messages.errors import AntiphonError, Trouble
 from running import AsyncioRunner
 from runtime import schema
-from runtime.addresses import masked
-from runtime.database import connected
+from runtime.addresses import masked, shown
+from runtime.database import connected, located, no_file
 from runtime.definitions import conflicts
-from runtime.engine import topology_of, transport_for
+from runtime.engine import topology_of, transport_for, untaken
 from runtime.exits import FAILED, OK
 from runtime.loading import load_modules
-from runtime.printing import STATUS_STYLES, console, print_json
+from runtime.printing import STATUS_STYLES, console, counted, print_json
 from runtime.settings import load
 from runtime.timeline import duration
 from storage import definitions
 from storage.queries import Queries
 from transport.rabbitmq import RabbitMQTransport
+from transport.rabbitmq.survey import survey
+from transport.topology import participant_queue, saga_queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from runtime.loading import Known
     from runtime.settings import Settings
     from storage import Database
+    from transport.rabbitmq.survey import Found
 
 PATIENCE = 15.0
 """Seconds one check may take."""
@@ -54,21 +57,33 @@ class Wrong:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class At:
+    """A server that a check asks: its address as people may see it, and the setting that names it."""
+
+    address: str
+    setting: str
+
+
 @dataclass(slots=True)
 class Examination:
     """The findings so far. A check that cannot be made because an earlier one failed is left out."""
 
     findings: list[Finding] = field(default_factory=list)
 
-    async def check(self, name: str, examine: Callable[[], Awaitable[str | Wrong]]) -> bool:
+    async def check(self, name: str, examine: Callable[[], Awaitable[str | Wrong]], at: At | None = None) -> bool:
         """Make one check: a text is its detail; `Wrong`, or an `AntiphonError`, is its problem."""
+        remedy = "; try again" if at is None else f"; start it, or correct {at.setting}"
         try:
             async with asyncio.timeout(PATIENCE):
                 answer = await examine()
+        except Trouble as error:
+            answer = Wrong(masked(f"{error}{remedy}"))
         except AntiphonError as error:
             answer = Wrong(masked(str(error)))
         except TimeoutError:
-            answer = Wrong(f"no answer within {PATIENCE:g} s; is it reachable from here?")
+            where = "" if at is None else f"{at.address}: "
+            answer = Wrong(f"{where}no answer within {PATIENCE:g} s{remedy}")
         if isinstance(answer, Wrong):
             self.findings.append(Finding(check=name, problem=answer.text))
             return False
@@ -104,8 +119,12 @@ def _settings(examination: Examination) -> Settings | None:
 async def _examine(examination: Examination, settings: Settings) -> None:
     known = await _modules(examination, settings)
     async with connected(settings) as database:
-        await _database(examination, database, known)
-    if known is not None:
+        await _database(examination, settings, database, known)
+    if known is None:
+        return
+    if settings.in_process:
+        await _in_process(examination, settings, known)
+    else:
         await _broker(examination, settings, known)
 
 
@@ -123,10 +142,15 @@ async def _modules(examination: Examination, settings: Settings) -> Known | None
     return found[0] if found else None
 
 
-async def _database(examination: Examination, database: Database, known: Known | None) -> None:
-    async def reach() -> str:
-        async with database.read():
-            return "PostgreSQL" if database.postgresql else f"SQLite, {database.engine.url.database}"
+async def _database(examination: Examination, settings: Settings, database: Database, known: Known | None) -> None:
+    at = At(address=shown(settings.database), setting="ANTIPHON_DATABASE_URL")
+
+    async def reach() -> str | Wrong:
+        if (missing := schema.missing_file(database)) is not None:
+            return Wrong(no_file(missing))
+        with located(settings):
+            async with database.read():
+                return at.address
 
     async def fits() -> str | Wrong:
         if (wrong := await schema.problem(database)) is not None:
@@ -138,9 +162,9 @@ async def _database(examination: Examination, database: Database, known: Known |
         wanted = [each for versions in known.sagas.values() for each in versions.values()]
         if problems := conflicts(await definitions.load(database), wanted):
             return Wrong("\n".join(problems))
-        return f"{len(wanted)} fit the instances that are stored"
+        return f"{counted(len(wanted), 'fits', 'fit')} the instances that are stored"
 
-    if not await examination.check("database", reach) or not await examination.check("schema", fits):
+    if not await examination.check("database", reach, at) or not await examination.check("schema", fits, at):
         return
     if known is not None:
         await examination.check("definitions", same)
@@ -152,10 +176,10 @@ async def _instances(database: Database) -> str | Wrong:
     counts = await Queries(database).counts()
     wants = []
     if counts.attention:
-        some = "1 instance wants" if counts.attention == 1 else f"{counts.attention} instances want"
-        wants.append(f"{some} an operator; antiphon sagas list, then antiphon sagas show")
+        some = counted(counts.attention, "instance wants", "instances want")
+        wants.append(f"{some} an operator; antiphon sagas list --attention, then antiphon sagas show")
     if counts.dead_letters:
-        some = "1 message was" if counts.dead_letters == 1 else f"{counts.dead_letters} messages were"
+        some = counted(counts.dead_letters, "message was", "messages were")
         wants.append(f"{some} dead-lettered; antiphon dead list, then antiphon dead show")
     if wants:
         return Wrong("\n".join(wants))
@@ -169,7 +193,8 @@ async def _lag(database: Database) -> str | Wrong:
     counts = await Queries(database).counts()
     late = []
     if counts.outbox_stuck:
-        late.append(f"{counts.outbox_stuck} messages are stuck in the outbox; is there a queue that takes them?")
+        some = counted(counts.outbox_stuck, "message is stuck", "messages are stuck")
+        late.append(f"{some} in the outbox; is there a queue for each?")
     elif counts.outbox_oldest > LATE:
         late.append(
             f"a message has been in the outbox for {duration(counts.outbox_oldest)}; is a process with a relay running?"
@@ -178,32 +203,68 @@ async def _lag(database: Database) -> str | Wrong:
         late.append(f"a timer is overdue by {duration(counts.timer_overdue)}; is a process with timers running?")
     if late:
         return Wrong("\n".join(late))
-    return f"{counts.outbox} messages in the outbox, {counts.timers} timers set, none late"
+    messages, timers = counted(counts.outbox, "message", "messages"), counted(counts.timers, "timer", "timers")
+    return f"{messages} in the outbox, {timers} set, none late"
+
+
+async def _in_process(examination: Examination, settings: Settings, known: Known) -> None:
+    async def complete() -> str | Wrong:
+        topology = topology_of(settings, known, sagas=True, participants=known.participants)
+        if (gap := untaken(topology, known)) is not None:
+            return Wrong(gap)
+        return f"{counted(len(known.commands), 'has its participant', 'have their participants')}"
+
+    examination.findings.append(Finding(check="broker", detail="in this process, when antiphon run runs"))
+    await examination.check("commands", complete)
 
 
 async def _broker(examination: Examination, settings: Settings, known: Known) -> None:
-    if settings.in_process:
-        examination.findings.append(Finding(check="broker", detail="in this process, when antiphon run runs"))
-        return
+    at = At(address=shown(settings.broker), setting="ANTIPHON_BROKER_URL")
     runner = AsyncioRunner()
     transport = transport_for(settings, runner, lambda _fact: None)
     assert isinstance(transport, RabbitMQTransport)  # noqa: S101 - the only other broker is the one in process
 
     async def reach() -> str:
         await transport.connect()
-        return masked(settings.broker)
+        return at.address
 
     async def topology() -> str | Wrong:
         wanted = topology_of(settings, known, sagas=True, participants=known.participants)
         if missing := await transport.missing(wanted):
-            return Wrong(f"{', '.join(missing)} missing; antiphon run and antiphon participant declare them")
-        return f"{len(wanted.queues)} queues are there"
+            return Wrong(f"missing: {', '.join(missing)}; antiphon run and antiphon participant declare them")
+        return f"{counted(len(wanted.queues), 'queue', 'queues')}, all there"
+
+    async def consumers() -> str | Wrong:
+        starts = _starts(settings, known)
+        found = await survey(settings.broker, starts, runner=runner)
+        unread = [f"{_unread(each)}; start {starts[each.queue]}" for each in found if not each.consumers]
+        if unread:
+            return Wrong("\n".join(unread))
+        if not found:
+            return "no queue is there yet"
+        waiting = counted(sum(each.messages for each in found), "message waits", "messages wait")
+        return f"{counted(len(found), 'queue is read', 'queues are read')}, {waiting}"
 
     try:
-        if await examination.check("broker", reach):
-            await examination.check("topology", topology)
+        if await examination.check("broker", reach, at):
+            await examination.check("topology", topology, at)
+            await examination.check("consumers", consumers, at)
     finally:
         await transport.close()
+
+
+def _starts(settings: Settings, known: Known) -> dict[str, str]:
+    """What starts a process that reads a queue, by the queue's name."""
+    sagas = {saga_queue(settings.namespace, saga_type): "antiphon run" for saga_type in known.sagas}
+    participants = {
+        participant_queue(settings.namespace, name): f"antiphon participant {name}" for name in known.participants
+    }
+    return {**sagas, **participants}
+
+
+def _unread(found: Found) -> str:
+    waiting = f", where {counted(found.messages, 'message waits', 'messages wait')}" if found.messages else ""
+    return f"nobody reads the queue {found.queue}{waiting}"
 
 
 def _print(examination: Examination) -> None:

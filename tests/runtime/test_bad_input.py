@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.runtime.shop import SAGA
+from tests.runtime.shop import PARTICIPANT, SAGA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +128,32 @@ def test_a_dependency_that_never_comes_is_waited_for_and_given_up(
     assert '"dependency.away"' in done.stdout
 
 
+@pytest.mark.parametrize("command", [("sagas", "list"), ("dead", "list"), ("migrate",)])
+def test_a_command_names_the_database_that_is_away_and_what_to_do(antiphon: Command, command: tuple[str, ...]) -> None:
+    url = f"postgresql://u:hunter2@127.0.0.1:{unused_port()}/d"
+    where = url.replace("hunter2", "***")
+    assert_told(antiphon(*command, database_url=url), 69, f"antiphon: {where}: ", "correct ANTIPHON_DATABASE_URL")
+
+
+def test_a_command_names_the_database_that_has_no_schema(antiphon: Command, fresh_database: Callable[[], str]) -> None:
+    url = fresh_database()
+    assert_told(antiphon("sagas", "list", database_url=url), 78, f"{url}: ", "run: antiphon migrate")
+
+
+@pytest.mark.parametrize("kind", ["database", "broker"])
+def test_a_server_that_never_answers_is_named(antiphon: Command, folder: Path, kind: str) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        where = f"127.0.0.1:{silent.getsockname()[1]}/x"
+        scheme = {"database": "postgresql", "broker": "amqp"}[kind]
+        settings = {f"{kind}_url": f"{scheme}://u:hunter2@{where}", "startup_timeout": "1", "http_port": "0"}
+        done = antiphon("run", modules="shop", **settings)
+    text = f"the {kind} did not answer within 1 s: {scheme}://u:***@{where}: no answer in time; start it, "
+    assert_told(done, 69, text, f"correct ANTIPHON_{kind.upper()}_URL", "ANTIPHON_STARTUP_TIMEOUT")
+
+
 def test_a_port_that_is_taken(antiphon: Command, folder: Path) -> None:
     (folder / "shop.py").write_text(SAGA)
     with socket.socket() as other:
@@ -140,7 +166,8 @@ def test_a_port_that_is_taken(antiphon: Command, folder: Path) -> None:
 
 def test_a_broken_database_file(antiphon: Command, folder: Path) -> None:
     (folder / "antiphon.db").write_text("this is a diary, not a database " * 100)
-    assert_told(antiphon("sagas", "list"), 78, "not a database", "check the database address")
+    where = f"sqlite:///{folder / 'antiphon.db'}: "
+    assert_told(antiphon("sagas", "list"), 78, where, "not a database", "check the database address")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The commands that end: migrate, publish, dead, doctor; for people and as JSON."""
+"""The commands that end: migrate, publish, dead; for people and as JSON."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ def test_migrate_brings_the_schema_up_once(antiphon: Command, fresh_database: Ca
     assert "brought from nothing" in first.stdout
     assert "is up to date" in second.stdout
     assert antiphon("migrate", "--check", database_url=url).returncode == 0
+
+
+def test_migrate_checks_without_making_a_file(antiphon: Command, folder: Path) -> None:
+    check = antiphon("migrate", "--check")
+    assert check.returncode == 1
+    assert f"there is no database file {folder / 'antiphon.db'}; " in check.stdout
+    assert "antiphon migrate" in check.stdout
+    assert list(folder.iterdir()) == []
 
 
 def test_migrate_shows_the_sql_without_a_connection(antiphon: Command) -> None:
@@ -93,48 +101,3 @@ async def test_a_message_nobody_can_process_is_listed_and_shown(
     examined = antiphon("doctor", **servers)
     assert examined.returncode == 1
     assert "1 message was dead-lettered" in examined.stdout
-
-
-def test_doctor_finds_a_set_up_well(antiphon: Command, folder: Path) -> None:
-    (folder / "shop.py").write_text(SAGA)
-    assert antiphon("migrate", modules="shop").returncode == 0
-    done = antiphon("doctor", "--json", modules="shop")
-    findings = json.loads(done.stdout)
-    assert done.returncode == 0, done.stdout
-    assert findings["ok"]
-    assert [each["check"] for each in findings["checks"]] == [
-        "settings",
-        "modules",
-        "database",
-        "schema",
-        "definitions",
-        "instances",
-        "lag",
-        "broker",
-    ]
-
-
-def test_doctor_tells_every_problem_with_its_remedy_and_changes_nothing(
-    antiphon: Command, folder: Path, fresh_database: Callable[[], str], rabbitmq_url: str, namespace: str
-) -> None:
-    (folder / "shop.py").write_text(SAGA)
-    settings = {
-        "modules": "shop",
-        "database_url": fresh_database(),
-        "broker_url": rabbitmq_url,
-        "namespace": namespace,
-    }
-    for _ in range(2):
-        done = antiphon("doctor", **settings)
-        assert done.returncode == 1
-        assert "problem  schema" in done.stdout
-        assert "antiphon migrate" in done.stdout
-        assert f"queue {namespace}.saga.Tiny" in done.stdout
-        assert "ok       broker" in done.stdout
-
-
-def test_doctor_reports_wrong_settings_without_a_traceback(antiphon: Command) -> None:
-    done = antiphon("doctor", leese="3")
-    assert done.returncode == 1
-    assert "ANTIPHON_LEESE" in done.stdout
-    assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""What commands print for programs is JSON, whatever came from outside."""
+"""What commands print: for programs JSON, whatever came from outside, and for people words that agree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from messages.envelope import Raw
 from runtime.commands.dead import body_text
-from runtime.printing import print_json
+from runtime.printing import counted, print_json
 
 
 def refuse(constant: str) -> NoReturn:
@@ -53,3 +53,8 @@ def test_a_body_that_is_no_text_is_shown_with_what_is_none_escaped() -> None:
 
 def test_a_sound_body_is_indented() -> None:
     assert body_text(b'{"a": ["\xc3\xa4"]}') == '{\n  "a": [\n    "\u00e4"\n  ]\n}'
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 queues wait"), (1, "1 queue waits"), (2, "2 queues wait")])
+def test_one_thing_is_counted_as_one(number: int, text: str) -> None:
+    assert counted(number, "queue waits", "queues wait") == text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from messages.errors import BrokerAway, ConfigurationError, DatabaseAway
+from messages.errors import BrokerAway, ConfigurationError, DatabaseAway, Trouble
 from running import AsyncioRunner
 from runtime.facts import DependencyAway, DependencyReached
 from runtime.startup import LONGEST_PAUSE, Patience
@@ -32,7 +32,7 @@ async def test_each_attempt_is_reported_until_it_works() -> None:
         if (answer := answers.pop(0)) is not None:
             raise answer
 
-    await Patience(60, SleepingRunner(), facts.append).reach("database", attempt)
+    await Patience(60, SleepingRunner(), facts.append).reach("database", "postgresql://h/d", attempt)
     assert [type(fact) for fact in facts] == [DependencyAway, DependencyAway, DependencyReached]
     first, second, reached = facts
     assert isinstance(first, DependencyAway)
@@ -49,8 +49,10 @@ async def test_it_gives_up_in_time_and_names_the_setting() -> None:
     async def attempt() -> None:
         raise BrokerAway("connection refused")
 
-    with pytest.raises(BrokerAway, match=r"broker did not answer within 60 s: connection refused.*STARTUP_TIMEOUT"):
-        await Patience(60, runner, facts.append).reach("broker", attempt)
+    with pytest.raises(
+        BrokerAway, match=r"broker did not answer within 60 s: connection refused; .*BROKER_URL.*STARTUP_TIMEOUT"
+    ):
+        await Patience(60, runner, facts.append).reach("broker", "amqp://h/", attempt)
     assert 60 - LONGEST_PAUSE <= runner.clock <= 60
     assert all(isinstance(fact, DependencyAway) and fact.retry_in <= LONGEST_PAUSE for fact in facts)
 
@@ -64,7 +66,7 @@ async def test_two_dependencies_share_the_time() -> None:
         raise BrokerAway("refused")
 
     with pytest.raises(BrokerAway):
-        await patience.reach("broker", attempt)
+        await patience.reach("broker", "amqp://h/", attempt)
     assert runner.clock == 59.9
 
 
@@ -76,5 +78,18 @@ async def test_a_wrong_address_is_not_tried_again() -> None:
         raise ConfigurationError("password authentication failed")
 
     with pytest.raises(ConfigurationError, match="password authentication"):
-        await Patience(60, SleepingRunner(), lambda _: None).reach("database", attempt)
+        await Patience(60, SleepingRunner(), lambda _: None).reach("database", "postgresql://h/d", attempt)
     assert tried == [1]
+
+
+async def test_an_attempt_that_gets_no_answer_names_the_address() -> None:
+    facts: list[object] = []
+
+    async def attempt() -> None:
+        raise TimeoutError
+
+    with pytest.raises(Trouble, match=r"database did not answer within 1 s: postgresql://h/d: no answer in time; "):
+        await Patience(1, SleepingRunner(), facts.append).reach("database", "postgresql://h/d", attempt)
+    [first, *_] = facts
+    assert isinstance(first, DependencyAway)
+    assert first.error == "postgresql://h/d: no answer in time"
