@@ -10,7 +10,7 @@ Knows no broker: whoever calls acknowledges what is done and publishes what was 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from handlers.facts import BatchCommitted, MessageDeadLettered, MessageDuplicated, MessageIgnored
@@ -71,6 +71,7 @@ class _Batch:
     work: Work
     owners: dict[str, KeyOwner]
     used: set[UUID] = field(default_factory=set)
+    reassigned: list[KeyClaim] = field(default_factory=list)
     dispositions: dict[MessageKey, str] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     deferred: set[int] = field(default_factory=set)
@@ -166,13 +167,13 @@ class Handler:
         owners = await unit.claim_keys(list(claims.values())) if claims else ()
         return {**latest, **dict(zip(claims, owners, strict=True))}
 
-    def _key_claim(self, envelope: Envelope, body_hash: bytes, key: str, n: int) -> KeyClaim:
+    def _key_claim(self, start: Envelope | Arrived, body_hash: bytes, key: str, n: int) -> KeyClaim:
         return KeyClaim(
             saga_type=self.consumer,
             key=key,
             saga_id=saga_id(self._namespace, self.consumer, key, n),
             n=n,
-            start_id=envelope.message_id,
+            start_id=start.message_id,
             start_hash=body_hash,
         )
 
@@ -283,6 +284,10 @@ class Handler:
         except MethodRaised as error:
             self._dead_letter(batch, each, error, claimed=True)
             return
+        if owner.start_id != arrived.message_id:  # it was claimed for a copy in this batch that raised
+            claim = self._key_claim(arrived, each.message.body_hash, key, owner.n)
+            batch.owners[key] = replace(owner, start_id=claim.start_id, start_hash=claim.start_hash)
+            batch.reassigned.append(claim)
         decision = decide.start(
             self.latest, arrived, state=state, saga_id=owner.saga_id, key=key, n=owner.n, now=batch.work.now
         )
@@ -363,6 +368,7 @@ class Handler:
                 consumer=self.consumer,
                 inserted=work.inserted(),
                 updated=work.updated(),
+                reassigned=batch.reassigned,
                 released=[o.saga_id for o in batch.owners.values() if o.mine and o.saga_id not in batch.used],
                 history=work.history(),
                 dispositions=batch.dispositions,

@@ -160,7 +160,8 @@ class Changes:
 
     `updated` holds (before, after); the row's revision must still be the one of `before`. Timer rows are the difference
     of their `armed` timers, attention rows the difference of their `attention`. `released` are keys that this
-    transaction claimed and did not use. `claim` is (token, lease in seconds) for rows that this process will publish
+    transaction claimed and did not use, `reassigned` those that it claimed for one start and another one used, because
+    the first raised. `claim` is (token, lease in seconds) for rows that this process will publish
     itself; at most `claim_limit` of them are born claimed. `confirmed` are (outbox id, token) whose broker confirm has
     arrived.
     """
@@ -169,6 +170,7 @@ class Changes:
     inserted: Sequence[Instance] = ()
     updated: Sequence[tuple[Instance, Instance]] = ()
     released: Sequence[UUID] = ()
+    reassigned: Sequence[KeyClaim] = ()
     history: Sequence[HistoryRow] = ()
     dispositions: Mapping[MessageKey, str] = field(default_factory=dict)
     dead_letters: Sequence[DeadLetter] = ()

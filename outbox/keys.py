@@ -72,6 +72,19 @@ RELEASE = Write(
     sqlite="delete from saga_key where saga_type = :saga_type and key = :key and n = :n",
 )
 
+REASSIGN = Write(
+    name="key_reassign",
+    columns={"saga_type": "text", "key": "text", "n": "bigint", "start_id": "text", "start_hash": "bytea"},
+    postgresql="""
+        update saga_key k set start_id = r.start_id, start_hash = r.start_hash from {rows}
+        where k.saga_type = r.saga_type and k.key = r.key and k.n = r.n
+    """,
+    sqlite="""
+        update saga_key set start_id = :start_id, start_hash = :start_hash
+        where saga_type = :saga_type and key = :key and n = :n
+    """,
+)
+
 
 def key_of(claim: KeyClaim) -> Key:
     """What a claim claims."""
@@ -166,3 +179,8 @@ def _mine(claim: KeyClaim) -> KeyOwner:
 def release(batch: Batch, keys: Iterable[Key]) -> None:
     """Add the removal of keys that this transaction claimed and did not use."""
     batch.add(RELEASE, sorted(keys))
+
+
+def reassign(batch: Batch, claims: Iterable[KeyClaim]) -> None:
+    """Add that keys which this transaction claimed belong to other starts than they were claimed for."""
+    batch.add(REASSIGN, sorted((*key_of(claim), claim.start_id, claim.start_hash) for claim in claims))

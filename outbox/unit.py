@@ -104,6 +104,7 @@ class SqlUnit:
     def _batch(self, changes: Changes) -> Batch:
         batch = Batch()
         keys.release(batch, [self._claimed[saga_id] for saga_id in changes.released])
+        keys.reassign(batch, changes.reassigned)
         instances.save(batch, inserted=changes.inserted, updated=changes.updated)
         batch.add(
             instances.INSERT_EVENT,

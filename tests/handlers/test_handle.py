@@ -24,8 +24,9 @@ from tests.handlers.house import House, dead, kinds, outbox, placed, rows, tally
 
 if TYPE_CHECKING:
     from messages import Event
+    from messages.catalog.ordering import OrderPlaced
     from outbox.unit import SqlStorage
-    from sagas import Definition
+    from sagas import Definition, Saga
 
 RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 PAID = PaymentCompleted(order_id="o-1", payment_id="p-1")
@@ -151,6 +152,27 @@ async def test_a_start_that_raises_leaves_the_key_free(storage: SqlStorage) -> N
     mended = await House(storage).open()
     await mended.take(start)  # a dead-lettered copy does not make this one a duplicate
     assert (await mended.instance("o-1")).status == "running"
+
+
+async def test_the_key_of_a_start_that_raises_belongs_to_the_one_behind_it_that_does_not(storage: SqlStorage) -> None:
+    whole = definition_of(PlaceOrder)
+    (name,) = whole.starts
+    build = whole.starts[name].build
+
+    def choosy(saga_class: type[Saga], event: OrderPlaced) -> Saga:
+        if event.customer_id == "nobody":
+            raise ValueError("who is that?")
+        return build(saga_class, event)
+
+    house = await House(storage, replace(whole, starts={name: replace(whole.starts[name], build=choosy)})).open()
+    bad, good = house.message(placed(customer_id="nobody")), house.message(placed())
+    again, other = house.message(placed()), house.message(placed(customer_id="c-2"))
+    await house.take(bad, good, again)
+    await house.take(house.message(placed()), other)
+    assert await dead(storage) == [(bad.message_id, "method_raised")]
+    assert await rows(storage, "select start_id from saga_key") == [(good.message_id,)]
+    ignored = await rows(storage, "select detail from v_saga_event where kind = 'message_ignored' order by seq")
+    assert [("differs" in str(row.detail)) for row in ignored] == [False, False, True]
 
 
 @pytest.mark.parametrize("said", ["a bug of the author's", "half a pair: \udc80", "a zero: \0"])

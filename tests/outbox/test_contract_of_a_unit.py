@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -74,6 +75,17 @@ async def test_a_released_key_is_free_again(storage: Storage) -> None:
     async with storage.transaction() as unit:
         [owner] = await unit.claim_keys([key_claim("order-1")])
     assert owner.mine
+
+
+async def test_a_key_that_was_claimed_for_another_start_belongs_to_the_one_that_used_it(storage: Storage) -> None:
+    claim = key_claim("order-1")
+    used = replace(claim, start_id="another", start_hash=b"another")
+    async with storage.transaction() as unit:
+        await unit.claim_keys([claim])
+        await unit.save(Changes(consumer=CONSUMER, reassigned=[used]))
+    async with storage.transaction() as unit:
+        [owner] = await unit.claim_keys([claim])
+    assert (owner.mine, owner.start_id, owner.start_hash) == (False, "another", b"another")
 
 
 async def test_an_exception_rolls_everything_back(storage: Storage) -> None:
