@@ -83,7 +83,9 @@ async def test_an_event_needs_a_name_and_a_body_only(postgresql: Database) -> No
         ("'a', '{'", "not JSON"),
         ("'a', '[]'", "JSON array, not an object"),
         ("'a', '1'", "JSON number, not an object"),
-        ("'a', repeat('[', 100000)", "not JSON"),
+        ("'a', repeat('[', 100000)", "nested deeper than 64 levels"),
+        ("'a', '{\"a\": 1, \"a\": 2}'", 'key "a" twice'),
+        ("'antiphon.GiveUp', '{}'", "antiphon.GiveUp is a message of the engine itself"),
         ("'a', '{}', null", "message id of a"),
         ("'a', '{}', ''", "message id of a"),
         ("'a', '{}', 'ä'", "message id of a"),
@@ -94,6 +96,8 @@ async def test_an_event_needs_a_name_and_a_body_only(postgresql: Database) -> No
         ("'a', '{}', 'm', '{\"compensates\": \"k\"}'", "'compensates', which no event has"),
         ("'a', '{}', 'm', '{\"schema-version\": 0}'", "schema-version of a has an impossible value"),
         ("'a', '{}', 'm', '{\"schema-version\": null}'", "schema-version of a has an impossible value"),
+        ("'a', '{}', 'm', '{\"schema-version\": 2147483648}'", "schema-version of a has an impossible value"),
+        ("'a', '{}', 'm', '{\"causation-id\": 7}'", "causation-id of a has an impossible value"),
         ("'a', '{}', 'm', '{\"traceparent\": \"\"}'", "traceparent of a has an impossible value"),
         ("'a', '{}', 'm', '{}', ''", "the order key of a"),
         ("'a', '{}', 'm', '{}', E'a\\nb'", "the order key of a"),
@@ -181,6 +185,7 @@ async def test_a_stranger_may_use_the_door_only_when_granted_and_never_the_table
 
         assert await attempt("select publish('ordering.OrderPlaced', '{}')") == "42501"
         assert await attempt("insert into outbox default values") == "42501"
+        assert await attempt("select check_body('a', '{}')") == "42501"
         await connection.execute(text(f"grant execute on function publish(text, text, text, jsonb, text) to {role}"))
         assert await attempt("create temporary table outbox (a int)") is None
         assert await attempt("select publish('ordering.OrderPlaced', '{}')") is None
