@@ -173,7 +173,11 @@ def check_size(body: bytes, limits: Limits) -> None:
 
 
 def _check_content(raw: Raw) -> None:
-    if raw.content_type and not _JSON_TYPE.fullmatch(raw.content_type.strip()):
+    if (
+        raw.content_type
+        and raw.content_type != "application/json"
+        and not _JSON_TYPE.fullmatch(raw.content_type.strip())
+    ):
         raise MalformedMessage(f"content_type is {printable(raw.content_type, 100)!r}; send application/json in UTF-8")
     if raw.content_encoding and raw.content_encoding.strip().lower() not in _PLAIN_ENCODINGS:
         raise MalformedMessage(

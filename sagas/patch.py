@@ -89,10 +89,14 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any], pack: Calla
 
 def _state_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """The same for the author's fields, as JSON tells them apart: for Python 1, 1.0 and true are equal."""
-    added = {
-        name: value for name, value in after.items() if name not in before or to_json(before[name]) != to_json(value)
-    }
+    added = {name: value for name, value in after.items() if name not in before or not _same_json(before[name], value)}
     return _said(added, [name for name in before if name not in after])
+
+
+def _same_json(one: object, other: object) -> bool:
+    if type(one) is not type(other) or one != other:
+        return False
+    return not isinstance(one, (list, dict)) or to_json(one) == to_json(other)
 
 
 def _said(added: Mapping[str, Any], gone: list[str]) -> dict[str, Any]:
