@@ -19,12 +19,13 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.services import leftovers
 from tests.services.keeping import POSTGRES, RABBITMQ, TALLY, ask, kept, used
 from tests.services.management import Management
 from tests.services.private import PrivatePostgres, PrivateRabbitMQ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 # How busy the machine is says nothing about the code, so no generated test fails for being slow.
 settings.register_profile("antiphon", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -123,12 +124,12 @@ def rabbitmq_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+async def namespace(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """A namespace no other test uses, fit for `ANTIPHON_NAMESPACE`; its queues and exchanges go after the test."""
     name = f"t{uuid.uuid4().hex[:16]}"
     yield name
     if "rabbitmq_url" in request.fixturenames:
-        _clear_namespace(request.getfixturevalue("rabbitmq_url"), name)
+        await _clear_namespace(request.getfixturevalue("rabbitmq_url"), name)
 
 
 @pytest.fixture(scope="session")
@@ -179,8 +180,10 @@ def _execute(server: str, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-def _clear_namespace(broker_url: str, name: str) -> None:
+async def _clear_namespace(broker_url: str, name: str) -> None:
+    await leftovers.remove(broker_url, name)
     management_url = ask(RABBITMQ).management_url
     if management_url is not None:
         vhost = urllib.parse.unquote(urllib.parse.urlsplit(broker_url).path[1:])
-        Management(management_url).delete_named(vhost, f"{name}.")
+        left = Management(management_url).named(vhost, f"{name}.")
+        assert not left, f"left on the broker: {left}; delete it in the test, or add it to tests/services/leftovers.py"

@@ -12,7 +12,6 @@ import aio_pika
 import pytest
 
 from tests.crash.driver import Setup, participants
-from tests.crash.script import TRADES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,10 +63,6 @@ async def caller(rabbitmq_url: str, namespace: str, tmp_path: Path) -> AsyncIter
         replies = await channel.declare_queue(f"{namespace}.saga.Test", durable=True)
         setup = Setup(folder=tmp_path, database_url="", namespace=namespace)
         yield Caller(commands=commands, replies=replies, setup=setup, broker_url=rabbitmq_url)
-        for name in ("saga.Test", *[f"ledger.{each}" for each in TRADES]):
-            await channel.queue_delete(f"{namespace}.{name}")
-        for name in ("commands", "events"):
-            await channel.exchange_delete(f"{namespace}.{name}")
 
 
 async def test_a_command_is_done_recorded_and_answered(caller: Caller) -> None:

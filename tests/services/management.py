@@ -1,4 +1,4 @@
-"""The few calls of RabbitMQ's management API that keep tests apart: vhosts come, names go."""
+"""The few calls of RabbitMQ's management API that keep tests apart: vhosts come and go, names are listed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,11 @@ class Management:
         """Remove a vhost with everything in it."""
         self._call("DELETE", f"/vhosts/{urllib.parse.quote(name, safe='')}")
 
-    def delete_named(self, vhost: str, prefix: str) -> None:
-        """Remove the queues and exchanges of a vhost whose names begin with `prefix`."""
-        for kind in ("queues", "exchanges"):
-            place = f"/{kind}/{urllib.parse.quote(vhost, safe='')}"
-            for name in _names(self._call("GET", place)):
-                if name.startswith(prefix):
-                    self._call("DELETE", f"{place}/{urllib.parse.quote(name, safe='')}")
+    def named(self, vhost: str, prefix: str) -> list[str]:
+        """The queues and exchanges of a vhost whose names begin with `prefix`."""
+        place = urllib.parse.quote(vhost, safe="")
+        found = [self._call("GET", f"/{kind}/{place}") for kind in ("queues", "exchanges")]
+        return [name for listing in found for name in _names(listing) if name.startswith(prefix)]
 
     def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> object:
         request = urllib.request.Request(  # noqa: S310 - an http URL of our own making
