@@ -140,7 +140,7 @@ def run(
 
 
 @app.command()
-def participant(names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Which participants.")]) -> None:
+def participant(names: Annotated[list[str], typer.Argument(metavar="NAME", help="Which participants.")]) -> None:
     """Run Python participants until SIGTERM."""
     from runtime.commands import run as command
 

@@ -26,6 +26,7 @@ CATALOGS = ("messages.catalog", "sagas.catalog", "handlers.catalog")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2}
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _KUBERNETES = re.compile(r"ANTIPHON_(SERVICE_(HOST|PORT).*|PORT(_\d+_.*)?)")
 
 
@@ -56,8 +57,18 @@ def _modules(value: object) -> object:
     names = tuple(name.strip() for name in value.split(",") if name.strip())
     wrong = [name for name in names if not _MODULE.fullmatch(name)]
     if wrong or not names:
-        raise ValueError(f"is not a comma list of module names ({', '.join(map(repr, wrong)) or 'it is empty'})")
+        raise ValueError(
+            f"is not a comma list of module names ({', '.join(map(repr, wrong)) or 'it is empty'}); "
+            "write shop.messages,shop.sagas"
+        )
     return names
+
+
+def _namespace(value: object) -> object:
+    """The name of a schema, and the beginning of the names of queues."""
+    if isinstance(value, str) and not _NAMESPACE.fullmatch(value):
+        raise ValueError("is no namespace; write a lower-case letter and after it at most 30 of a-z, 0-9 and _")
+    return value
 
 
 def _lower(value: object) -> object:
@@ -89,9 +100,8 @@ class Settings(BaseModel):
     modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = Field(
         CATALOGS, description="Comma list of modules and packages with messages, sagas and participants."
     )
-    namespace: str = Field(
+    namespace: Annotated[str, BeforeValidator(_namespace)] = Field(
         "antiphon",
-        pattern=r"^[a-z][a-z0-9_]{0,30}$",
         description="Prefix of every exchange and queue and name of the PostgreSQL schema: one namespace, one tenant.",
     )
     http_host: str = Field("127.0.0.1", min_length=1, description="Where `/livez` and `/readyz` listen.")

@@ -47,6 +47,6 @@ def _take(handle: int, path: str | Path) -> None:
         holder = os.read(handle, 32).decode("ascii", "replace").strip()
         who = f"process {holder}" if holder.isdecimal() else "another process"
         raise ConfigurationError(
-            f"{path} is in use: {who} is running on it, and an SQLite database takes one runner; "
-            "stop that process, or name another file in ANTIPHON_DATABASE_URL"
+            f"{Path(path).absolute()} is in use: {who} is running on it, and an SQLite database takes one runner; "
+            "stop that process, or start this one in another folder or with another file in ANTIPHON_DATABASE_URL"
         ) from None

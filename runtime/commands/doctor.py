@@ -135,7 +135,7 @@ async def _modules(examination: Examination, settings: Settings) -> Known | None
         known = load_modules(settings.modules)
         found.append(known)
         if not known.sagas:
-            return Wrong("the modules define no saga; name the right ones in ANTIPHON_MODULES")
+            return Wrong(f"{', '.join(settings.modules)} defines no saga; name the right modules in ANTIPHON_MODULES")
         return f"sagas: {', '.join(known.sagas)}; participants: {', '.join(known.participants) or 'none'}"
 
     await examination.check("modules", examine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from dataclasses import replace
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from messages import REGISTRY, Limits, Raw, codec
-from messages.errors import UnknownMessage
+from messages.errors import CommitUnknown, UnknownMessage
 from outbox.interface import Outgoing
 from runtime.database import opened
 from runtime.exits import OK
@@ -20,6 +21,7 @@ from transport.topology import commands_exchange, events_exchange
 
 if TYPE_CHECKING:
     from messages import Message
+    from outbox.unit import SqlStorage
     from runtime.settings import Settings
 
 
@@ -32,20 +34,32 @@ async def publish(name: str, body: str, message_id: str) -> int:
     """
     settings = load().settings
     load_modules(settings.modules)
-    text = sys.stdin.read() if body == "-" else body
-    outgoing = checked(settings, name, text, message_id or str(uuid.uuid4()))
+    given = sys.stdin.buffer.read() if body == "-" else os.fsencode(body)
+    outgoing = checked(settings, name, given, message_id or str(uuid.uuid4()))
     async with opened(settings) as storage:
-        await storage.publish(outgoing)
+        await _committed(storage, outgoing)
     sys.stdout.write(f"{outgoing.envelope.message_id}\n")
     return OK
 
 
-def checked(settings: Settings, name: str, text: str, message_id: str) -> Outgoing:
+async def _committed(storage: SqlStorage, outgoing: Outgoing) -> None:
+    try:
+        await storage.publish(outgoing)
+    except CommitUnknown as error:
+        message_id = outgoing.envelope.message_id
+        raise CommitUnknown(
+            f"nobody knows whether message {message_id} was kept, because the connection was lost while it was being "
+            f"committed; publish it once more with --message-id {message_id}: if it was kept, that changes nothing",
+            message_id=message_id,
+        ) from error
+
+
+def checked(settings: Settings, name: str, body: bytes, message_id: str) -> Outgoing:
     """The message for the outbox, proved to be one that its reader accepts."""
     message_class = _class_of(name)
     limits = Limits(max_body=settings.max_body)
     raw = Raw(
-        body=text.encode(),
+        body=body,
         routing_key=name,
         message_id=message_id,
         type=name,

@@ -29,6 +29,11 @@ async def run(only: Collection[str]) -> int:
     known = load_modules(settings.modules)
     parts = tuple(part for part in PARTS if not only or part in only)
     hosted = tuple(known.participants) if settings.in_process else ()
+    if not known.sagas and not hosted and {"consumer", "timers"} & set(parts):
+        raise ConfigurationError(
+            f"ANTIPHON_MODULES: {', '.join(settings.modules)} defines no saga, so there is nothing to run; "
+            "name the modules that hold yours"
+        )
     return await _live(settings, known, parts=parts, participants=hosted, http=not only or "http" in only)
 
 

@@ -91,7 +91,7 @@ class Play:
             if self._over():
                 return
             self.watch.expect(order.key)
-            await self._engine.storage.publish(checked(self._settings, EVENT, order.placed(), order.key))
+            await self._engine.storage.publish(checked(self._settings, EVENT, order.placed().encode(), order.key))
             await self._runner.sleep(pace)
 
     async def _until_over(self) -> None:

@@ -42,6 +42,11 @@ def test_a_bad_address(antiphon: Command, name: str, value: str) -> None:
     assert_told(antiphon("run", **{name: value}), 78, f"ANTIPHON_{name.upper()}", "write ")
 
 
+@pytest.mark.parametrize("name", ["Shop", "1st", "a" * 32, "a-b", "é"])
+def test_a_bad_namespace(antiphon: Command, name: str) -> None:
+    assert_told(antiphon("sagas", "list", namespace=name), 78, "ANTIPHON_NAMESPACE", repr(name), "write a lower-case")
+
+
 def test_a_missing_module(antiphon: Command, folder: Path) -> None:
     assert_told(antiphon("run", modules="shop.sagas"), 78, "no module named shop.sagas", str(folder))
 
@@ -49,6 +54,12 @@ def test_a_missing_module(antiphon: Command, folder: Path) -> None:
 def test_a_module_that_cannot_be_imported(antiphon: Command, folder: Path) -> None:
     (folder / "shop.py").write_text("import nothing_of_that_name\n")
     assert_told(antiphon("run", modules="shop"), 78, "nothing_of_that_name", f"{folder / 'shop.py'}:1")
+
+
+def test_modules_without_a_saga_leave_nothing_to_run(antiphon: Command, folder: Path) -> None:
+    (folder / "empty.py").write_text("")
+    assert_told(antiphon("run", modules="empty"), 78, "ANTIPHON_MODULES: empty defines no saga", "name the modules")
+    assert list(folder.glob("antiphon.db*")) == []
 
 
 def test_a_class_that_is_wrong(antiphon: Command, folder: Path) -> None:
@@ -59,7 +70,7 @@ def test_a_class_that_is_wrong(antiphon: Command, folder: Path) -> None:
 def test_parts_that_do_not_exist_are_a_usage_error(antiphon: Command) -> None:
     done = antiphon("run", "--only", "consumer,tmers")
     assert done.returncode == 2
-    assert "tmers" in done.stderr
+    assert "'--only': tmers: the parts are consumer, http, relay, timers" in done.stderr
 
 
 def test_a_process_without_a_part_on_the_in_process_broker(antiphon: Command, folder: Path) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
 import aio_pika
 import pytest
 
+from tests.crash.laboratory import before
+from tests.crash.proxy.faults import call, cut
+from tests.crash.proxy.postgres import PostgresParser
 from tests.runtime.shop import SAGA
+from tests.runtime.test_bad_input import assert_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +79,52 @@ def test_publish_commits_one_message_under_its_id(antiphon: Command, folder: Pat
     assert uuid.UUID(other.stdout.strip())
     lag = {each["check"]: each for each in json.loads(antiphon("doctor", "--json", modules="shop").stdout)["checks"]}
     assert lag["lag"]["detail"].startswith("2 messages in the outbox")
+
+
+def test_publish_takes_bytes_as_they_are_and_refuses_those_that_are_no_text(antiphon: Command, folder: Path) -> None:
+    (folder / "shop.py").write_text(SAGA)
+    (folder / "latin").write_bytes('{"order_id": "M\u00fcller"}'.encode("latin-1"))
+    (folder / "utf").write_bytes('{"order_id": "M\u00fcller"}'.encode())
+    assert antiphon("migrate").returncode == 0
+    command = [sys.executable, "-m", "runtime", "publish", "tiny.Asked", "-"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")}
+    for file, code, told in (("latin", 1, "antiphon: the body is not "), ("utf", 0, "")):
+        with (folder / file).open("rb") as stdin:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                stdin=stdin,
+                env={**plain, "ANTIPHON_MODULES": "shop"},
+                capture_output=True,
+                check=False,
+            )
+        assert (done.returncode, done.stderr[: len(told)].decode()) == (code, told), done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+async def test_publish_says_how_to_go_on_when_nobody_knows_whether_it_was_kept(
+    antiphon: Command, servers: Settings
+) -> None:
+    deciding: set[int] = set()
+    message = ("publish", "tiny.Asked", '{"order_id": "1"}')
+    async with before(servers["database_url"], PostgresParser) as wire:
+        wire.rule(
+            "pg.s2c.SELECT",
+            call(lambda seen: deciding.add(seen.connection)),
+            when=lambda seen: "insert into outbox" in seen.text("statement"),
+        )
+        wire.rule("pg.s2c.COMMIT", cut(), when=lambda seen: seen.connection in deciding)
+        through = {**servers, "database_url": wire.through(servers["database_url"])}
+        lost = await asyncio.to_thread(antiphon, *message, **through)
+        wire.assert_fired()
+    assert_told(lost, 69, "nobody knows whether message ", "publish it once more with --message-id ")
+    remedy = lost.stderr.partition("once more with ")[2].partition(":")[0].split()
+    again = antiphon(*message, *remedy, **servers)
+    assert (again.returncode, again.stdout.split()) == (0, remedy[1:])
+    lag = {
+        each["check"]: each["detail"] for each in json.loads(antiphon("doctor", "--json", **servers).stdout)["checks"]
+    }
+    assert lag["lag"].startswith("1 message in the outbox")
 
 
 async def test_a_message_nobody_can_process_is_listed_and_shown(

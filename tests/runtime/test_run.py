@@ -122,7 +122,7 @@ def test_an_sqlite_file_takes_one_runner(antiphon: Command, started: Callable[..
     run.until("dependency.away")
     done = antiphon("run", **settings)
     assert done.returncode == 78
-    assert "antiphon.db is in use" in done.stderr
+    assert f"{folder / 'antiphon.db'} is in use" in done.stderr
     assert antiphon("sagas", "list", **settings).returncode == 0
 
 
