@@ -30,11 +30,14 @@ RAISED_BY_DRIVERS = (SQLAlchemyError, OSError, TimeoutError, UnicodeError, Overf
 
 _MIGRATE = "the database schema is missing or behind; run `antiphon migrate`"
 
+_GRANT = "grant this user the right, or name another user in the database address"
+
 _AWAY_STATES = ("25006", "57P01", "57P02", "57P03", "57P05")  # read-only: a standby; shut down; starting
 # 55006: an object in use; 25P03: idle too long; 0A000: a prepared plan that a migration has made stale
 _BUSY_STATES = ("40001", "40P01", "55P03", "55006", "57014", "25P03", "25P04", "0A000")
 _SCHEMA_STATES = ("3F000", "42P01", "42703", "42883", "42P10")
-_REFUSED_STATES = ("28000", "28P01", "3D000", "42501")
+_FORBIDDEN = "42501"
+_REFUSED_STATES = ("28000", "28P01", "3D000", _FORBIDDEN)
 _AWAY_CLASSES = ("08",)
 _BUSY_CLASSES = ("40", "53", "58", "XX")
 _DATA_CLASSES = ("21", "22", "23", "54")
@@ -175,6 +178,8 @@ def _text(kind: type[AntiphonError], error: BaseException) -> str:
         return f"the database could not do it now ({said})"
     if kind is ConfigurationError:
         state = next((s for c in _causes(error) if isinstance(s := getattr(c, "sqlstate", None), str)), "")
-        schema = state in _SCHEMA_STATES or "no such table" in said or "no such column" in said
-        return f"{_MIGRATE} ({said})" if schema else f"the database refuses us: {said}; check the database address"
+        if state in _SCHEMA_STATES or "no such table" in said or "no such column" in said:
+            return f"{_MIGRATE} ({said})"
+        remedy = _GRANT if state == _FORBIDDEN else "check the database address"
+        return f"the database refuses us: {said}; {remedy}"
     return f"the database refuses this data: {said}"

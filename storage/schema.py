@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from messages.errors import ConfigurationError
 from storage.statements import Statement
 from storage.tables import REVISION
 
@@ -12,8 +13,14 @@ if TYPE_CHECKING:
     from storage.database import Database
 
 _EXISTS = Statement.of(
-    postgresql="select to_regclass('alembic_version') is not null as present",
-    sqlite="select count(*) > 0 as present from sqlite_master where type = 'table' and name = 'alembic_version'",
+    postgresql="""
+        select to_regclass('alembic_version') is not null as present,
+               (select not has_schema_privilege(oid, 'usage') from pg_namespace where nspname = :namespace) as closed
+    """,
+    sqlite="""
+        select count(*) > 0 as present, 0 as closed from sqlite_master
+        where type = 'table' and name = 'alembic_version'
+    """,
 )
 _VERSION = Statement.both("select version_num from alembic_version")
 
@@ -35,11 +42,16 @@ async def schema_state(database: Database) -> SchemaState:
     """Read the schema's version.
 
     Raises:
-        DatabaseAway, DatabaseBusy, ConfigurationError: see `messages.errors`.
+        DatabaseAway, DatabaseBusy, ConfigurationError: see `messages.errors`; also when this user may not see it.
     """
     async with database.read() as session:
-        exists = await session.fetch(_EXISTS, {})
-        rows = await session.fetch(_VERSION, {}) if exists[0].present else ()
+        [seen] = await session.fetch(_EXISTS, {"namespace": database.namespace} if session.postgresql else {})
+        if seen.closed:
+            raise ConfigurationError(
+                f"this user may not use the schema {database.namespace!r}; grant it usage on the schema and what it "
+                "needs of the tables, or name another user in the database address"
+            )
+        rows = await session.fetch(_VERSION, {}) if seen.present else ()
     return SchemaState(found=rows[0].version_num if rows else None)
 
 

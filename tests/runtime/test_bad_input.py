@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
 
+import psycopg
 import pytest
 
 from tests.runtime.shop import PARTICIPANT, SAGA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.runtime.conftest import Command
@@ -116,6 +119,31 @@ def test_wrong_credentials_of_the_broker(antiphon: Command, folder: Path, rabbit
     wrong = "amqp://nobody_of_that_name:hunter2@" + rabbitmq_url.partition("@")[2]
     done = antiphon("run", modules="shop", broker_url=wrong, http_port="0")
     assert_told(done, 78, "nobody_of_that_name")
+
+
+@pytest.fixture
+def stranger(postgres_server: str) -> Iterator[str]:
+    """A user of the server who may do nothing."""
+    name = f"stranger_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"create role {name} login password 'hunter2'".encode())
+        yield name
+        connection.execute(f"drop role {name}".encode())
+
+
+def test_a_user_of_the_database_without_rights(
+    antiphon: Command, fresh_database: Callable[[], str], stranger: str
+) -> None:
+    url = fresh_database()
+    weak = f"postgresql://{stranger}:hunter2@{urlsplit(url).netloc.rpartition('@')[2]}{urlsplit(url).path}"
+    where = weak.replace("hunter2", "***")
+    done = antiphon("migrate", database_url=weak)
+    assert_told(
+        done, 78, f"{where}: ", "permission denied for database", "; grant this user the right, or name another"
+    )
+    assert antiphon("migrate", database_url=url).returncode == 0
+    done = antiphon("sagas", "list", database_url=weak)
+    assert_told(done, 78, f"{where}: this user may not use the schema 'antiphon'; grant it usage")
 
 
 def unused_port() -> int:
