@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from messages.printable import printable
+from messages.printable import in_words, printable
 from runtime.addresses import masked
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _clean(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]
     if isinstance(value, BaseException):
-        return masked(f"{type(value).__name__}: {value}")
+        return masked(in_words(value, LONGEST))
     return value
 
 
