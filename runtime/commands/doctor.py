@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from transport.rabbitmq.survey import survey
 from transport.topology import participant_queue, saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from runtime.loading import Known
     from runtime.settings import Settings
@@ -90,6 +91,14 @@ class Examination:
         self.findings.append(Finding(check=name, detail=answer))
         return True
 
+    @contextmanager
+    def refused(self, name: str) -> Iterator[None]:
+        """Have an address with which nothing can be asked become the problem of the first check that would ask."""
+        try:
+            yield
+        except AntiphonError as error:
+            self.findings.append(Finding(check=name, problem=masked(str(error))))
+
 
 async def doctor(*, as_json: bool) -> int:
     """Check everything and print the findings; 1 when there is a problem."""
@@ -118,14 +127,13 @@ def _settings(examination: Examination) -> Settings | None:
 
 async def _examine(examination: Examination, settings: Settings) -> None:
     known = await _modules(examination, settings)
-    async with connected(settings) as database:
-        await _database(examination, settings, database, known)
+    with examination.refused("database"):
+        async with connected(settings) as database:
+            await _database(examination, settings, database, known)
     if known is None:
         return
-    if settings.in_process:
-        await _in_process(examination, settings, known)
-    else:
-        await _broker(examination, settings, known)
+    with examination.refused("broker"):
+        await (_in_process if settings.in_process else _broker)(examination, settings, known)
 
 
 async def _modules(examination: Examination, settings: Settings) -> Known | None:
@@ -212,7 +220,7 @@ async def _in_process(examination: Examination, settings: Settings, known: Known
         topology = topology_of(settings, known, sagas=True, participants=known.participants)
         if (gap := untaken(topology, known)) is not None:
             return Wrong(gap)
-        return f"{counted(len(known.commands), 'has its participant', 'have their participants')}"
+        return counted(len(known.commands), "has its participant", "have their participants")
 
     examination.findings.append(Finding(check="broker", detail="in this process, when antiphon run runs"))
     await examination.check("commands", complete)

@@ -111,6 +111,14 @@ def test_doctor_names_the_address_of_a_server_that_never_answers(antiphon: Comma
     )
 
 
+def test_doctor_goes_on_after_an_address_that_cannot_be_used(antiphon: Command) -> None:
+    found = problems(
+        antiphon("doctor", "--json", database_url="postgresql://h/d?foo=1", broker_url="amqp://127.0.0.1:1/")
+    )
+    assert set(found) == {"database", "broker"}
+    assert "a parameter that is unknown here: foo; known ones are " in found["database"]
+
+
 def test_doctor_misses_participants_where_nobody_else_can_take_their_commands(antiphon: Command, folder: Path) -> None:
     (folder / "shop.py").write_text(SAGA)
     assert antiphon("migrate", modules="shop").returncode == 0
