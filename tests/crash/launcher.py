@@ -2,10 +2,10 @@
 
     python -m tests.crash.launcher [--at POINT [--nth N]] [--slow TASK] [--hurried] [--ledger FOLDER]
 
-A point is the name of the task that passes it and what it does there, as in `consumer.PlaceOrder: committed`; the task
-may be left out. At the N-th passage the process kills itself, as `kill -9` would, so nothing of it is tidied up.
-What is delivered to a `--slow` task reaches it never.
-Everything is wrapped from outside, where the product is put together: it has no hook for this.
+A point is the name of the task that passes it and what it does there, as in `consumer.PlaceOrder.batch: committed`; the
+task may be left out. At the N-th passage the process kills itself, as `kill -9` would, so nothing of it is tidied up.
+What is delivered to a `--slow` task reaches it never. Everything is wrapped from outside, where the product is put
+together: it has no hook for this.
 
 `--hurried` gives the ordering saga short timeouts. With `--ledger` the participants, which then live in the process,
 leave a ledger there of the commands that reached them; their effects stand in the table `crash_effect` of the database,

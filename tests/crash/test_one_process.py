@@ -133,14 +133,14 @@ def own_tables(setup: Setup, order_id: str) -> tuple[int, ...]:
         pytest.param("start: publish", 1, id="placed, not handed over"),
         pytest.param("start: published", 1, id="handed over, not received"),
         pytest.param("consumer.PlaceOrder.receive: received", 1, id="received, not begun"),
-        pytest.param("consumer.PlaceOrder: inbox written", 1, id="inside the transaction"),
-        pytest.param("consumer.PlaceOrder: inbox written", 4, id="inside the transaction of replies"),
-        pytest.param("consumer.PlaceOrder: commit", 1, id="before the commit"),
-        pytest.param("consumer.PlaceOrder: committed", 2, id="committed, answer not seen"),
-        pytest.param("consumer.PlaceOrder: publish", 1, id="committed, not published"),
-        pytest.param("consumer.PlaceOrder: published", 3, id="published, not confirmed"),
-        pytest.param("consumer.PlaceOrder: settle", 2, id="committed, not acknowledged"),
-        pytest.param("consumer.PlaceOrder: settled", 2, id="acknowledged, not confirmed"),
+        pytest.param("consumer.PlaceOrder.batch: inbox written", 1, id="inside the transaction"),
+        pytest.param("consumer.PlaceOrder.batch: inbox written", 4, id="inside the transaction of replies"),
+        pytest.param("consumer.PlaceOrder.batch: commit", 1, id="before the commit"),
+        pytest.param("consumer.PlaceOrder.batch: committed", 2, id="committed, answer not seen"),
+        pytest.param("consumer.PlaceOrder.batch: publish", 1, id="committed, not published"),
+        pytest.param("consumer.PlaceOrder.batch: published", 3, id="published, not confirmed"),
+        pytest.param("consumer.PlaceOrder.batch: settle", 2, id="committed, not acknowledged"),
+        pytest.param("consumer.PlaceOrder.batch: settled", 2, id="acknowledged, not confirmed"),
         pytest.param("relay.outcomes: confirmed", 3, id="confirmed, not noted"),
         pytest.param("relay: commit", 1, id="confirmed, not recorded"),
         pytest.param("relay: committed", 1, id="recorded, answer not seen"),
@@ -166,7 +166,7 @@ async def test_of_two_consumers_the_one_that_had_not_committed_still_gets_the_me
     placed: Setup, tmp_path: Path, first: str, second: str
 ) -> None:
     setup = copied(placed, tmp_path)
-    words = ("--at", f"consumer.{first}: committed", "--slow", f"consumer.{second}.receive")
+    words = ("--at", f"consumer.{first}.batch: committed", "--slow", f"consumer.{second}.receive")
     async with await launched(setup, "victim", *words) as victim:
         await victim.killed()
     taken = {saga.saga_type for saga in read(setup).sagas}
