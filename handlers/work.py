@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from handlers.facts import SagaMoved
 from messages.envelope import Envelope
 from messages.errors import MessageError
-from messages.printable import printable
+from messages.printable import in_words
 from outbox.interface import HistoryRow, Outgoing
 from sagas import decide
 from sagas.decision import Arrived, Decision, Disposition, Withdrawn
@@ -109,7 +109,7 @@ class Work:
         try:
             return decide.decide(fold.definition, fold.current, happened, self.now)
         except Exception as error:  # whatever it is, the rest of the batch goes on
-            text = printable(f"{fold.definition.type} version {fold.definition.version} cannot go on: {error!r}")
+            text = f"{fold.definition.type} version {fold.definition.version} cannot go on: {in_words(error)}"
             parked = decide.park(fold.definition, fold.current, text, self.now)
             if not isinstance(happened, Arrived):
                 return parked

@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, ValidationError
 from messages.envelope import Envelope
 from messages.errors import MalformedMessage, OversizeMessage
 from messages.message import MAX_VERSION, Message, is_message_name
-from messages.printable import printable
+from messages.printable import in_words, printable
 from messages.strict_json import check_json_object
 from messages.value import value
 
@@ -97,8 +97,8 @@ def parse(envelope: Envelope, message_class: type[M], limits: Limits = DEFAULT_L
         raise MalformedMessage(text, message_id=envelope.message_id) from None
     except MemoryError:
         raise
-    except Exception as error:  # a validator of the class raised something that pydantic does not expect
-        text = printable(f"{envelope.name}: a validator of {message_class.__qualname__} raised {error!r}")
+    except BaseException as error:  # a validator of the class raised something that pydantic does not expect
+        text = printable(f"{envelope.name}: a validator of {message_class.__qualname__} raised {in_words(error)}")
         raise MalformedMessage(text, message_id=envelope.message_id) from error
 
 

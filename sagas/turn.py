@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from messages import codec
 from messages.errors import MethodRaised
-from messages.printable import printable
+from messages.printable import in_words, printable
 from sagas.decision import Decision, Disposition, HistoryEntry, Send
 from sagas.definition import Purpose
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
@@ -317,8 +317,8 @@ class Turn:
 
 def told(name: str, method: Callable[..., Any], error: BaseException) -> str:
     """What happened in a method, in one line: `PlaceOrder.reserve: KeyError: 'x' (ordering.py:42)`."""
-    line = _line_in(method, error.__traceback__)
-    return printable(f"{name}: {type(error).__name__}: {error}{line}", MAX_RAISED)
+    line = printable(_line_in(method, error.__traceback__))
+    return printable(f"{name}: {in_words(error, MAX_RAISED)}", MAX_RAISED - len(line)) + line
 
 
 def _line_in(method: Callable[..., Any], trace: TracebackType | None) -> str:

@@ -164,8 +164,34 @@ def test_a_validator_that_raises_makes_a_malformed_message() -> None:
         def looked_up(cls, code: str) -> str:
             return {"known": "code"}[code]
 
-    with pytest.raises(MalformedMessage, match=r"a validator of .*Fragile raised KeyError\('other'\)"):
+    with pytest.raises(MalformedMessage, match=r"a validator of .*Fragile raised KeyError: 'other'"):
         parse(envelope(b'{"code": "other"}'), Fragile)
+
+
+class MuteError(ValueError):
+    def __str__(self) -> str:
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SystemExit(3), "raised SystemExit: 3"),
+        (MuteError(), "raised LookupError"),
+        (ValueError("no\ud800 such code"), "no"),
+    ],
+)
+def test_whatever_a_validator_raises_the_message_is_malformed(error: BaseException, told: str) -> None:
+    class Guarded(Event, name="codec.Guarded"):
+        code: str
+
+        @field_validator("code")
+        @classmethod
+        def known(cls, _: str) -> str:
+            raise error
+
+    with pytest.raises(MalformedMessage, match=told):
+        parse(Envelope(message_id="m", name="codec.Guarded", body=b'{"code":"x"}'), Guarded)
 
 
 def test_a_body_that_readers_would_disagree_on_is_refused_even_in_a_field_that_is_ignored() -> None:

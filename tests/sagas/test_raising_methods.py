@@ -34,7 +34,30 @@ def stop() -> NoReturn:
     raise GeneratorExit
 
 
-RAISING: dict[str, Callable[[], NoReturn]] = {"leave": leave, "cancel": cancel, "interrupt": interrupt, "stop": stop}
+class SayingError(Exception):
+    """An exception whose text is made by what it was given."""
+
+    def __str__(self) -> str:
+        text: str = self.args[0]()
+        return text
+
+
+def saying(text: Callable[[], object]) -> Callable[[], NoReturn]:
+    def fail() -> NoReturn:
+        raise SayingError(text)
+
+    return fail
+
+
+SAYING: dict[str, Callable[[], NoReturn]] = {
+    "a text that raises": saying(lambda: 1 / 0),
+    "a text that leaves": saying(leave),
+    "no text": saying(lambda: 7),
+    "a gigantic text": saying(lambda: "x" * 10_000_000),
+    "an odd text": saying(lambda: "a\x00b\ud800"),
+}
+ENDING: dict[str, Callable[[], NoReturn]] = {"leave": leave, "cancel": cancel, "interrupt": interrupt, "stop": stop}
+RAISING = {**ENDING, **SAYING}
 
 
 class Asked(Event, name="raising.Asked"):
@@ -107,4 +130,15 @@ def test_a_first_step_that_would_end_the_process_parks_its_instance(how: str) ->
 @pytest.mark.parametrize("how", RAISING)
 def test_a_start_that_would_end_the_process_makes_no_instance(how: str) -> None:
     with pytest.raises(MethodRaised, match=r"Raising\.asked"):
+        Harness(Raising).given(Asked(key="k", where="start", how=how))
+
+
+@pytest.mark.parametrize("how", SAYING)
+def test_whatever_an_exception_says_people_learn_its_type_and_line(how: str) -> None:
+    saga = Harness(Raising).given(Asked(key="k", where="first step", how=how))
+    told = saga.attention["method_raised"]
+    assert told.startswith("Raising.first: SayingError")
+    assert "(test_raising_methods.py:" in told[-40:]
+    assert len(told.encode()) <= 2_002  # the ellipsis takes three bytes
+    with pytest.raises(MethodRaised, match=r"Raising\.asked: SayingError.*\(test_raising_methods\.py:\d+\)"):
         Harness(Raising).given(Asked(key="k", where="start", how=how))
