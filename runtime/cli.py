@@ -39,7 +39,7 @@ STATUSES = ("running", "compensating", "completed", "compensated", "parked")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 After = Annotated[
-    str, typer.Option("--after", metavar="PLACE", help="Go on from the place that the page before names as its next.")
+    str, typer.Option("--after", metavar="ID", help="Go on behind this one: the last of the page before.")
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")]
 

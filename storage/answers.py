@@ -134,7 +134,7 @@ class SagaPage:
     """Instances, the latest started first. `following` is given back to get the next page; None on the last."""
 
     sagas: Sequence[SagaSummary]
-    following: str | None
+    following: UUID | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ Nothing here locks or writes. Lists are paged: a page names where the next one b
 from __future__ import annotations
 
 import json
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -26,7 +25,7 @@ from storage.answers import (
     SagaSummary,
 )
 from storage.properties import unpacked
-from storage.statements import Statement, as_time, as_uuid, time_text
+from storage.statements import Statement, as_time, as_uuid
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -71,8 +70,8 @@ _SAGAS = _either(f"""
       and (cast(:status as text) is null or status = cast(:status as text))
       and (cast(:key as text) is null or business_key = cast(:key as text))
       and (cast(:wanting as bigint) = 0 or attention is not null)
-      and (cast(:at as timestamptz) is null or started_at < cast(:at as timestamptz)
-           or (started_at = cast(:at as timestamptz) and saga_id < cast(:id as uuid)))
+      and (cast(:after as uuid) is null
+           or (started_at, saga_id) < (select started_at, saga_id from saga where saga_id = cast(:after as uuid)))
     order by started_at desc, saga_id desc limit cast(:limit as bigint)
 """)
 _SAGA = _either(f"select {_SAGA_COLUMNS} from v_saga where saga_id = cast(:id as uuid)")
@@ -137,15 +136,14 @@ class Queries:
         self._database = database
 
     async def sagas(
-        self, wanted: SagaFilter | None = None, *, limit: int = 50, following: str | None = None
+        self, wanted: SagaFilter | None = None, *, limit: int = 50, following: UUID | None = None
     ) -> SagaPage:
-        """A page of instances, the latest started first.
+        """A page of instances, the latest started first; `following` is the last one of the page before.
 
         Raises:
-            OperationRefused: `following` is not what an earlier page said.
+            OperationRefused: there is no such instance.
         """
         wanted = wanted or SagaFilter()
-        at, last = _place(following)
         async with self._database.read() as session:
             rows = await session.fetch(
                 _SAGAS,
@@ -154,13 +152,14 @@ class Queries:
                     "status": wanted.status,
                     "key": wanted.key,
                     "wanting": int(wanted.attention),
-                    "at": at,
-                    "id": last,
+                    "after": following,
                     "limit": limit + 1,
                 },
             )
+            if following is not None and not rows and not await session.fetch(_STATE, {"id": following}):
+                raise OperationRefused(f"no instance {following} to go on from; begin with the first page")
         page = [_summary(row) for row in rows[:limit]]
-        return SagaPage(sagas=page, following=_mark(page[-1]) if len(rows) > limit else None)
+        return SagaPage(sagas=page, following=page[-1].saga_id if len(rows) > limit else None)
 
     async def saga(self, reference: str | UUID, *, saga_type: str | None = None) -> SagaDetail | None:
         """The instance of that id or business key (the latest of the key), or None.
@@ -300,20 +299,6 @@ def _maybe_uuid(reference: str | UUID) -> UUID | None:
         return UUID(reference)
     except ValueError:
         return None
-
-
-def _mark(saga: SagaSummary) -> str:
-    return f"{time_text(saga.started_at)}_{saga.saga_id}"  # nothing in it that a shell would take for its own
-
-
-def _place(following: str | None) -> tuple[datetime | None, UUID | None]:
-    if following is None:
-        return None, None
-    at, _, saga_id = following.partition("_")
-    try:
-        return as_time(at).astimezone(UTC), UUID(saga_id)
-    except (ValueError, OverflowError):
-        raise OperationRefused(f"{following!r} is no place to go on from; begin with the first page") from None
 
 
 def _age(oldest: str | None, now: datetime) -> float:

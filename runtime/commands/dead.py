@@ -31,11 +31,11 @@ async def list_letters(*, limit: int, after: str | None, as_json: bool) -> int:
     """
     following = None if after is None else _number(after)
     if after is not None and following is None:
-        raise OperationRefused(f"{after!r} is no place to go on from; begin with the first page")
+        raise OperationRefused(f"{after!r} is no dead letter's id to go on from; begin with the first page")
     async with opened(load().settings) as storage:
         page = await Queries(storage.database).dead_letters(limit=limit, following=following)
     if as_json:
-        print_json({"dead_letters": [asdict(letter) for letter in page.dead_letters], "next": page.following})
+        print_json([asdict(letter) for letter in page.dead_letters])
         return OK
     out = console()
     if page.dead_letters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from rich.text import Text
 
@@ -28,12 +29,13 @@ async def list_instances(wanted: SagaFilter, *, limit: int, after: str | None, a
     """Print a page of instances, the newest first, and where the next page begins.
 
     Raises:
-        OperationRefused: `after` is no such place.
+        OperationRefused: `after` is no instance's id.
     """
+    following = None if after is None else _saga_id(after)
     async with opened(load().settings) as storage:
-        page = await Queries(storage.database).sagas(wanted, limit=limit, following=after)
+        page = await Queries(storage.database).sagas(wanted, limit=limit, following=following)
     if as_json:
-        print_json({"sagas": [asdict(saga) for saga in page.sagas], "next": page.following})
+        print_json([asdict(saga) for saga in page.sagas])
         return OK
     out, chosen = console(), tuple(_options(wanted))
     if page.sagas:
@@ -41,7 +43,7 @@ async def list_instances(wanted: SagaFilter, *, limit: int, after: str | None, a
     else:
         out.print("no more instances" if after else "no such instances" if chosen else "no instances")
     if page.following is not None:
-        print_onward(out, "antiphon sagas list", *chosen, "--limit", str(limit), "--after", page.following)
+        print_onward(out, "antiphon sagas list", *chosen, "--limit", str(limit), "--after", str(page.following))
     return OK
 
 
@@ -86,6 +88,13 @@ def print_instance(out: Console, found: SagaDetail) -> None:
     if found.dead_letters:
         rows_dead = [(each.dead_letter_id, each.name, each.reason, each.error) for each in found.dead_letters]
         _print_section(out, "Dead letters", table(("id", "message", "reason", "error"), rows_dead))
+
+
+def _saga_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise OperationRefused(f"{text!r} is no saga id to go on from; begin with the first page") from None
 
 
 def _options(wanted: SagaFilter) -> Iterable[str]:

@@ -14,6 +14,7 @@ from storage.queries import Queries, SagaFilter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from uuid import UUID
 
     from runtime.demo.orders import Order
     from storage.queries import SagaDetail, SagaSummary
@@ -106,7 +107,7 @@ def _exists() -> bool:
 
 async def _sagas(queries: Queries) -> list[SagaSummary]:
     found: list[SagaSummary] = []
-    following: str | None = None
+    following: UUID | None = None
     while True:
         page = await queries.sagas(SagaFilter(saga_type=SAGA), limit=_PAGE, following=following)
         found += page.sagas

@@ -39,7 +39,7 @@ async def test_a_life_from_start_to_stop(antiphon: Command, started: Callable[..
     shown = json.loads(antiphon("sagas", "show", "4711", "--json", **servers).stdout)
     assert shown["saga"]["status"] == "running"
     assert [event["kind"] for event in shown["events"]][:2] == ["started", "command_sent"]
-    listed = json.loads(antiphon("sagas", "list", "--json", **servers).stdout)["sagas"]
+    listed = json.loads(antiphon("sagas", "list", "--json", **servers).stdout)
     assert [saga["business_key"] for saga in listed] == ["4711"]
 
     run.send(signal.SIGTERM)

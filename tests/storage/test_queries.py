@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -43,7 +43,7 @@ async def test_instances_are_listed_by_type_status_key_and_need_page_by_page(
     done = new_instance("done", phase=Phase.COMPLETED, ended_at=NOW, started_at=NOW - timedelta(days=1))
     await insert(storage, *orders, parked, done)
     seen: list[str] = []
-    following: str | None = None
+    following: UUID | None = None
     while True:
         page = await queries.sagas(SagaFilter(saga_type="PlaceOrder", status="running"), limit=3, following=following)
         seen.extend(saga.business_key for saga in page.sagas)
@@ -57,16 +57,11 @@ async def test_instances_are_listed_by_type_status_key_and_need_page_by_page(
     assert [saga.business_key for saga in (await queries.sagas(SagaFilter(key="done"))).sagas] == ["done"]
     assert [saga.business_key for saga in (await queries.sagas(SagaFilter(attention=True))).sagas] == ["parked"]
     assert (await queries.sagas(limit=50)).following is None
-    for rubbish in (
-        "rubbish",
-        str(parked.saga_id),
-        f"2026-13-01_{parked.saga_id}",
-        "2026-01-01T00:00:00Z_x",
-        f"0001-01-01T00:00:00+14:00_{parked.saga_id}",
-    ):
-        with pytest.raises(OperationRefused, match="begin with the first page"):
-            await queries.sagas(following=rubbish)
-    assert len((await queries.sagas(following=f"9999-12-31T23:59:59.999999Z_{parked.saga_id}")).sagas) == 9
+    with pytest.raises(OperationRefused, match="begin with the first page"):
+        await queries.sagas(following=uuid4())
+    everyone = (await queries.sagas(limit=50)).sagas
+    for number, saga in enumerate(everyone, start=1):
+        assert (await queries.sagas(following=saga.saga_id)).sagas == everyone[number:]
 
 
 async def test_one_instance_is_shown_with_everything_that_hangs_on_it(storage: SqlStorage, queries: Queries) -> None:
