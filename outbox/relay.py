@@ -132,10 +132,6 @@ class Relay:
         now = self._runner.monotonic()
         return {each.row.outgoing.envelope.message_id: now - each.sent_at for each in self._in_flight.values()}
 
-    def wake(self) -> None:
-        """Sweep now rather than at the next tick: rows were committed unclaimed."""
-        self._wake.set()
-
     # -- the loops
 
     async def run(self) -> None:

@@ -96,7 +96,6 @@ class Hall(Desk):
         ]
         async with self.storage.transaction() as unit:
             await unit.save(Changes(consumer="test", outgoing=outgoing))
-        self.relay.wake()
 
     async def sheets(self) -> list[int]:
         """What was folded."""
