@@ -275,7 +275,7 @@ participant_effect = Table(
 )
 
 STORAGE_PARAMETERS = {
-    "saga": "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02",
+    "saga": "fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02",
     "timer": "fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000",
     "outbox": "fillfactor = 80, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000",
     "inbox": "fillfactor = 90, autovacuum_vacuum_insert_scale_factor = 0.05",
