@@ -2,8 +2,8 @@
 
 A batch is whatever queued up while the one before was being decided; a lone message never waits. While a batch is being
 saved and published, the next is loaded and decided; it is saved only after the one before was committed, so that what
-came first counts first, and runs again from the start when that failed. Trouble with the database runs a batch again; a
-message whose data the database refuses is met alone and dead-lettered.
+came first counts first, and runs again from the start when that failed or gave birth to an instance that it missed.
+Trouble with the database runs a batch again; a message whose data the database refuses is met alone and dead-lettered.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from outbox.facts import LoopTroubled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from uuid import UUID
 
-    from handlers.handle import Handler, Prepared
+    from handlers.handle import Decided, Handler, Prepared
     from messages.codec import Limits
     from running import Runner
     from transport.interface import Consumer, Delivery, Transport
@@ -44,15 +45,16 @@ class _Held:
     tries: int = 0
 
 
-class _AheadFailed(Exception):  # noqa: N818
-    """The batch before was not committed at once; whatever was decided behind it has to be decided again."""
+class _Overtook(Exception):  # noqa: N818
+    """The batch before was not committed at once, or changed what this one read: it has to be decided again."""
 
 
 class _Batch:
     """One batch on its way, and what the one behind it has to know.
 
     `held` are its messages: once it has been decided, without those that it `left` to the next batch. `at_once` says
-    whether the first try was committed, `ended` that nothing of it will be tried any more.
+    whether the first try was committed, with `born`. `ended` is when nothing of it will be tried any more, and says
+    whether all of it was committed.
     """
 
     def __init__(self, held: list[_Held], before: _Batch | None = None) -> None:
@@ -60,7 +62,8 @@ class _Batch:
         self.held = held
         self.left: asyncio.Future[list[_Held]] = loop.create_future()
         self.at_once: asyncio.Future[bool] = loop.create_future()
-        self.ended = asyncio.Event()
+        self.ended: asyncio.Future[bool] = loop.create_future()
+        self.born: frozenset[UUID] = frozenset()
         self._before = before
 
     @property
@@ -68,37 +71,40 @@ class _Batch:
         """Whether it waits for instances that others hold, and leaves nothing."""
         return self.left.done() or any(each.tries >= _PATIENT_FROM for each in self.held)
 
-    async def decided(self, deferred: frozenset[int]) -> None:
-        """It can be saved, without these, as soon as the batch before is.
+    async def decided(self, what: Decided) -> None:
+        """It can be saved, without what is deferred, as soon as the batch before is.
 
         Raises:
-            _AheadFailed: that could not be committed at once.
+            _Overtook: that could not be committed at once, or gave birth to an instance that was missing here.
         """
         if not self.left.done():
-            left = [replace(self.held[index], tries=self.held[index].tries + 1) for index in sorted(deferred)]
-            self.held = [each for index, each in enumerate(self.held) if index not in deferred]
+            left = [replace(self.held[index], tries=self.held[index].tries + 1) for index in sorted(what.deferred)]
+            self.held = [each for index, each in enumerate(self.held) if index not in what.deferred]
+            self.born = what.born
             self.left.set_result(left)
-        if self._before is not None and not await asyncio.shield(self._before.at_once):
-            raise _AheadFailed
+        before = self._before
+        if before is not None and (not await asyncio.shield(before.at_once) or before.born & what.missing):
+            raise _Overtook
 
-    async def in_turn(self) -> None:
-        """Wait until the batch before has ended: from then on it does not matter how."""
-        if self._before is not None:
-            await self._before.ended.wait()
-            self._before = None
+    async def in_turn(self) -> bool:
+        """Wait until the batch before has ended, and say whether it was committed: if not, this must not be either."""
+        if self._before is not None and not await asyncio.shield(self._before.ended):
+            return False
+        self._before = None
+        return True
 
     def tried(self, *, committed: bool) -> None:
         """A try has ended."""
         if not self.at_once.done():
             self.at_once.set_result(committed)
 
-    def end(self) -> None:
+    def end(self, *, committed: bool) -> None:
         """Nothing of it will be tried any more."""
         self._before = None
         self.tried(committed=False)
         if not self.left.done():
             self.left.set_result([])
-        self.ended.set()
+        self.ended.set_result(committed)
 
 
 class SagaConsumer:
@@ -170,8 +176,7 @@ class SagaConsumer:
         self._receiving = None
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stop(self) -> None:
         """Ask for no more; `run` returns after the batch under way."""
@@ -206,23 +211,27 @@ class SagaConsumer:
 
     async def _settle(self, consumer: Consumer, batch: _Batch) -> None:
         """Commit a batch, publish what it emitted, acknowledge what it decided."""
+        committed = False
         try:
             prepared = await self._commit(batch)
         except MessageError:
             batch.tried(committed=False)
-            await self._one_by_one(consumer, batch.held)
+            committed = await batch.in_turn() and await self._one_by_one(consumer, batch.held)
         else:
-            await self._finish(consumer, batch, prepared)
+            committed = await self._finish(consumer, batch, prepared)
         finally:
-            batch.end()
+            batch.end(committed=committed)
 
-    async def _finish(self, consumer: Consumer, batch: _Batch, prepared: Prepared | None) -> None:
-        if prepared is not None:
-            await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
-            await consumer.settle([each.delivery for each in batch.held])
+    async def _finish(self, consumer: Consumer, batch: _Batch, prepared: Prepared | None) -> bool:
+        """Whether there was anything to finish: not when the process stopped before the batch was committed."""
+        if prepared is None:
+            return False
+        await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
+        await consumer.settle([each.delivery for each in batch.held])
+        return True
 
     async def _commit(self, batch: _Batch) -> Prepared | None:
-        """Run the batch until it is committed; None when the process is stopping before it could be.
+        """Run the batch until it is committed; None when it, or the one before, could not be before the process stops.
 
         Raises:
             MessageError: the database refuses the data of some message of the batch.
@@ -233,14 +242,15 @@ class SagaConsumer:
             messages = [each.decoded for each in batch.held]
             try:
                 prepared = await self._handler.handle(messages, attempt, wait=batch.patient, decided=batch.decided)
-            except (Trouble, _AheadFailed) as error:
+            except (Trouble, _Overtook) as error:
                 batch.tried(committed=False)
                 if self._stopping:
                     return None
                 if isinstance(error, Trouble):
                     await self._pause(error, tries)
                     tries += 1
-                await batch.in_turn()
+                if not await batch.in_turn():
+                    return None
             else:
                 batch.tried(committed=True)
                 return prepared
@@ -250,8 +260,11 @@ class SagaConsumer:
         self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
         await self._runner.sleep(retry_in)
 
-    async def _one_by_one(self, consumer: Consumer, held: Sequence[_Held]) -> None:
-        """The database refuses the data of some message of a batch: the one that fails alone is the culprit."""
+    async def _one_by_one(self, consumer: Consumer, held: Sequence[_Held]) -> bool:
+        """The database refuses the data of some message of a batch: the one that fails alone is the culprit.
+
+        Whether all were committed before the process stops.
+        """
         for each in held:
             batch = _alone(each)
             try:
@@ -260,9 +273,9 @@ class SagaConsumer:
                 refused = replace(each.decoded, event=None, marker=None, error=error)
                 batch = _alone(replace(each, decoded=refused))
                 prepared = await self._commit(batch)
-            await self._finish(consumer, batch, prepared)
-            if prepared is None:
-                return
+            if not await self._finish(consumer, batch, prepared):
+                return False
+        return True
 
 
 def _alone(held: _Held) -> _Batch:

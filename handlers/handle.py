@@ -40,6 +40,19 @@ class _AlreadyCommitted(Exception):  # noqa: N818
 
 
 @value
+class Decided:
+    """What is known about a batch before it is saved.
+
+    `deferred` are the indexes of messages left for the next batch, `born` the instances that it gives birth to, and
+    `missing` those that its messages name and that are not there.
+    """
+
+    deferred: frozenset[int]
+    born: frozenset[UUID]
+    missing: frozenset[UUID]
+
+
+@value
 class Prepared:
     """What a transaction came to, complete before its commit.
 
@@ -75,6 +88,7 @@ class _Batch:
     dispositions: dict[MessageKey, str] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     deferred: set[int] = field(default_factory=set)
+    missing: frozenset[UUID] = frozenset()
     facts: list[object] = field(default_factory=list)
 
 
@@ -104,12 +118,12 @@ class Handler:
         attempt: Attempt,
         *,
         wait: bool = False,
-        decided: Callable[[frozenset[int]], Awaitable[None]] | None = None,
+        decided: Callable[[Decided], Awaitable[None]] | None = None,
     ) -> Prepared:
         """Decide a batch, given in delivery order, in one transaction, and commit it.
 
         With `wait`, instances that another transaction holds are waited for; otherwise their messages are deferred.
-        `decided` is called with their indexes before anything is saved, and what it raises undoes the transaction.
+        `decided` is called before anything is saved, and what it raises undoes the transaction.
 
         Raises:
             Trouble: nothing was committed, or nobody knows; try again with the same `attempt`.
@@ -120,7 +134,8 @@ class Handler:
             async with self._storage.transaction() as unit:
                 batch = await self._decide(unit, messages, attempt.token, wait=wait)
                 if decided is not None:
-                    await decided(frozenset(batch.deferred))
+                    born = frozenset(instance.saga_id for instance in batch.work.inserted())
+                    await decided(Decided(deferred=frozenset(batch.deferred), born=born, missing=batch.missing))
                 attempt.prepared = await self._save(unit, batch, lease, confirmed)
         except _AlreadyCommitted:
             self._relay.give_back(confirmed)
@@ -143,11 +158,13 @@ class Handler:
     async def _decide(self, unit: Unit, messages: Sequence[Decoded], token: UUID, *, wait: bool) -> _Batch:
         owners = await self._claim_keys(unit, messages)
         router = Router(self.latest, self._namespace, owners)
-        locked = await unit.lock(router.wanted(messages), wait=wait)
+        wanted = router.wanted(messages)
+        locked = await unit.lock(wanted, wait=wait)
         routed = [router.route(index, message, locked) for index, message in enumerate(messages)]
         fresh, claimed = await self._claim_inbox(unit, routed, token)
         batch = _Batch(Work(self._namespace, claimed.now), owners)
         batch.deferred.update(each.index for each in routed if each.deferred)
+        batch.missing = frozenset(wanted - locked.instances.keys() - locked.busy)
         self._drop(batch, routed, fresh, claimed)
         for each in fresh:
             await self._apply(unit, batch, each)

@@ -13,19 +13,20 @@ from handlers.consumer import SagaConsumer
 from handlers.facts import MessageIgnored, SagaMoved
 from messages.catalog.ordering import PaymentCompleted, ShippingLabelCreated, StockReserved
 from messages.codec import open_envelope
-from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy
+from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy, MessageError
 from outbox.facts import LoopTroubled
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
-from tests.handlers.house import LIMITS, NAMESPACE, House, kinds, placed
+from tests.handlers.house import LIMITS, NAMESPACE, House, dead, kinds, placed
 from transport.interface import Publication
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
 
     from messages.envelope import Raw
-    from outbox.interface import Changes, Claimed, ClaimedRow
+    from outbox.interface import Changes, Claimed, ClaimedRow, InboxEntry
     from outbox.unit import SqlUnit
     from storage import Database
 
@@ -61,11 +62,15 @@ class Outage:
 
 
 class Gated:
-    """Everything of the storage it wraps; `save` waits for the gate, and the first so many fail behind it."""
+    """Everything of the storage it wraps; `save` waits for the gate.
 
-    def __init__(self, storage: SqlStorage, failures: int = 0) -> None:
+    The first so many saves of o-1 fail behind it, and so often the inbox refuses the message `refused`.
+    """
+
+    def __init__(self, storage: SqlStorage, failures: int = 0, refusals: int = 0) -> None:
         self._storage = storage
         self._failures = failures
+        self._refusals = refusals
         self.gate = asyncio.Event()
         self.log: list[str] = []
 
@@ -75,14 +80,18 @@ class Gated:
         async with self._storage.transaction() as unit:
             save, claim = unit.save, unit.claim_inbox
 
-            async def claim_inbox(*arguments: Any) -> Claimed:  # noqa: ANN401
+            async def claim_inbox(consumer: str, token: UUID, entries: Sequence[InboxEntry]) -> Claimed:
+                if self._refusals and any(entry.message_id == "refused" for entry in entries):
+                    self._refusals -= 1
+                    self.log.append("refusing")
+                    raise MessageError("the database cannot store that")
                 self.log.append("deciding")
-                return await claim(*arguments)
+                return await claim(consumer, token, entries)
 
             async def gated(changes: Changes) -> Sequence[ClaimedRow]:
                 self.log.append("saving")
                 await self.gate.wait()
-                if self._failures:
+                if self._failures and any(instance.key == "o-1" for instance in changes.inserted):
                     self._failures -= 1
                     raise DatabaseAway("the connection was lost")
                 self.log.append(f"saved {', '.join(sorted(instance.key for instance in changes.inserted))}")
@@ -225,6 +234,48 @@ async def test_a_batch_that_was_decided_behind_one_that_failed_is_decided_again_
     assert [line for line in storage.log if line.startswith("saved")] == ["saved o-1", "saved o-2"]
     for key in ("o-1", "o-2"):
         assert await kinds(SqlStorage(postgresql), house.id_of(key)) == ["started", "command_sent"]
+
+
+async def test_a_message_finds_the_instance_that_the_batch_before_gives_birth_to(postgresql: Database) -> None:
+    storage = Gated(SqlStorage(postgresql))
+    house = await Hall(storage).open()
+    async with house.consuming(batch=10):
+        await house.send(house.message(placed("o-1")))
+        await storage.logged("deciding", "saving")
+        await house.send(house.answer("o-1", StockReserved(order_id="o-1", reservation_id="r-1"), "reserve"))
+        await storage.logged("deciding", "saving", "deciding")
+        storage.gate.set()
+        await house.told("BatchCommitted(consumer='PlaceOrder', messages=1, deferred=0)")
+        await storage.logged("saved ")
+    assert "step_completed" in await kinds(SqlStorage(postgresql), house.id_of("o-1"))
+
+
+async def test_a_batch_that_is_refused_before_the_one_ahead_is_saved_waits_for_its_turn(postgresql: Database) -> None:
+    storage = Gated(SqlStorage(postgresql), refusals=2)
+    house = await Hall(storage).open()
+    async with house.consuming(batch=10):
+        await house.send(house.message(placed("o-1")))
+        await storage.logged("deciding", "saving")
+        await house.send(house.message(placed("o-2")), house.message(placed("o-3"), message_id="refused"))
+        await storage.logged("refusing")
+        storage.gate.set()
+        await house.told("MessageDeadLettered")
+    expected = ["deciding", "saving", "refusing", "saved o-1", "deciding", "saving", "saved o-2"]
+    assert storage.log[: len(expected)] == expected
+    assert [message_id for message_id, _ in await dead(SqlStorage(postgresql))] == ["refused"]
+
+
+async def test_what_the_end_leaves_undone_is_not_overtaken(postgresql: Database) -> None:
+    storage = Gated(SqlStorage(postgresql), failures=1_000_000)
+    house = await Hall(storage).open()
+    async with house.consuming(batch=10):
+        await house.send(house.message(placed("o-1")))
+        await storage.logged("deciding", "saving")
+        await house.send(house.message(placed("o-2")))
+        await storage.logged("deciding", "saving", "deciding")
+        storage.gate.set()
+        await house.told("LoopTroubled")
+    assert not [line for line in storage.log if line.startswith("saved")]
 
 
 @pytest.mark.parametrize("seed", range(6))
