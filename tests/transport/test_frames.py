@@ -193,6 +193,12 @@ def test_properties_that_cannot_be_decoded_are_kept_in_one_header(undecodable: b
     assert raw.headers == {frames.UNDECODABLE_HEADER: undecodable}
 
 
+def test_a_routing_key_may_be_any_bytes() -> None:
+    method = frames.DELIVER + b"\x03tag" + (7).to_bytes(8, "big") + b"\x01" + b"\x05M\xfcll." + b"\x05caf\xe9."
+
+    assert frames.delivered(method) == (7, True, r"caf\xe9.")
+
+
 @given(st.binary(max_size=60))
 def test_whatever_the_properties_are_they_are_read(properties_read: bytes) -> None:
     frames.raw(b"\x00\x3c\x00\x00" + (7).to_bytes(8, "big") + properties_read, b"", "")

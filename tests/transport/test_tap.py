@@ -45,7 +45,8 @@ class Pipe:
     def __init__(self, notice: Notice | None = None) -> None:
         self.ear = Ear()
         self.reader = asyncio.StreamReader()
-        self.tap = Tap(self.reader, notice or Notice(lambda _reason: None), {OURS: Inlet(self.ear)})
+        self.inlet = Inlet(self.ear)
+        self.tap = Tap(self.reader, notice or Notice(lambda _reason: None), {OURS: self.inlet})
 
     async def one(self) -> bytes:
         head = await self.tap.readexactly(1) + await self.tap.readexactly(6)
@@ -115,6 +116,20 @@ async def test_messages_and_confirms_of_our_channel_go_to_its_inlet_in_order() -
         ("confirmed", 6, False, False),
     ]
     assert passed == [ALIVE]  # so that the library does not take a busy connection for a dead one
+
+
+async def test_what_comes_on_a_channel_that_was_given_up_is_nobodys_and_not_the_librarys() -> None:
+    pipe = Pipe()
+    frames = message(OURS, b"{}")
+    ok = pamqp.frame.marshal(commands.Channel.CloseOk(), OURS)
+
+    pipe.reader.feed_data(frames[0])
+    assert await pipe.one() == ALIVE
+    pipe.inlet.mute()
+    pipe.reader.feed_data(b"".join([*frames[1:], *frames, ok]))
+
+    assert await pipe.rest() == [ok]
+    assert pipe.ear.heard == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -34,8 +34,7 @@ class BurstChannel(Channel):
         self, connection: Connection, number: int, inlets: dict[int, Inlet], inlet: Inlet, *, confirms: bool
     ) -> None:
         super().__init__(connection, number, publisher_confirms=confirms, frame_buffer=None, on_return_raises=False)
-        self._inlets = inlets
-        self._inlet = inlets[number] = inlet
+        self._inlet = inlets[number] = inlet  # in the place of whatever had the number before
 
     @classmethod
     async def opened(
@@ -50,8 +49,7 @@ class BurstChannel(Channel):
 
     def mute(self) -> None:
         """Whatever still arrives on this channel is nobody's."""
-        if self._inlets.get(self.number) is self._inlet:
-            del self._inlets[self.number]
+        self._inlet.mute()
 
     async def send(self, payload: bytes, sent: Callable[[], None], *, drain: bool) -> None:
         """Put frames on their way in one write, and call `sent` in the same breath.

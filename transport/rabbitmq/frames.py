@@ -90,12 +90,13 @@ def tag_and_flags(method: bytes) -> tuple[int, int]:
 
 
 def delivered(method: bytes) -> tuple[int, bool, str]:
-    """Of a `DELIVER`: delivery tag, whether it was delivered before, routing key."""
+    """Of a `DELIVER`: delivery tag, whether it was delivered before, routing key, which may have been any bytes."""
     at = 5 + method[4]  # behind the consumer's tag
     tag, redelivered = _TAG_AND_FLAG.unpack_from(method, at)
     at += 9
-    routing_key, _ = short_text(method, at + 1 + method[at])
-    return tag, bool(redelivered), routing_key
+    at += 1 + method[at]  # behind the exchange
+    routing_key = method[at + 1 : at + 1 + method[at]]
+    return tag, bool(redelivered), routing_key.decode(errors="backslashreplace")
 
 
 def returned(method: bytes) -> tuple[str, str, str]:

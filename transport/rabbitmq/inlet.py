@@ -27,11 +27,15 @@ class Inlet:
     """One channel's messages and confirms, while it is open."""
 
     def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+        self._listener: Listener | None = listener
         self._method = b""
         self._header = b""
         self._parts: list[bytes] = []
         self._missing = 0  # bytes of the body
+
+    def mute(self) -> None:
+        """Whatever still arrives is nobody's; it is taken all the same, because the library might trip over it."""
+        self._listener = None
 
     def take(self, kind: int, payload: bytes) -> bool:
         """Take a frame of this channel, if it belongs to a message or is a confirm."""
@@ -54,8 +58,9 @@ class Inlet:
         if method in (frames.DELIVER, frames.RETURN):
             self._method = payload
         elif method in (frames.ACK, frames.NACK):
-            tag, flags = frames.tag_and_flags(payload)
-            self._listener.confirmed(tag, multiple=bool(flags & 1), taken=method == frames.ACK)
+            if self._listener is not None:
+                tag, flags = frames.tag_and_flags(payload)
+                self._listener.confirmed(tag, multiple=bool(flags & 1), taken=method == frames.ACK)
         else:
             return False
         return True
@@ -63,6 +68,8 @@ class Inlet:
     def _complete(self) -> None:
         method, header, parts = self._method, self._header, self._parts
         self._method, self._header, self._parts = b"", b"", []
+        if self._listener is None:
+            return
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         if method.startswith(frames.DELIVER):
             tag, redelivered, routing_key = frames.delivered(method)
