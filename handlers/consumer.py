@@ -176,7 +176,8 @@ class SagaConsumer:
         self._receiving = None
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def stop(self) -> None:
         """Ask for no more; `run` returns after the batch under way."""
