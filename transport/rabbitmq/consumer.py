@@ -64,6 +64,7 @@ class RabbitMQConsumer:
         self._cancelled = asyncio.Event()  # by the broker
         self._attached = False
         self._stopped = False
+        self.closed = False
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -112,7 +113,7 @@ class RabbitMQConsumer:
 
     async def close(self) -> None:
         """See `Consumer.close`."""
-        self._stopped = True
+        self._stopped = self.closed = True
         if self._keeper is not None:
             self._keeper.cancel()
             with suppress(asyncio.CancelledError):

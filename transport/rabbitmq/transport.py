@@ -159,7 +159,7 @@ class RabbitMQTransport:
             raise ConfigurationError(f"queue {queue} cannot be consumed: {said(error)}") from None
         except CutOff as error:
             raise BrokerAway(f"the connection was lost before {queue} could be consumed: {error}") from None
-        self._consumers.append(consumer)
+        self._consumers = [*(each for each in self._consumers if not each.closed), consumer]
         return consumer
 
     async def close(self) -> None:
