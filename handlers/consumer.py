@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from handlers.decoding import Decoded, decode
 from handlers.handle import Attempt
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 UNDER_WAY = 2
 """Batches of one saga type: one is saved while the next is decided, each in a transaction of its own."""
 
+_WORTHWHILE = 2  # a batch begins beside another only if it has half as many messages: each costs something of its own
 _PATIENT_FROM = 2  # tries after which a message waits for its instance's lock instead of being deferred again
 _SLOWEST_RETRY = 5.0
 _DOUBLINGS = 10  # beyond the slowest retry; the database may be away for days, and a power of that has no float
@@ -159,12 +160,17 @@ class SagaConsumer:
             while len(self._settling) >= UNDER_WAY:
                 await self._settling[0]
                 self._settling.popleft()
-            held += await self._more(consumer, self._batch - len(held), wait=not held)
+            held += await self._more(consumer, self._batch - len(held), until=batch.left if batch and held else None)
             if not held:
                 break
             batch = _Batch(held, batch)
             self._settling.append(self._runner.start(self._settle(consumer, batch), name=f"{self.name}.batch"))
             held = await batch.left
+            while len(held) < len(batch.held) / _WORTHWHILE:
+                more = await self._more(consumer, self._batch - len(held), until=batch.at_once)
+                if not more:
+                    break
+                held += more
         while self._settling:
             await self._settling[0]
             self._settling.popleft()
@@ -185,27 +191,28 @@ class SagaConsumer:
         if self._consumer is not None:
             await self._consumer.stop()
 
-    async def _more(self, consumer: Consumer, room: int, *, wait: bool) -> list[_Held]:
-        """What has arrived. Without `wait`, only what is there already: messages in hand must not stand still."""
+    async def _more(self, consumer: Consumer, room: int, *, until: asyncio.Future[Any] | None) -> list[_Held]:
+        """What has arrived; waits for something, until then at most. If that is done, only what is there already."""
         if not room:
             return []  # whoever asks for nothing gets nothing, and would be taken for the end
         if self._receiving is None:
             self._receiving = self._runner.start(consumer.receive(room), name=f"{self.name}.receive")
             await self._runner.sleep(0)
-        if not wait and not self._receiving.done():
+        await self._received(until)
+        if not self._receiving.done():
             return []
-        await self._received()
         deliveries, self._receiving = await self._receiving, None
         return [
             _Held(delivery=delivery, decoded=decode(delivery.raw, self._handler.latest, self._limits))
             for delivery in deliveries
         ]
 
-    async def _received(self) -> None:
+    async def _received(self, until: asyncio.Future[Any] | None) -> None:
         """Wait until something was received; a batch that fails meanwhile ends the loop, not only the next batch."""
-        while self._receiving is not None and not self._receiving.done():
+        ends = [each for each in (self._receiving, until) if each is not None]
+        while not any(end.done() for end in ends):
             under_way = [task for task in self._settling if not task.done()]
-            await asyncio.wait([self._receiving, *under_way], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*ends, *under_way], return_when=asyncio.FIRST_COMPLETED)
             for task in self._settling:
                 if task.done():
                     task.result()

@@ -219,6 +219,22 @@ async def test_a_batch_is_decided_while_the_one_before_is_saved_and_saved_behind
     assert storage.log == ["deciding", "saving", "deciding", "saved o-1", "saving", "saved o-2"]
 
 
+async def test_a_batch_begins_beside_another_only_when_it_is_worth_a_transaction(postgresql: Database) -> None:
+    storage = Gated(SqlStorage(postgresql))
+    house = await Hall(storage).open()
+    await house.send(*(house.message(placed(f"first-{number}")) for number in range(4)))
+    async with house.consuming(batch=4):
+        await storage.logged("deciding", "saving")
+        await house.send(house.message(placed("second-0")))
+        await asyncio.sleep(0.2)  # long enough for it to begin, if it did
+        assert storage.log == ["deciding", "saving"]
+        await house.send(house.message(placed("second-1")))
+        await storage.logged("deciding", "saving", "deciding")
+        storage.gate.set()
+        await house.told("key='second-1'")
+    assert storage.log[-1] == "saved second-0, second-1"
+
+
 async def test_a_batch_that_was_decided_behind_one_that_failed_is_decided_again_behind_it(
     postgresql: Database,
 ) -> None:
