@@ -206,14 +206,19 @@ async def test_a_whole_batch_for_an_instance_that_another_holds_leaves_the_loop_
     assert (await house.instance("o-2")).status == "running"
 
 
+async def decided_behind_o_1(house: Hall, storage: Gated, raw: Raw) -> None:
+    """Bring it about that the start of o-1 is being saved, and a batch of this message has been decided behind it."""
+    await house.send(house.message(placed("o-1")))
+    await storage.logged("deciding", "saving")
+    await house.send(raw)
+    await storage.logged("deciding", "saving", "deciding")
+
+
 async def test_a_batch_is_decided_while_the_one_before_is_saved_and_saved_behind_it(postgresql: Database) -> None:
     storage = Gated(SqlStorage(postgresql))
     house = await Hall(storage).open()
     async with house.consuming(batch=10):
-        await house.send(house.message(placed("o-1")))
-        await storage.logged("deciding", "saving")
-        await house.send(house.message(placed("o-2")))
-        await storage.logged("deciding", "saving", "deciding")
+        await decided_behind_o_1(house, storage, house.message(placed("o-2")))
         storage.gate.set()
         await house.told("key='o-2'")
     assert storage.log == ["deciding", "saving", "deciding", "saved o-1", "saving", "saved o-2"]
@@ -241,10 +246,7 @@ async def test_a_batch_that_was_decided_behind_one_that_failed_is_decided_again_
     storage = Gated(SqlStorage(postgresql), failures=1)
     house = await Hall(storage).open()
     async with house.consuming(batch=10):
-        await house.send(house.message(placed("o-1")))
-        await storage.logged("deciding", "saving")
-        await house.send(house.message(placed("o-2")))
-        await storage.logged("deciding", "saving", "deciding")
+        await decided_behind_o_1(house, storage, house.message(placed("o-2")))
         storage.gate.set()
         await house.told("key='o-2'")
     assert [line for line in storage.log if line.startswith("saved")] == ["saved o-1", "saved o-2"]
@@ -256,10 +258,9 @@ async def test_a_message_finds_the_instance_that_the_batch_before_gives_birth_to
     storage = Gated(SqlStorage(postgresql))
     house = await Hall(storage).open()
     async with house.consuming(batch=10):
-        await house.send(house.message(placed("o-1")))
-        await storage.logged("deciding", "saving")
-        await house.send(house.answer("o-1", StockReserved(order_id="o-1", reservation_id="r-1"), "reserve"))
-        await storage.logged("deciding", "saving", "deciding")
+        await decided_behind_o_1(
+            house, storage, house.answer("o-1", StockReserved(order_id="o-1", reservation_id="r-1"), "reserve")
+        )
         storage.gate.set()
         await house.told("BatchCommitted(consumer='PlaceOrder', messages=1, deferred=0)")
         await storage.logged("saved ")
@@ -285,10 +286,7 @@ async def test_what_the_end_leaves_undone_is_not_overtaken(postgresql: Database)
     storage = Gated(SqlStorage(postgresql), failures=1_000_000)
     house = await Hall(storage).open()
     async with house.consuming(batch=10):
-        await house.send(house.message(placed("o-1")))
-        await storage.logged("deciding", "saving")
-        await house.send(house.message(placed("o-2")))
-        await storage.logged("deciding", "saving", "deciding")
+        await decided_behind_o_1(house, storage, house.message(placed("o-2")))
         storage.gate.set()
         await house.told("LoopTroubled")
     assert not [line for line in storage.log if line.startswith("saved")]
