@@ -13,14 +13,17 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from uuid import NAMESPACE_DNS, uuid5
 
-from handlers.facts import CommandAnswered, CommandDropped, MessageDeadLettered, MessageDuplicated
+from handlers.decoding import uuid_of
+from handlers.facts import CommandAnswered, CommandDropped, MessageDuplicated
+from handlers.letter import fact_of, letter_of
 from messages import codec
 from messages.envelope import Envelope
 from messages.errors import HandlerRaised, IdConflict, MessageError, Trouble, UnknownMessage
 from messages.printable import in_words
+from messages.value import value
 from outbox.interface import Changes, DeadLetter, Outgoing
 from outbox.participant_store import TOMBSTONE, Context, Identified, ParticipantStore, StoredReply, trouble_behind
 from storage.statements import Batch
@@ -60,6 +63,23 @@ class _TransientReply(Exception):  # noqa: N818
         self.reply = reply
 
 
+@value
+class Ending:
+    """What became of a command: carried out, `repeated` from memory, `dropped` because it was undone, or an `error`.
+
+    `detail` says what it was answered with, or by whom.
+    """
+
+    detail: str = ""
+    repeated: bool = False
+    dropped: bool = False
+    error: MessageError | None = None
+
+
+Beside: TypeAlias = "Callable[[Batch, Ending], None]"
+"""Adds what is to be committed together with what became of a command."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
     """A command that was read: what came, who handles it, what it is remembered by."""
@@ -69,6 +89,11 @@ class _Taken:
     handler: CommandHandler
     command: Command
     identified: Identified
+    beside: Beside | None
+
+    def batch(self, ending: Ending) -> Batch:
+        """What is to be committed together with that ending."""
+        return _beside(self.beside, ending)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,8 +141,11 @@ class Answering:
         self._patience = patience
         self._lanes: dict[str, _Lane] = {}
 
-    async def take(self, raw: Raw) -> None:
+    async def take(self, raw: Raw, beside: Beside | None = None) -> Ending:
         """Bring one delivery to its end: answered, dropped or dead-lettered, and committed; acknowledge it then.
+
+        With `beside` it is a dead letter that is replayed: what that adds is committed together with the rest, and one
+        that fails is not dead-lettered once more.
 
         Raises:
             Trouble: nothing was committed, or nobody knows; call it again.
@@ -126,24 +154,54 @@ class Answering:
         envelope = None
         try:
             envelope = codec.open_envelope(raw, self._limits)
-            handler = self._handler(envelope)
-            taken = _Taken(
-                raw=raw,
-                envelope=envelope,
-                handler=handler,
-                command=codec.parse(envelope, handler.command, self._limits),
-                identified=_identified(envelope, body_hash, self._runner.now()),
-            )
+            taken = self._taken(raw, envelope, body_hash, beside)
         except MessageError as error:
-            await self._dead_letter(raw, envelope, body_hash, error)
-            return
+            return await self._dead_letter(raw, envelope, body_hash, error, beside)
         async with self._alone(taken.identified.compensates or taken.identified.idempotency_key):
             try:
-                await self._answer(taken)
+                return await self._answer(taken)
             except MessageError as error:  # the database refuses its data
-                await self._dead_letter(raw, envelope, body_hash, error)
+                return await self._dead_letter(raw, envelope, body_hash, error, beside)
+
+    async def foresee(self, raw: Raw) -> Ending:
+        """What `take` would come to, as far as it can be known without calling a handler: it may act elsewhere, too.
+
+        Raises:
+            Trouble: the database is away or busy.
+        """
+        body_hash = codec.body_hash(raw.body)
+        try:
+            taken = self._taken(raw, codec.open_envelope(raw, self._limits), body_hash, None)
+        except MessageError as error:
+            return Ending(error=error)
+        known = await self.store.look_up(taken.identified)
+        if known.answered is not None and known.answered.body_hash != body_hash:
+            return Ending(error=_reused(taken.envelope))
+        if known.answered is not None or known.effect is not None:
+            dropped = known.answered is None and known.effect is not None and known.effect.status == TOMBSTONE
+            return Ending(dropped=True) if dropped else Ending(repeated=True)
+        return Ending(detail=f"by {taken.handler.name} ({taken.handler.place}), which is not called for a look")
+
+    async def refuse(self, raw: Raw, error: MessageError) -> None:
+        """Dead-letter one delivery without reading it.
+
+        Raises:
+            Trouble: nothing was committed, or nobody knows; call it again.
+        """
+        await self._dead_letter(raw, None, codec.body_hash(raw.body), error, None)
 
     # -- the stages
+
+    def _taken(self, raw: Raw, envelope: Envelope, body_hash: bytes, beside: Beside | None) -> _Taken:
+        handler = self._handler(envelope)
+        return _Taken(
+            raw=raw,
+            envelope=envelope,
+            handler=handler,
+            command=codec.parse(envelope, handler.command, self._limits),
+            identified=_identified(envelope, body_hash, self._runner.now()),
+            beside=beside,
+        )
 
     def _handler(self, envelope: Envelope) -> CommandHandler:
         handler = self._participant.handlers.get((envelope.name, envelope.schema_version))
@@ -156,52 +214,58 @@ class Answering:
             message_id=envelope.message_id,
         )
 
-    async def _answer(self, taken: _Taken) -> None:
+    async def _answer(self, taken: _Taken) -> Ending:
         known = await self.store.look_up(taken.identified)
-        if await self._from_memory(taken, known):
-            return
+        if (ending := await self._from_memory(taken, known)) is not None:
+            return ending
         try:
-            await self._carry_out(taken, known)
+            return await self._carry_out(taken, known)
         except HandlerRaised as error:
             # Perhaps because another process was carrying the same command out: then that one's reply counts.
-            if not await self._from_memory(taken, await self.store.look_up(taken.identified)):
-                await self._dead_letter(taken.raw, taken.envelope, taken.identified.body_hash, error)
+            ending = await self._from_memory(taken, await self.store.look_up(taken.identified))
+            return ending or await self._refuse(taken, error)
 
-    async def _from_memory(self, taken: _Taken, known: Known) -> bool:
-        """Do what follows from what is remembered; False when the command has to be carried out."""
+    async def _from_memory(self, taken: _Taken, known: Known) -> Ending | None:
+        """Do what follows from what is remembered; None when the command has to be carried out."""
+        envelope = taken.envelope
         if known.answered is not None:
-            await self._repeat(taken, known.answered)
-        elif known.effect is None:
-            return False
-        elif known.effect.status == TOMBSTONE:
-            envelope = taken.envelope
-            self._report(
-                CommandDropped(
-                    consumer=self.consumer,
-                    message_id=envelope.message_id,
-                    name=envelope.name,
-                    saga_id=envelope.correlation_id,
-                )
-            )
-        else:
-            await self._remember(taken, known.effect.reply)
+            return await self._repeat(taken, known.answered)
+        if known.effect is None:
+            return None
+        if known.effect.status != TOMBSTONE:
+            await self._remember(taken, known.effect.reply, ending := Ending(repeated=True))
             self._report_duplicate(taken)
-        return True
+            return ending
+        if taken.beside is not None:
+            await self._note(taken, Ending(dropped=True))
+        self._report(
+            CommandDropped(
+                consumer=self.consumer,
+                message_id=envelope.message_id,
+                name=envelope.name,
+                saga_id=envelope.correlation_id,
+            )
+        )
+        return Ending(dropped=True)
 
-    async def _repeat(self, taken: _Taken, answered: Answered) -> None:
+    async def _repeat(self, taken: _Taken, answered: Answered) -> Ending:
         """A repeated id: the same bytes under the same id, to whoever asks now."""
         if answered.body_hash != taken.identified.body_hash:
-            text = f"message id {taken.envelope.message_id} was used before for another body"
-            error = IdConflict(text, message_id=taken.envelope.message_id)
-            await self._dead_letter(taken.raw, taken.envelope, taken.identified.body_hash, error)
-            return
+            return await self._refuse(taken, _reused(taken.envelope))
+        ending, outgoing = Ending(repeated=True), []
         if answered.reply is not None and answered.reply_id is not None:
-            async with self._saving() as saving:
-                outgoing = self._outgoing(taken.envelope, answered.reply, answered.reply_id, answered.received_at)
-                await self._save(saving, Batch(), outgoing=[outgoing])
+            outgoing.append(self._outgoing(taken.envelope, answered.reply, answered.reply_id, answered.received_at))
+        if outgoing or taken.beside is not None:
+            await self._note(taken, ending, outgoing)
         self._report_duplicate(taken)
+        return ending
 
-    async def _carry_out(self, taken: _Taken, known: Known) -> None:
+    async def _note(self, taken: _Taken, ending: Ending, outgoing: Sequence[Outgoing] = ()) -> None:
+        """Send these, with what else is to be committed, and remember nothing."""
+        async with self._saving() as saving:
+            await self._save(saving, taken.batch(ending), outgoing=outgoing)
+
+    async def _carry_out(self, taken: _Taken, known: Known) -> Ending:
         """Call the handler and keep what it did and answered, in one transaction.
 
         Raises:
@@ -211,12 +275,13 @@ class Answering:
         try:
             async with self._saving() as saving:
                 reply = await self._call(taken, saving.unit)
-                batch = Batch()
+                ending = _carried_out(reply)
+                batch = taken.batch(ending)
                 self.store.apply(batch, taken.identified, reply, tombstone=known.undoes_nothing)
                 await self._save_work(taken, saving, batch, reply)
         except _TransientReply as transient:
             reply = transient.reply
-            await self._remember(taken, reply)
+            await self._remember(taken, reply, ending := _carried_out(reply))
         self._report(
             CommandAnswered(
                 consumer=self.consumer,
@@ -226,6 +291,7 @@ class Answering:
                 saga_id=taken.envelope.correlation_id,
             )
         )
+        return ending
 
     async def _call(self, taken: _Taken, unit: SqlUnit) -> StoredReply | None:
         """The handler's answer, as bytes.
@@ -269,9 +335,9 @@ class Answering:
             message_id=taken.envelope.message_id,
         )
 
-    async def _remember(self, taken: _Taken, reply: StoredReply | None) -> None:
+    async def _remember(self, taken: _Taken, reply: StoredReply | None, ending: Ending) -> None:
         """Keep a reply under this message id alone, and send it."""
-        batch = Batch()
+        batch = taken.batch(ending)
         outgoing = self._answered(batch, taken, reply)
         async with self._saving() as saving:
             await self._save(saving, batch, outgoing=outgoing)
@@ -302,26 +368,28 @@ class Answering:
             return Outgoing(envelope=envelope, exchange="", routing_key=asked.reply_to)
         return Outgoing(envelope=envelope, exchange=self._events, routing_key=reply.name)
 
-    async def _dead_letter(self, raw: Raw, envelope: Envelope | None, body_hash: bytes, error: MessageError) -> None:
-        message_id = envelope.message_id if envelope else raw.message_id or body_hash.hex()
-        name = envelope.name if envelope else raw.type or raw.routing_key
-        letter = DeadLetter(
-            consumer=self.consumer,
-            source=envelope.source if envelope else "",
-            message_id=message_id,
-            name=name,
-            raw=raw,
-            body_hash=body_hash,
-            reason=error.reason,
-            error=str(error),
-        )
+    async def _refuse(self, taken: _Taken, error: MessageError) -> Ending:
+        return await self._dead_letter(taken.raw, taken.envelope, taken.identified.body_hash, error, taken.beside)
+
+    async def _dead_letter(
+        self,
+        raw: Raw,
+        envelope: Envelope | None,
+        body_hash: bytes,
+        error: MessageError,
+        beside: Beside | None,
+    ) -> Ending:
+        ending = Ending(error=error)
+        if beside is not None:
+            async with self._saving() as saving:
+                await self._save(saving, _beside(beside, ending))
+            return ending
+        saga_id = uuid_of(envelope.correlation_id) if envelope else None
+        letter = letter_of(self.consumer, raw, envelope, body_hash, error, saga_id=saga_id)
         async with self._saving() as saving:
             await self._save(saving, Batch(), dead_letters=[letter])
-        self._report(
-            MessageDeadLettered(
-                consumer=self.consumer, message_id=message_id, name=name, reason=error.reason, error=str(error)
-            )
-        )
+        self._report(fact_of(letter))
+        return ending
 
     def _report_duplicate(self, taken: _Taken) -> None:
         envelope = taken.envelope
@@ -359,6 +427,7 @@ class Answering:
             dead_letters=dead_letters,
             claim=(lease.token, lease.seconds),
             claim_limit=lease.limit,
+            closed=lease.closed,
             confirmed=saving.confirmed,
         )
         saving.rows, saving.until = await saving.unit.save(changes, batch), lease.until
@@ -375,6 +444,22 @@ class Answering:
             lane.users -= 1
             if not lane.users:
                 del self._lanes[key]
+
+
+def _beside(beside: Beside | None, ending: Ending) -> Batch:
+    batch = Batch()
+    if beside is not None:
+        beside(batch, ending)
+    return batch
+
+
+def _carried_out(reply: StoredReply | None) -> Ending:
+    return Ending(detail=f"answered with {reply.name}" if reply is not None else "it gives no reply")
+
+
+def _reused(envelope: Envelope) -> IdConflict:
+    text = f"message id {envelope.message_id} was used before for another body"
+    return IdConflict(text, message_id=envelope.message_id)
 
 
 def _is_for_us(error: BaseException) -> bool:

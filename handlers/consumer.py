@@ -3,7 +3,8 @@
 A batch is whatever queued up while the one before was being decided; a lone message never waits. While a batch is being
 saved and published, the next is loaded and decided; it is saved only after the one before was committed, so that what
 came first counts first, and runs again from the start when that failed or gave birth to an instance that it missed.
-Trouble with the database runs a batch again; a message whose data the database refuses is met alone and dead-lettered.
+Trouble with the database runs a batch again. One that the database refuses, or keeps failing on while it works, leaves
+the line and is met in parts (`handlers.aside`); the line goes on without it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from handlers.decoding import Decoded, decode
+from handlers.aside import Aside, InHand
+from handlers.decoding import Decoded, decode, unread
 from handlers.handle import Attempt
-from messages.errors import MessageError, Trouble
-from messages.value import value
+from handlers.suspects import Suspects, suspicious
+from messages.errors import DatabaseBusy, MessageError, Trouble
 from outbox.facts import LoopTroubled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from handlers.handle import Decided, Handler, Prepared
+    from handlers.handle import Decided, Handler
     from messages.codec import Limits
+    from messages.envelope import Raw
     from running import Runner
     from transport.interface import Consumer, Delivery, Transport
 
@@ -32,18 +35,10 @@ UNDER_WAY = 2
 """Batches of one saga type: one is saved while the next is decided, each in a transaction of its own."""
 
 _WORTHWHILE = 2  # a batch begins beside another only if it has half as many messages: each costs something of its own
-_PATIENT_FROM = 2  # tries after which a message waits for its instance's lock instead of being deferred again
+_PATIENT_FROM = 2  # batches that had to leave a message; then it waits for its instance's lock, aside
+_STUBBORN_FROM = 3  # failures of a batch in turn; then the database is asked whether it is to blame
 _SLOWEST_RETRY = 5.0
 _DOUBLINGS = 10  # beyond the slowest retry; the database may be away for days, and a power of that has no float
-
-
-@value
-class _Held:
-    """A delivery in hand. `tries` counts the batches that had to leave it for the next."""
-
-    delivery: Delivery
-    decoded: Decoded
-    tries: int = 0
 
 
 class _Overtook(Exception):  # noqa: N818
@@ -58,10 +53,10 @@ class _Batch:
     whether all of it was committed.
     """
 
-    def __init__(self, held: list[_Held], before: _Batch | None = None) -> None:
+    def __init__(self, held: list[InHand], before: _Batch | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.held = held
-        self.left: asyncio.Future[list[_Held]] = loop.create_future()
+        self.left: asyncio.Future[list[InHand]] = loop.create_future()
         self.at_once: asyncio.Future[bool] = loop.create_future()
         self.ended: asyncio.Future[bool] = loop.create_future()
         self.born: frozenset[UUID] = frozenset()
@@ -69,8 +64,8 @@ class _Batch:
 
     @property
     def patient(self) -> bool:
-        """Whether it waits for instances that others hold, and leaves nothing."""
-        return self.left.done() or any(each.tries >= _PATIENT_FROM for each in self.held)
+        """Whether it waits for instances that others hold: what it leaves has been left, and is in the next batch."""
+        return self.left.done()
 
     async def decided(self, what: Decided) -> None:
         """It can be saved, without what is deferred, as soon as the batch before is.
@@ -122,7 +117,9 @@ class SagaConsumer:
         limits: Limits,
         batch: int = 200,
         prefetch: int = 400,
+        suspects: Suspects | None = None,
     ) -> None:
+        """`suspects` are those of the whole process."""
         self.name = f"consumer.{handler.consumer}"
         self._handler = handler
         self._transport = transport
@@ -132,7 +129,10 @@ class SagaConsumer:
         self._limits = limits
         self._batch = batch
         self._prefetch = prefetch
+        self._suspects = suspects or Suspects(handler.storage, runner)
         self._consumer: Consumer | None = None
+        self._drained = False
+        self._arrived = 0
         self._receiving: asyncio.Task[Sequence[Delivery]] | None = None
         self._settling: deque[asyncio.Task[None]] = deque()
         self._stopping = False
@@ -146,38 +146,50 @@ class SagaConsumer:
         """Consume until stopped; what was received but not decided by then goes back to the queue."""
         consumer = await self._transport.consume(self._queue, prefetch=self._prefetch)
         self._consumer = consumer
+        aside = Aside(
+            self._handler,
+            consumer,
+            self._suspects,
+            self._runner,
+            self._report,
+            name=self.name,
+            decode=self._decoded,
+        )
         try:
-            await self._consume(consumer)
+            await self._consume(consumer, aside)
         finally:
             self._consumer = None
-            await self._abandon()
+            await self._abandon(aside)
             await consumer.close()
 
-    async def _consume(self, consumer: Consumer) -> None:
-        held: list[_Held] = []
+    async def _consume(self, consumer: Consumer, aside: Aside) -> None:
+        self._drained = False
+        held: list[InHand] = []
         batch: _Batch | None = None
         while not self._stopping:
             while len(self._settling) >= UNDER_WAY:
                 await self._settling[0]
                 self._settling.popleft()
-            held += await self._more(consumer, self._batch - len(held), until=batch.left if batch and held else None)
+            held = await self._more(consumer, aside, held, until=batch.left if batch and held else None)
             if not held:
-                break
-            batch = _Batch(held, batch)
-            self._settling.append(self._runner.start(self._settle(consumer, batch), name=f"{self.name}.batch"))
-            held = await batch.left
-            while len(held) < len(batch.held) / _WORTHWHILE:
-                more = await self._more(consumer, self._batch - len(held), until=batch.at_once)
-                if not more:
+                if self._drained:
                     break
-                held += more
+                continue
+            batch, later = _Batch(held[: self._batch], batch), held[self._batch :]
+            settling = self._settle(consumer, aside, batch)
+            self._settling.append(self._runner.start(settling, name=f"{self.name}.batch"))
+            held = _left(await batch.left, aside) + later
+            while len(held) < len(batch.held) / _WORTHWHILE and not batch.at_once.done() and not self._drained:
+                held = await self._more(consumer, aside, held, until=batch.at_once)
         while self._settling:
             await self._settling[0]
             self._settling.popleft()
+        await aside.stop()
 
-    async def _abandon(self) -> None:
+    async def _abandon(self, aside: Aside) -> None:
         """Cancel what is still under way, if anything; the next life begins with a consumer of its own."""
-        tasks: list[asyncio.Task[object]] = [*self._settling, *([self._receiving] if self._receiving else [])]
+        under_way = [*self._settling, self._receiving, aside.working]
+        tasks: list[asyncio.Task[Any]] = [task for task in under_way if task is not None]
         self._settling.clear()
         self._receiving = None
         for task in tasks:
@@ -191,103 +203,107 @@ class SagaConsumer:
         if self._consumer is not None:
             await self._consumer.stop()
 
-    async def _more(self, consumer: Consumer, room: int, *, until: asyncio.Future[Any] | None) -> list[_Held]:
-        """What has arrived; waits for something, until then at most. If that is done, only what is there already."""
-        if not room:
-            return []  # whoever asks for nothing gets nothing, and would be taken for the end
+    async def _more(
+        self, consumer: Consumer, aside: Aside, held: list[InHand], *, until: asyncio.Future[Any] | None
+    ) -> list[InHand]:
+        """What is held and what has come besides; waits for something, until then at most.
+
+        If that is done, only what is there already. What belongs behind something that stands aside goes there.
+        """
+        room = self._batch - len(held)
+        if room <= 0:
+            return held  # whoever asks for nothing gets nothing, and would be taken for the end
         if self._receiving is None:
             self._receiving = self._runner.start(consumer.receive(room), name=f"{self.name}.receive")
             await self._runner.sleep(0)
-        await self._received(until)
+        await self._received(aside, until)
+        held = aside.screened(held) + aside.freed(room)
         if not self._receiving.done():
-            return []
+            return held
         deliveries, self._receiving = await self._receiving, None
-        return [
-            _Held(delivery=delivery, decoded=decode(delivery.raw, self._handler.latest, self._limits))
-            for delivery in deliveries
-        ]
+        self._drained = not deliveries
+        arrived = [self._in_hand(each) for each in deliveries]
+        aside.suspect([each for each in arrived if suspicious(each.delivery)])
+        return held + aside.screened([each for each in arrived if not suspicious(each.delivery)])
 
-    async def _received(self, until: asyncio.Future[Any] | None) -> None:
-        """Wait until something was received; a batch that fails meanwhile ends the loop, not only the next batch."""
+    def _in_hand(self, delivery: Delivery) -> InHand:
+        """The delivery, read; one that may have killed a process is not."""
+        self._arrived += 1
+        decoded = unread(delivery.raw) if suspicious(delivery) else self._decoded(delivery.raw)
+        return InHand(number=self._arrived, delivery=delivery, decoded=decoded)
+
+    def _decoded(self, raw: Raw) -> Decoded:
+        return decode(raw, self._handler.latest, self._limits)
+
+    async def _received(self, aside: Aside, until: asyncio.Future[Any] | None) -> None:
+        """Wait until something was received or freed; a batch that fails meanwhile ends the loop, not only the next."""
         ends = [each for each in (self._receiving, until) if each is not None]
-        while not any(end.done() for end in ends):
-            under_way = [task for task in self._settling if not task.done()]
-            await asyncio.wait([*ends, *under_way], return_when=asyncio.FIRST_COMPLETED)
-            for task in self._settling:
+        while not any(end.done() for end in ends) and not aside.freeing.done():
+            under_way = [task for task in (*self._settling, aside.working) if task is not None]
+            await asyncio.wait(
+                [*ends, aside.freeing, *(task for task in under_way if not task.done())],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in under_way:
                 if task.done():
                     task.result()
 
-    async def _settle(self, consumer: Consumer, batch: _Batch) -> None:
-        """Commit a batch, publish what it emitted, acknowledge what it decided."""
+    async def _settle(self, consumer: Consumer, aside: Aside, batch: _Batch) -> None:
+        """Commit a batch, publish what it emitted, acknowledge what it decided; or put aside what cannot be decided."""
         committed = False
         try:
-            prepared = await self._commit(batch)
-        except MessageError:
+            committed = await self._commit(consumer, aside, batch)
+        except (MessageError, DatabaseBusy) as error:
             batch.tried(committed=False)
-            committed = await batch.in_turn() and await self._one_by_one(consumer, batch.held)
-        else:
-            committed = await self._finish(consumer, batch, prepared)
+            committed = await batch.in_turn()
+            if committed:
+                aside.take(batch.held, error)
         finally:
             batch.end(committed=committed)
 
-    async def _finish(self, consumer: Consumer, batch: _Batch, prepared: Prepared | None) -> bool:
-        """Whether there was anything to finish: not when the process stopped before the batch was committed."""
-        if prepared is None:
-            return False
-        await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
-        await consumer.settle([each.delivery for each in batch.held])
-        return True
-
-    async def _commit(self, batch: _Batch) -> Prepared | None:
-        """Run the batch until it is committed; None when it, or the one before, could not be before the process stops.
+    async def _commit(self, consumer: Consumer, aside: Aside, batch: _Batch) -> bool:
+        """Run the batch until it is done; False when it, or the one before, could not be before the process stops.
 
         Raises:
             MessageError: the database refuses the data of some message of the batch.
+            DatabaseBusy: it fails again and again while the database works.
         """
         attempt = Attempt(token=self._runner.token())
-        tries = 0
+        tries = stubborn = 0
         while True:
+            batch.held = aside.screened(batch.held)
+            if not batch.held:
+                return await batch.in_turn()
             messages = [each.decoded for each in batch.held]
             try:
                 prepared = await self._handler.handle(messages, attempt, wait=batch.patient, decided=batch.decided)
             except (Trouble, _Overtook) as error:
                 batch.tried(committed=False)
                 if self._stopping:
-                    return None
+                    return False
                 if isinstance(error, Trouble):
+                    stubborn = stubborn + 1 if isinstance(error, DatabaseBusy) else 0
+                    if stubborn >= _STUBBORN_FROM and await aside.blames(error):
+                        raise
                     await self._pause(error, tries)
                     tries += 1
                 if not await batch.in_turn():
-                    return None
+                    return False
             else:
                 batch.tried(committed=True)
-                return prepared
+                await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
+                await consumer.settle([each.delivery for each in batch.held])
+                return True
 
     async def _pause(self, error: Trouble, tries: int) -> None:
         retry_in = min(0.05 * 2 ** min(tries, _DOUBLINGS), _SLOWEST_RETRY) * (1 + self._runner.random())
         self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
         await self._runner.sleep(retry_in)
 
-    async def _one_by_one(self, consumer: Consumer, held: Sequence[_Held]) -> bool:
-        """The database refuses the data of some message of a batch: the one that fails alone is the culprit.
 
-        Whether all were committed before the process stops.
-        """
-        for each in held:
-            batch = _alone(each)
-            try:
-                prepared = await self._commit(batch)
-            except MessageError as error:
-                refused = replace(each.decoded, event=None, marker=None, error=error)
-                batch = _alone(replace(each, decoded=refused))
-                prepared = await self._commit(batch)
-            if not await self._finish(consumer, batch, prepared):
-                return False
-        return True
-
-
-def _alone(held: _Held) -> _Batch:
-    """A batch of one message that leaves nothing to any other."""
-    batch = _Batch([held])
-    batch.left.set_result([])
-    return batch
+def _left(messages: list[InHand], aside: Aside) -> list[InHand]:
+    """What the next batch begins with. What was left often enough is waited for aside, where it holds up nobody."""
+    for each in messages:
+        if each.tries >= _PATIENT_FROM:
+            aside.wait_for(each)
+    return aside.screened([each for each in messages if each.tries < _PATIENT_FROM])

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from messages import codec
-from messages.errors import MessageError, MissingKey, UnknownMessage
+from messages.errors import MessageError, MissingKey, NewerMessage, UnknownMessage
 from messages.keys import business_key
 from messages.strict_json import check_json_object
 from messages.value import value
@@ -57,7 +57,7 @@ def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
         if envelope.name == MARKER:
             marker = _marker(envelope, limits)
             return Decoded(
-                raw=raw, envelope=envelope, marker=marker, claims=_uuid(envelope.correlation_id), body_hash=body_hash
+                raw=raw, envelope=envelope, marker=marker, claims=uuid_of(envelope.correlation_id), body_hash=body_hash
             )
         event = _event(envelope, definition, limits)
         return Decoded(
@@ -65,11 +65,21 @@ def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
             envelope=envelope,
             event=event,
             key=_key(envelope, event, definition),
-            claims=_uuid(envelope.correlation_id),
+            claims=uuid_of(envelope.correlation_id),
             body_hash=body_hash,
         )
     except MessageError as error:
         return Decoded(raw=raw, envelope=envelope, error=error, body_hash=body_hash)
+
+
+def unread(raw: Raw) -> Decoded:
+    """What is known of a delivery without reading its body: which instance it says it is for."""
+    return Decoded(
+        raw=raw,
+        error=MessageError("not read"),
+        claims=uuid_of(raw.correlation_id),
+        body_hash=codec.body_hash(raw.body),
+    )
 
 
 def _event(envelope: Envelope, definition: Definition, limits: Limits) -> Event:
@@ -78,7 +88,7 @@ def _event(envelope: Envelope, definition: Definition, limits: Limits) -> Event:
         known = ", ".join(sorted(definition.events))
         raise UnknownMessage(f"{definition.type} consumes no {envelope.name}; it knows {known}")
     if envelope.schema_version > event_class.schema_version:
-        raise UnknownMessage(
+        raise NewerMessage(
             f"{envelope.name} has schema-version {envelope.schema_version}, this process knows up to "
             f"{event_class.schema_version}; deploy the newer one, then replay"
         )
@@ -107,7 +117,8 @@ def _marker(envelope: Envelope, limits: Limits) -> Marker:
         raise UnknownMessage(f"{MARKER} with a body that no saga sends: {error.error_count()} errors") from error
 
 
-def _uuid(text: str | None) -> UUID | None:
+def uuid_of(text: str | None) -> UUID | None:
+    """The UUID that a `correlation_id` is, if it is one: only then can it name an instance of ours."""
     if text is None or len(text) != 36:
         return None
     try:

@@ -29,6 +29,27 @@ class SagaMoved:
 
 
 @value
+class AttentionRaised:
+    """The watchdog found something that an operator should see; `error` says what it is and what to do."""
+
+    saga_id: UUID
+    saga_type: str
+    key: str
+    reason: str
+    error: str
+
+
+@value
+class AttentionCleared:
+    """The cause of what the watchdog had found is gone."""
+
+    saga_id: UUID
+    saga_type: str
+    key: str
+    reason: str
+
+
+@value
 class MessageDeadLettered:
     """A message could not be processed and is kept raw."""
 
@@ -38,6 +59,37 @@ class MessageDeadLettered:
     reason: str
     error: str
     saga_id: UUID | None = None
+
+
+@value
+class MessageHeld:
+    """A valid message cannot be applied now (`early`, `paused`, `version`): it waits in the database."""
+
+    consumer: str
+    message_id: str
+    name: str
+    reason: str
+    saga_id: UUID | None = None
+
+
+@value
+class DeadLetterImported:
+    """What the broker gave up on was taken from its dead-letter queue. `queue` is where it was before, if known."""
+
+    consumer: str
+    message_id: str
+    name: str
+    reason: str
+    error: str
+    queue: str | None
+
+
+@value
+class DeadLetterUnkept:
+    """The database refuses a message of the broker's dead-letter queue: it stays there, unacknowledged."""
+
+    message_id: str
+    error: str
 
 
 @value
@@ -66,6 +118,15 @@ class BatchCommitted:
     consumer: str
     messages: int
     deferred: int
+
+
+@value
+class MessagesSetAside:
+    """Messages are met apart from the others, so that these go on: `reason` says why."""
+
+    consumer: str
+    messages: int
+    reason: str
 
 
 @value

@@ -1,7 +1,7 @@
 """The loop that feeds a participant's queue through its handlers, several commands at once.
 
 A command is acknowledged when it was answered, dropped or dead-lettered, and that is committed. Trouble with the
-database carries it out again after a pause.
+database carries it out again after a pause. One that may have killed a process is met when no other such is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from handlers.answering import Answering
+from handlers.suspects import Suspects, suspicious
 from messages.errors import Trouble
 from messages.printable import in_words
 from outbox.facts import LoopTroubled
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from handlers.participant import Participant
     from messages.codec import Limits
+    from messages.envelope import Raw
     from outbox.relay import Relay
     from outbox.unit import SqlStorage
     from running import Runner
@@ -50,8 +52,12 @@ class ParticipantConsumer:
         limits: Limits,
         concurrency: int = CONCURRENCY,
         patience: float = PATIENCE,
+        suspects: Suspects | None = None,
     ) -> None:
-        """At most `concurrency` commands are at work, each with a database connection and `patience` seconds."""
+        """At most `concurrency` commands are at work, each with a database connection and `patience` seconds.
+
+        `suspects` are those of the whole process.
+        """
         self._answering = Answering(
             participant,
             storage,
@@ -63,6 +69,7 @@ class ParticipantConsumer:
             patience=patience,
         )
         self.name = self._answering.consumer
+        self._suspects = suspects or Suspects(storage, runner)
         self._prepare = participant.prepare
         self._transport = transport
         self._runner = runner
@@ -141,10 +148,23 @@ class ParticipantConsumer:
             self._working.add(self._runner.start(self._take(consumer, delivery), name=f"{self.name}.command"))
 
     async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
-        if await self._until_no_trouble(lambda: self._answering.take(delivery.raw)):
+        if not suspicious(delivery):
+            done = await self._until_no_trouble(lambda: self._answering.take(delivery.raw))
+        else:
+            async with self._suspects.alone():
+                done = await self._until_no_trouble(lambda: self._meet_alone(delivery.raw))
+        if done:
             await consumer.settle([delivery])
 
-    async def _until_no_trouble(self, work: Callable[[], Awaitable[None]]) -> bool:
+    async def _meet_alone(self, raw: Raw) -> None:
+        killed = await self._suspects.note(self.name, raw)
+        if killed is not None:
+            await self._answering.refuse(raw, killed)
+        else:
+            await self._answering.take(raw)
+        await self._suspects.acquit(self.name, raw)
+
+    async def _until_no_trouble(self, work: Callable[[], Awaitable[object]]) -> bool:
         """Do it until the database lets us; False when the process is stopping before it could be done."""
         tries = 0
         while True:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from messages.errors import CorrelationConflict
 from messages.value import value
 from sagas.instance import saga_id
+from transport.topology import saga_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,8 +29,9 @@ class Routed:
     """A message and where it goes.
 
     `identity` is what the inbox knows it by, None when it has none. `deferred`: another process holds the instance.
-    `nobody`: it answers another saga type, or an instance that is no more. `by_key`: only the business key in its body
-    says that it is for `target`, so that it counts only if it names one of that instance's commands.
+    `nobody`: it answers another saga type; one that was sent to this very saga and whose instance is not there has
+    no `target`. `by_key`: only the business key in its body says that it is for `target`, so that it counts only if
+    it names one of that instance's commands. `held` is its number among the held messages, if it comes from there.
     """
 
     index: int
@@ -42,6 +44,7 @@ class Routed:
     deferred: bool = False
     nobody: bool = False
     by_key: bool = False
+    held: int | None = None
 
     @property
     def trace(self) -> str | None:
@@ -56,6 +59,7 @@ class Router:
         self._definition = definition
         self._namespace = namespace
         self._owners = owners
+        self._queue = saga_queue(namespace, definition.type)
 
     def wanted(self, messages: Iterable[Decoded]) -> set[UUID]:
         """Every instance that must be locked to route and apply these messages; none that is just being born."""
@@ -82,7 +86,7 @@ class Router:
             instance=instance,
             error=self._conflict(message, target, locked),
             starts=starts,
-            nobody=target is None,
+            nobody=target is None and not self._sent_to_us(message, locked),
             by_key=target != message.claims,
         )
 
@@ -108,6 +112,12 @@ class Router:
             if instance is not None or self._being_born(candidate):
                 return candidate, instance
         return None, None
+
+    def _sent_to_us(self, message: Decoded, locked: Locked) -> bool:
+        """Whether it answers a command of this saga type, whose instance is not there: not yet, or no more."""
+        claims = message.claims
+        direct = message.marker is None and message.raw.routing_key == self._queue
+        return direct and claims is not None and claims not in locked.instances
 
     def _ours(self, candidate: UUID | None, locked: Locked) -> Instance | None:
         instance = locked.instances.get(candidate) if candidate else None

@@ -155,6 +155,7 @@ class Timers:
                 outgoing=await work.outgoing(unit),
                 claim=(lease.token, lease.seconds),
                 claim_limit=lease.limit,
+                closed=lease.closed,
                 confirmed=confirmed,
             )
         )

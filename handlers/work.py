@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from handlers.facts import SagaMoved
 from messages.envelope import Envelope
-from messages.errors import MessageError
+from messages.errors import MessageError, OperationRefused
 from messages.printable import in_words
 from outbox.interface import HistoryRow, Outgoing
 from sagas import decide
@@ -40,13 +40,17 @@ _SENDING = ("command_sent", "compensation_sent")
 
 @dataclass(slots=True)
 class Fold:
-    """One instance within one transaction: as it was, as it is now, and what was decided in between."""
+    """One instance within one transaction: as it was, as it is now, and what was decided in between.
+
+    Where its version is not `known` to this process, `definition` is another one's, and nothing may be decided by it.
+    """
 
     definition: Definition
     before: Instance | None
     current: Instance
     history: list[HistoryRow] = field(default_factory=list)
     sends: list[tuple[Send, str | None]] = field(default_factory=list)  # with the trace of what caused it
+    known: bool = True
 
     def take(self, decision: Decision, now: datetime, trace: str | None) -> None:
         """Add a decision; its first history row carries the patch that it made."""
@@ -80,7 +84,8 @@ class Work:
 
     def load(self, definition: Definition, instance: Instance) -> Fold:
         """Begin the fold of an instance that was locked, or return the one begun."""
-        return self.folds.setdefault(instance.saga_id, Fold(definition, instance, instance))
+        known = instance.version == definition.version
+        return self.folds.setdefault(instance.saga_id, Fold(definition, instance, instance, known=known))
 
     def begin(self, definition: Definition, decision: Decision, trace: str | None) -> None:
         """Begin the fold of an instance that this transaction gives birth to."""
@@ -104,10 +109,21 @@ class Work:
         fold.take(decision, self.now, None)
         return decision
 
+    def hold(self, fold: Fold, envelope: Envelope, reason: str) -> None:
+        """Record on the instance that a message waits for it."""
+        decision = decide.held(fold.current, envelope.message_id, envelope.name, reason, self.now)
+        fold.take(decision, self.now, None)
+
     def _decided(self, fold: Fold, happened: Input) -> Decision:
-        """A definition that does not fit its instance harms that instance alone."""
+        """A definition that does not fit its instance harms that instance alone.
+
+        Raises:
+            OperationRefused: see `sagas.decide.decide`.
+        """
         try:
             return decide.decide(fold.definition, fold.current, happened, self.now)
+        except OperationRefused:
+            raise
         except Exception as error:  # whatever it is, the rest of the batch goes on
             text = f"{fold.definition.type} version {fold.definition.version} cannot go on: {in_words(error)}"
             parked = decide.park(fold.definition, fold.current, text, self.now)

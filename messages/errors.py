@@ -9,14 +9,19 @@ AntiphonError
 │   ├── MalformedMessage      not our JSON, no id, too deep, wrong fields
 │   ├── OversizeMessage       longer than MAX_BODY
 │   ├── UnknownMessage        nobody here knows that name or version
+│   │   └── NewerMessage      a version that a process deployed later knows: held until it comes
+│   ├── HeldTooLong           it came too early, and what it was for has not come
+│   ├── TooOld                it was sent before what the inbox remembers, and nothing else tells it from a copy
 │   ├── MissingKey            a message routed by business key that carries none
 │   ├── IdConflict            an id that was used before for another body
 │   ├── CorrelationConflict   id and key name different instances
 │   ├── MethodRaised          the author's method raised while applying it
-│   └── HandlerRaised         the author's handler raised while carrying a command out
+│   ├── HandlerRaised         the author's handler raised while carrying a command out
+│   └── KilledProcess         the process died each time it was met, also when it was met alone
 ├── Trouble                   nobody: back off and run the batch again, it never counts against a message
 │   ├── DatabaseAway          no connection, or it was lost before COMMIT was sent        exit 69 at start
 │   ├── DatabaseBusy          deadlock, serialization, lock or statement timeout, resources
+│   │   └── DatabaseExhausted a full disk, no connection left: it would be so for every message
 │   ├── CommitUnknown         the connection was lost while COMMIT was under way
 │   └── BrokerAway            no connection, blocked, or a confirm that does not come     exit 69 at start
 └── OperationRefused          the caller of a command: it does not fit the state things are in        exit 1
@@ -68,6 +73,11 @@ class MessageError(AntiphonError):
 
     reason: ClassVar[str] = "unprocessable"
 
+    @property
+    def error_class(self) -> str:
+        """What dead letters are grouped by beside the reason: the class of what an author's code raised, else ours."""
+        return type(self).__name__
+
 
 class MalformedMessage(MessageError):  # noqa: N818
     """The bytes or the properties are not a message of the wire contract. The sender must mend it."""
@@ -85,6 +95,24 @@ class UnknownMessage(MessageError):  # noqa: N818
     """No class is registered for this name (or this version of it). Deploy the code that knows it, then replay."""
 
     reason = "unknown_message"
+
+
+class NewerMessage(UnknownMessage):
+    """Its schema-version is higher than any this process knows. A saga holds it until it is deployed."""
+
+    reason = "newer_version"
+
+
+class HeldTooLong(MessageError):  # noqa: N818
+    """It came before the instance that it is for, and that did not come in a day. Find out, then replay or discard."""
+
+    reason = "held_too_long"
+
+
+class TooOld(MessageError):  # noqa: N818
+    """It was sent longer ago than the inbox remembers, so that it may be a copy. If it was never handled, replay it."""
+
+    reason = "too_old"
 
 
 class MissingKey(MessageError):  # noqa: N818
@@ -110,11 +138,27 @@ class MethodRaised(MessageError):  # noqa: N818
 
     reason = "method_raised"
 
+    @property
+    def error_class(self) -> str:
+        """The class of what it raised."""
+        return type(self.__cause__ or self).__name__
+
 
 class HandlerRaised(MessageError):  # noqa: N818
     """A participant's handler raised, and its work was rolled back. Mend it; the saga sends the command again."""
 
     reason = "handler_raised"
+
+    @property
+    def error_class(self) -> str:
+        """The class of what it raised."""
+        return type(self.__cause__ or self).__name__
+
+
+class KilledProcess(MessageError):  # noqa: N818
+    """Three processes died while they had this message and no other. Find out why, mend it, then replay it."""
+
+    reason = "killed_process"
 
 
 class Trouble(AntiphonError):  # noqa: N818
@@ -127,6 +171,10 @@ class DatabaseAway(Trouble):
 
 class DatabaseBusy(Trouble):
     """Deadlock, serialization failure, lock or statement timeout, resources: the transaction was rolled back."""
+
+
+class DatabaseExhausted(DatabaseBusy):
+    """The database has run out of something that every transaction needs, so that no message can be to blame."""
 
 
 class CommitUnknown(Trouble):
@@ -149,14 +197,19 @@ VERDICTS: dict[type[AntiphonError], Verdict] = {
     MalformedMessage: Verdict.DEAD_LETTER,
     OversizeMessage: Verdict.DEAD_LETTER,
     UnknownMessage: Verdict.DEAD_LETTER,
+    NewerMessage: Verdict.DEAD_LETTER,
+    HeldTooLong: Verdict.DEAD_LETTER,
+    TooOld: Verdict.DEAD_LETTER,
     MissingKey: Verdict.DEAD_LETTER,
     IdConflict: Verdict.DEAD_LETTER,
     CorrelationConflict: Verdict.DEAD_LETTER,
     MethodRaised: Verdict.DEAD_LETTER,
     HandlerRaised: Verdict.DEAD_LETTER,
+    KilledProcess: Verdict.DEAD_LETTER,
     Trouble: Verdict.RETRY,
     DatabaseAway: Verdict.RETRY,
     DatabaseBusy: Verdict.RETRY,
+    DatabaseExhausted: Verdict.RETRY,
     CommitUnknown: Verdict.RETRY,
     BrokerAway: Verdict.RETRY,
     OperationRefused: Verdict.CRASH,

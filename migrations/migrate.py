@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from messages.errors import ConfigurationError
+from messages.errors import ConfigurationError, DatabaseBusy
 from storage.engine import check_namespace
 from storage.tables import REVISION
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 HEAD = REVISION
 """The version this program needs."""
+
+_QUEUEING = 60  # seconds to wait for another migration of this namespace
+_WAITING = 2  # seconds to wait for a table; for so long everybody else waits for it too, and gives up after five
+_PAUSE = 2.0
+_TRIES = 15  # in about a minute
 
 _turns: WeakKeyDictionary[AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -85,7 +90,22 @@ def sql(namespace: str, *, since: str = "base") -> str:
 
 
 async def _migrate(database: Database, run: Callable[[Config], None]) -> str | None:
-    async with _turn(), database.write() as session:
+    """Try until no table is in use for longer than it is waited for.
+
+    A change of a table waits for whoever reads it, and whoever comes later waits for the change. So it gives way soon,
+    lets everybody pass, and begins anew.
+    """
+    async with _turn():
+        for _ in range(_TRIES - 1):
+            try:
+                return await _migrated(database, run)
+            except DatabaseBusy:
+                await database.runner.sleep(_PAUSE * (1 + database.runner.random()))
+        return await _migrated(database, run)
+
+
+async def _migrated(database: Database, run: Callable[[Config], None]) -> str | None:
+    async with database.write() as session:
         if session.postgresql:
             await _prepare(session, database.namespace)
         before = await session.connection.run_sync(_version)
@@ -104,7 +124,7 @@ async def _prepare(session: Session, namespace: str) -> None:
     """Wait for whoever else migrates this namespace; a migration may take longer than any other statement."""
     for statement in (
         "set local statement_timeout = 0",
-        "set local lock_timeout = '60s'",
+        f"set local lock_timeout = '{_QUEUEING}s'",
         "set local idle_in_transaction_session_timeout = 0",
     ):
         await session.connection.execute(text(statement))
@@ -112,6 +132,7 @@ async def _prepare(session: Session, namespace: str) -> None:
         text("select pg_advisory_xact_lock(hashtextextended(cast(:name as text), 0))"),
         {"name": f"migrate/{namespace}"},
     )
+    await session.connection.execute(text(f"set local lock_timeout = '{_WAITING}s'"))
     exists = await session.connection.scalar(text("select to_regnamespace(:name) is not null"), {"name": namespace})
     if not exists:
         await session.connection.execute(text(f'create schema "{namespace}"'))

@@ -15,10 +15,11 @@ from outbox.store import CONFIRM
 from storage.statements import Statement, Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
+    from outbox.interface import Destination
     from storage.database import Session
     from storage.statements import Batch
 
@@ -138,8 +139,11 @@ def identity(outgoing: Outgoing) -> Identity:
     return outgoing.envelope.message_id, outgoing.exchange, outgoing.routing_key, outgoing.saga_id
 
 
-def distinct(outgoing: Sequence[Outgoing]) -> list[tuple[Outgoing, bool]]:
-    """Each message once, with whether it is the first of its (saga, path) here (or has no path)."""
+def distinct(outgoing: Sequence[Outgoing], closed: Collection[Destination] = ()) -> list[tuple[Outgoing, bool]]:
+    """Each message once, with whether it may be published at once as far as can be seen here.
+
+    Not one whose destination is closed, and only the first of its (saga, path).
+    """
     seen: set[Identity] = set()
     paths: set[tuple[UUID | None, str]] = set()
     kept: list[tuple[Outgoing, bool]] = []
@@ -148,7 +152,7 @@ def distinct(outgoing: Sequence[Outgoing]) -> list[tuple[Outgoing, bool]]:
             continue
         seen.add(identity(each))
         lane = (each.saga_id, each.path) if each.path is not None else None
-        kept.append((each, lane not in paths))
+        kept.append((each, lane not in paths and each.destination not in closed))
         if lane is not None:
             paths.add(lane)
     return kept

@@ -36,9 +36,40 @@ class EventUnrouted:
 
 
 @value
+class CircuitOpened:
+    """Everything that goes there comes back, so nothing more is published to it until a probe arrives.
+
+    Its rows wait in the outbox; the first probe goes in `probe_in` seconds. `reason` is why the last one came back.
+    """
+
+    exchange: str
+    routing_key: str
+    reason: str
+    probe_in: float
+
+
+@value
+class CircuitClosed:
+    """A destination takes messages again, after so many seconds; what waited for it goes out."""
+
+    exchange: str
+    routing_key: str
+    after: float
+
+
+@value
 class LoopTroubled:
     """A loop met trouble with the database or the broker and runs again in `retry_in` seconds."""
 
     loop: str
     error: str
     retry_in: float
+
+
+@value
+class RowsRemoved:
+    """So many of one kind (`sagas`, `inbox`, `dead_letters`, `jobs`) were older than `age` seconds and are gone."""
+
+    kind: str
+    amount: int
+    age: float

@@ -133,10 +133,9 @@ def _row(body_hash: bytes, token: UUID | str, disposition: str) -> InboxRow:
 
 
 def dispose(batch: Batch, consumer: str, dispositions: Mapping[MessageKey, str]) -> None:
-    """Add what became of messages that were not applied; the claim itself wrote `applied`."""
+    """Add what became of messages, where it is not what the claim wrote: `applied`."""
     rows = [
         (consumer, source, message_id, str(disposition))
         for (source, message_id), disposition in sorted(dispositions.items())
-        if disposition != "applied"
     ]
     batch.add(DISPOSE, rows)

@@ -5,7 +5,8 @@ carries them out in SQL, on PostgreSQL and on SQLite. Both databases pass one co
 
 What every implementation promises:
 
-- locks are taken in the order saga, inbox, held, timer, outbox, and within a table in the order of its key;
+- locks are taken in the order saga key, saga, inbox, held, timer, outbox, dead letter, and within a table in the
+  order of its key;
 - errors reach the caller as `messages.errors`: `DatabaseAway` and `DatabaseBusy` mean that nothing was committed,
   `CommitUnknown` that nobody knows; a data error of the database is a `MessageError`;
 - every await is bounded.
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from messages.envelope import Envelope, Raw
     from sagas.decision import HistoryEntry
     from sagas.instance import Instance
+    from sagas.watching import Watched
 
 CLAIM_BYTES = 16 * 1024 * 1024
 """How many bytes of bodies one claim of the outbox may bring into memory."""
 
 MessageKey = tuple[str, str]
 """(source, message id): what identifies a message to one consumer."""
+
+Destination = tuple[str, str]
+"""(exchange, routing key): where a message is published to."""
 
 
 @value
@@ -49,13 +54,17 @@ class KeyClaim:
 
 @value
 class KeyOwner:
-    """Who has the key: `mine` when this transaction inserted it, else the instance that had it before."""
+    """Who has the key: `mine` when this transaction inserted it, else the instance that had it before.
+
+    `awaited`: messages are held for the instance that is about to be born.
+    """
 
     saga_id: UUID
     n: int
     start_id: str
     start_hash: bytes
     mine: bool
+    awaited: bool = False
 
 
 @value
@@ -109,7 +118,11 @@ class HistoryRow:
 
 @value
 class DeadLetter:
-    """A message nobody could process, raw and complete. `body_hash` is SHA-256 of the body."""
+    """A message nobody could process, raw and complete. `body_hash` is SHA-256 of the body.
+
+    `error_class` is what letters are grouped by beside the reason. `queue` is where the broker took it from, when it
+    was the broker who gave up.
+    """
 
     consumer: str
     source: str
@@ -119,7 +132,31 @@ class DeadLetter:
     body_hash: bytes
     reason: str
     error: str
+    error_class: str
     saga_id: UUID | None = None
+    queue: str | None = None
+
+
+@value
+class Held:
+    """A valid message that cannot be applied now, raw, with why.
+
+    `saga_id` is the instance that it is for, there or not. `expires_in` is in seconds from now; None: never. `held_id`
+    is None until it is stored.
+    """
+
+    saga_type: str
+    source: str
+    message_id: str
+    body_hash: bytes
+    name: str
+    schema_version: int
+    raw: Raw
+    reason: str
+    business_key: str | None = None
+    saga_id: UUID | None = None
+    expires_in: float | None = None
+    held_id: int | None = None
 
 
 @value
@@ -131,6 +168,11 @@ class Outgoing:
     routing_key: str
     saga_id: UUID | None = None
     path: str | None = None
+
+    @property
+    def destination(self) -> Destination:
+        """Where it is published to."""
+        return self.exchange, self.routing_key
 
 
 @value
@@ -159,11 +201,11 @@ class Changes:
     """Everything one transaction writes, gathered so that it takes a handful of multi-row statements.
 
     `updated` holds (before, after); the row's revision must still be the one of `before`. Timer rows are the difference
-    of their `armed` timers, attention rows the difference of their `attention`. `released` are keys that this
-    transaction claimed and did not use, `reassigned` those that it claimed for one start and another one used, because
-    the first raised. `claim` is (token, lease in seconds) for rows that this process will publish
-    itself; at most `claim_limit` of them are born claimed. `confirmed` are (outbox id, token) whose broker confirm has
-    arrived.
+    of their `armed` timers, attention rows the difference of their `attention`. `held` are messages to hold, `reheld`
+    those that are held on for another reason, `unheld` the numbers of those that are held no more. `released` are keys
+    that this transaction claimed and did not use, `reassigned` those that it claimed for one start and another one
+    used, because the first raised. `claim` is (token, lease in seconds) for rows that this process will publish
+    X
     """
 
     consumer: str
@@ -174,9 +216,13 @@ class Changes:
     history: Sequence[HistoryRow] = ()
     dispositions: Mapping[MessageKey, str] = field(default_factory=dict)
     dead_letters: Sequence[DeadLetter] = ()
+    held: Sequence[Held] = ()
+    reheld: Sequence[Held] = ()
+    unheld: Sequence[int] = ()
     outgoing: Sequence[Outgoing] = ()
     claim: tuple[UUID, float] | None = None
     claim_limit: int = 0
+    closed: Collection[Destination] = ()
     confirmed: Sequence[tuple[int, UUID]] = ()
 
 
@@ -188,6 +234,42 @@ class DueTimer:
     saga_type: str
     name: str
     fence: int
+
+
+@value
+class KnownType:
+    """What a process knows of a saga type: its versions, and the highest schema-version of each event it consumes."""
+
+    saga_type: str
+    versions: frozenset[int]
+    events: Mapping[str, int]
+
+
+@value
+class RipeHeld:
+    """A candidate: a held message as it was seen without a lock. `expired`: it is to become a dead letter."""
+
+    held: Held
+    expired: bool
+
+
+@value
+class Suspect:
+    """An instance, what stands around it, and the database's time at which both were read."""
+
+    instance: Instance
+    seen: Watched
+    now: datetime
+
+
+@value
+class Accused:
+    """A message that may have killed a process, as one consumer meets it. `body_hash` is SHA-256 of its bytes."""
+
+    consumer: str
+    source: str
+    message_id: str
+    body_hash: bytes
 
 
 class Unit(Protocol):
@@ -211,8 +293,24 @@ class Unit(Protocol):
         """Lock every instance in id order, in one statement; skip those another transaction holds unless `wait`."""
         ...
 
+    async def look(self, saga_ids: Collection[UUID]) -> Sequence[Suspect]:
+        """The instances of these ids as they stand, locked or not; those that are no more are left out."""
+        ...
+
     async def claim_inbox(self, consumer: str, token: UUID, entries: Sequence[InboxEntry]) -> Claimed:
         """Insert the ids as `applied` under this batch's token; waits for whoever is inserting one of them."""
+        ...
+
+    async def held_for(self, saga_ids: Collection[UUID]) -> Sequence[Held]:
+        """Lock the messages that are held for instances, in order of arrival."""
+        ...
+
+    async def lock_held(self, held_ids: Collection[int]) -> Sequence[Held]:
+        """Lock these held messages, in order of arrival; those that are gone, or that another has, are left out."""
+        ...
+
+    async def consumes(self, saga_type: str, name: str) -> bool:
+        """Whether some version of the type that was ever recorded consumes an event of that name."""
         ...
 
     async def withdraw(self, message_ids: Collection[str]) -> frozenset[str]:
@@ -257,13 +355,36 @@ class Storage(Protocol):
         """
         ...
 
+    async def ripe_held(self, known: Collection[KnownType], limit: int) -> Sequence[RipeHeld]:
+        """Held messages that may be applied now by a process that knows these types, or have expired; oldest first."""
+        ...
+
+    async def suspects(self, after: UUID, limit: int) -> Sequence[UUID]:
+        """Instances that the watchdog should look at, by id from behind `after`: those in trouble, or marked so."""
+        ...
+
     async def claim_outbox(
-        self, *, token: UUID, lease: float, limit: int, max_bytes: int = CLAIM_BYTES
+        self,
+        *,
+        token: UUID,
+        lease: float,
+        limit: int,
+        max_bytes: int = CLAIM_BYTES,
+        closed: Collection[Destination] = (),
     ) -> Sequence[ClaimedRow]:
         """Claim rows that are due: state `claimed`, next attempt at the lease's end; only heads of their path.
 
         At most `limit` rows, and no more after the one whose body reaches `max_bytes` in all: one is always possible.
+        None for a destination that is `closed`.
         """
+        ...
+
+    async def claim_probe(self, destination: Destination, *, token: UUID, lease: float) -> Sequence[ClaimedRow]:
+        """Claim the oldest row for a destination, due or not; none where there is none that nobody holds."""
+        ...
+
+    async def hurry_outbox(self, destination: Destination) -> None:
+        """Make every row for a destination due at once that waits for its next attempt and can be published."""
         ...
 
     async def consumed_events(self) -> frozenset[str]:
@@ -285,4 +406,27 @@ class Storage(Protocol):
 
     async def release_leases(self, rows: Sequence[tuple[int, UUID]]) -> None:
         """Give rows that were not published back, due at once: `new`, or what they were after earlier publications."""
+        ...
+
+    async def probe(self) -> None:
+        """A small transaction that writes, and could write to every table of the message path; changes nothing.
+
+        Raises:
+            Trouble: it is the database, and no message.
+        """
+        ...
+
+    async def note_accused(self, message: Accused, life: UUID) -> int:
+        """Note, and commit, that a process is about to meet it alone. How many have, this one included.
+
+        `life` is one of the process: it notes a message once, however often it does so.
+        """
+        ...
+
+    async def noted(self, wanted: Sequence[Accused]) -> Sequence[int]:
+        """How often each was noted; all are of one consumer."""
+        ...
+
+    async def acquit(self, message: Accused) -> None:
+        """It has come to an end: remove its note."""
         ...

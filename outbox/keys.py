@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from messages.errors import DatabaseBusy
+from outbox import held
 from outbox.interface import KeyClaim, KeyOwner
 from storage.statements import Statement, Write, as_uuid
 
@@ -29,7 +30,7 @@ _CLAIM = Statement.of(
                     cast(:starts as text[]), cast(:hashes as bytea[]))
              as r(saga_type, key, n, saga_id, start_id, start_hash)
         on conflict (saga_type, key, n) do nothing
-        returning saga_type, key, n
+        returning saga_type, key, n, exists (select 1 from held h where h.saga_id = saga_key.saga_id) as awaited
     """,
     sqlite=f"""
         insert into saga_key ({_NAMES})
@@ -123,8 +124,8 @@ async def _claim_at_once(session: Session, ordered: Sequence[KeyClaim]) -> dict[
             "hashes": [c.start_hash for c in ordered],
         },
     )
-    inserted = {(row.saga_type, row.key, row.n) for row in rows}
-    owners = {key_of(c): _mine(c) for c in ordered if key_of(c) in inserted}
+    inserted = {(row.saga_type, row.key, row.n): row.awaited for row in rows}
+    owners = {key_of(c): _mine(c, awaited=inserted[key_of(c)]) for c in ordered if key_of(c) in inserted}
     lost = [c for c in ordered if key_of(c) not in inserted]
     if lost:
         owners |= await _owners(session, lost)
@@ -142,7 +143,8 @@ async def _claim_each(session: Session, ordered: Sequence[KeyClaim], now: dateti
     if fresh:
         names = ("saga_type", "key", "n", "saga_id", "start_id", "start_hash")
         await session.many(_CLAIM, [{name: getattr(c, name) for name in names} | {"now": now} for c in fresh])
-    return owners | {key_of(c): _mine(c) for c in fresh}
+    awaited = await held.awaited(session, [c.saga_id for c in fresh]) if fresh else frozenset()
+    return owners | {key_of(c): _mine(c, awaited=c.saga_id in awaited) for c in fresh}
 
 
 async def latest(session: Session, saga_type: str, wanted: Collection[str]) -> dict[str, KeyOwner]:
@@ -172,8 +174,15 @@ def _arrays(claims: Sequence[KeyClaim]) -> dict[str, object]:
     }
 
 
-def _mine(claim: KeyClaim) -> KeyOwner:
-    return KeyOwner(saga_id=claim.saga_id, n=claim.n, start_id=claim.start_id, start_hash=claim.start_hash, mine=True)
+def _mine(claim: KeyClaim, *, awaited: bool) -> KeyOwner:
+    return KeyOwner(
+        saga_id=claim.saga_id,
+        n=claim.n,
+        start_id=claim.start_id,
+        start_hash=claim.start_hash,
+        mine=True,
+        awaited=awaited,
+    )
 
 
 def release(batch: Batch, keys: Iterable[Key]) -> None:

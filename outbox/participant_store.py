@@ -44,6 +44,7 @@ _LOOK_UP = Statement.both("""
     left join participant_effect e on e.participant = :participant and e.idempotency_key = :idempotency_key
     left join participant_effect u on u.participant = :participant and u.idempotency_key = :compensates
 """)
+_AT_HOME = Statement.both("select 1 from participant_message where participant = :participant limit 1")
 _MESSAGE_COLUMNS = (
     f"participant, message_id, source, body_hash, idempotency_key, received_at, reply_id, {_REPLY_COLUMNS}"
 )
@@ -200,6 +201,15 @@ class ParticipantStore:
             effect=_effect(row),
             undoes_nothing=command.compensates is not None and row.undone_status is None,
         )
+
+    async def is_at_home(self) -> bool:
+        """Whether the participant has ever remembered anything in this database.
+
+        Raises:
+            DatabaseAway, DatabaseBusy: see `messages.errors`.
+        """
+        async with self._database.read() as session:
+            return bool(await session.fetch(_AT_HOME, {"participant": self._participant}))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlUnit]:

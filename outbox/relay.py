@@ -4,6 +4,9 @@ Rows of this process's own transactions come straight from memory after their co
 behind is swept. A row belongs to whoever holds its token until its lease ends, nothing is published shortly before
 that, and no transaction is open while the broker is spoken to. Confirmed rows wait a moment in memory, to be deleted in
 bulk by the next batch.
+
+A destination that gives everything back gets one row now and then as a probe (`outbox.breaker`), and one that answers
+slowly gets a share of the memory (`outbox.in_flight`): whatever else waits for either stays in the table, untouched.
 """
 
 from __future__ import annotations
@@ -13,20 +16,20 @@ from typing import TYPE_CHECKING
 
 from messages.errors import BrokerAway, Trouble
 from messages.value import value
-from outbox.facts import EventUnrouted, LoopTroubled, PublicationFailed
-from outbox.interface import CLAIM_BYTES, RowOutcome
+from outbox.breaker import Breaker, State
+from outbox.facts import CircuitClosed, CircuitOpened, EventUnrouted, LoopTroubled, PublicationFailed
+from outbox.in_flight import InFlight
+from outbox.interface import RowOutcome
 from transport.interface import Publication, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from outbox.interface import ClaimedRow, Outgoing, Storage
+    from outbox.interface import ClaimedRow, Destination, Outgoing, Storage
     from running import Runner
     from transport.interface import Outcome, Publisher
 
-MAX_ROWS = 2_000
-MAX_BYTES = CLAIM_BYTES
 SWEEP_LIMIT = 500
 _MARGIN = 2.0  # seconds before a lease's end in which nothing is published any more
 _SLOWEST_RETRY = 60.0
@@ -36,19 +39,16 @@ _REFUSED_RETRY = 600.0
 
 @value
 class Lease:
-    """What a transaction needs to let its rows be born claimed. `until` is on the runner's monotonic clock."""
+    """What a transaction needs to let its rows be born claimed: so many, and none to where it is closed.
+
+    `until` is on the runner's monotonic clock.
+    """
 
     token: UUID
     seconds: float
     until: float
     limit: int
-
-
-@value
-class _InFlight:
-    row: ClaimedRow
-    until: float
-    sent_at: float
+    closed: frozenset[Destination]
 
 
 class Relay:
@@ -76,42 +76,61 @@ class Relay:
         self._margin = min(_MARGIN, lease / 3)
         self._confirm_timeout = confirm_timeout
         self._sweep_seconds = sweep
-        self._in_flight: dict[int, _InFlight] = {}
-        self._bytes = 0
-        self._tickets = 0
+        self._wake = asyncio.Event()
+        self._in_flight = InFlight(thinned=self._wake.set)
+        self._breaker = Breaker()
+        self._reopened: set[Destination] = set()  # whose rows wait for an attempt later than need be
         self._confirmed: list[tuple[int, UUID]] = []
         self._failed: list[RowOutcome] = []
         self._failures: dict[tuple[Verdict, str], PublicationFailed] = {}
         self._strays: list[tuple[ClaimedRow, str]] = []  # events that came back, with the broker's words
         self._stopping = False
-        self._wake = asyncio.Event()
 
     # -- for the message path
 
     def lease(self) -> Lease:
         """A fresh token and as much room as there is: none while the broker cannot take anything."""
-        room = self._room() if self._publisher.ready and not self._stopping else 0
+        room = self._in_flight.room if self._publisher.ready and not self._stopping else 0
         until = self._runner.monotonic() + self._lease_seconds
-        return Lease(token=self._runner.token(), seconds=self._lease_seconds, until=until, limit=room)
+        return Lease(
+            token=self._runner.token(), seconds=self._lease_seconds, until=until, limit=room, closed=self._closed()
+        )
 
     async def publish(self, rows: Sequence[ClaimedRow], until: float) -> None:
-        """Publish rows this process has claimed. What the broker does not take now goes back to the table.
+        """Publish rows this process has claimed. What there is no room for, or no taker, goes back to the table.
 
         Nothing is written any more once their lease is nearly over: whoever sweeps next takes them.
         """
-        left = until - self._margin - self._runner.monotonic()
+        fitting = self._in_flight.fitting(rows, self._breaker.open)
+        if len(fitting) < len(rows):
+            taken = {row.outbox_id for row in fitting}
+            await self._release([row for row in rows if row.outbox_id not in taken])
+        await self._hand_over(fitting, until)
+
+    async def _hand_over(self, rows: Sequence[ClaimedRow], until: float) -> None:
+        now = self._runner.monotonic()
+        left = until - self._margin - now
+        if left <= 0:
+            self._not_sent(rows)
         if not rows or left <= 0:
             return
-        publications = [self._register(row, until) for row in rows]
+        tickets = [self._in_flight.add(row, until=until, now=now) for row in rows]
+        publications = [_publication(ticket, row) for ticket, row in zip(tickets, rows, strict=True)]
         try:
             async with self._runner.timeout(left):
                 await self._publisher.publish(publications)
         except TimeoutError:
             return  # others were writing, slowly; what was not written gets no answer and is given up on
         except BrokerAway:
-            for publication in publications:
-                self._forget(publication.ticket)
+            for ticket in tickets:
+                self._in_flight.pop(ticket)
+            self._not_sent(rows)
             await self._release(rows)
+
+    def _not_sent(self, rows: Iterable[ClaimedRow]) -> None:
+        """No outcome will come: a probe among them has decided nothing."""
+        for row in rows:
+            self._breaker.undecided(row.outgoing.destination, self._runner.monotonic(), self._runner.random())
 
     def take_confirmed(self) -> list[tuple[int, UUID]]:
         """The rows whose confirm has arrived, for the next transaction to delete; `give_back` them if it fails."""
@@ -130,7 +149,7 @@ class Relay:
         if not self._publisher.holds:
             return {}
         now = self._runner.monotonic()
-        return {each.row.outgoing.envelope.message_id: now - each.sent_at for each in self._in_flight.values()}
+        return {each.row.outgoing.envelope.message_id: now - each.sent_at for _, each in self._in_flight}
 
     # -- the loops
 
@@ -165,17 +184,64 @@ class Relay:
                 self._take(outcome)
 
     async def _tick(self) -> None:
-        await self._keep_leases() if self._publisher.holds else self._give_up_on_silent()
+        if self._publisher.holds:
+            self._believe_probes()
+            await self._keep_leases()
+        else:
+            self._give_up_on_silent()
+        await self._tidy_up()
+        await self._probe()
+        while await self._round():
+            await self._tidy_up()
+
+    async def _tidy_up(self) -> None:
+        """Write down what became of publications, so that it does not heap up here."""
         await self._sort_strays()
         await self._settle()
-        while not self._stopping and self._publisher.ready and (room := min(self._room(), SWEEP_LIMIT)):
+        while self._reopened:
+            destination = self._reopened.pop()
+            try:
+                await self._storage.hurry_outbox(destination)
+            except BaseException:
+                self._reopened.add(destination)
+                raise
+
+    async def _round(self) -> bool:
+        """Claim and publish once; whether there may be more, and room for it."""
+        room = min(self._in_flight.room, SWEEP_LIMIT)
+        if self._stopping or not self._publisher.ready or not room:
+            return False
+        token, until = self._runner.token(), self._runner.monotonic() + self._lease_seconds
+        most = max(1, self._in_flight.byte_room)
+        rows = await self._storage.claim_outbox(
+            token=token, lease=self._lease_seconds, limit=room, max_bytes=most, closed=self._closed()
+        )
+        await self.publish(rows, until)
+        return len(rows) == room or sum(len(row.outgoing.envelope.body) for row in rows) >= most
+
+    async def _probe(self) -> None:
+        """Publish one row to every destination whose pause is over; where none waits any more, all is well."""
+        if self._stopping or not self._publisher.ready:
+            return
+        for destination in self._breaker.probes(self._runner.monotonic()):
             token, until = self._runner.token(), self._runner.monotonic() + self._lease_seconds
-            rows = await self._storage.claim_outbox(
-                token=token, lease=self._lease_seconds, limit=room, max_bytes=MAX_BYTES - self._bytes
-            )
-            await self.publish(rows, until)
-            if len(rows) < room:  # also when there were more bytes than room: the next tick goes on
-                break
+            rows = await self._storage.claim_probe(destination, token=token, lease=self._lease_seconds)
+            if rows:
+                await self._hand_over(rows, until)
+            else:
+                self._close_circuit(destination)
+
+    def _believe_probes(self) -> None:
+        """In process a probe that did not come back at once was taken, however long its consumer works on it."""
+        if not self._breaker.open:
+            return
+        for destination in {flying.row.outgoing.destination for _, flying in self._in_flight}:
+            if self._breaker.state(destination) is State.HALF_OPEN:
+                self._close_circuit(destination)
+
+    def _closed(self) -> frozenset[Destination]:
+        """Where nothing more is published to for now: it comes back, or too much is on its way there already."""
+        return self._breaker.open | self._in_flight.crowded()
 
     async def _pause(self) -> None:
         try:
@@ -194,12 +260,12 @@ class Relay:
     async def _drain(self, outcomes: asyncio.Task[None]) -> None:
         """Wait for confirms already on their way, then leave the table as it should be found."""
         deadline = self._runner.monotonic() + (0.0 if self._publisher.holds else self._confirm_timeout)
-        while self._in_flight and not outcomes.done() and self._runner.monotonic() < deadline:
+        while len(self._in_flight) and not outcomes.done() and self._runner.monotonic() < deadline:
             await self._runner.sleep(0.01)
         outcomes.cancel()
         await asyncio.wait([outcomes])
-        for ticket, flying in list(self._in_flight.items()):
-            self._forget(ticket)
+        for ticket, flying in self._in_flight:
+            self._in_flight.pop(ticket)
             self._fail(flying.row, Verdict.UNKNOWN, "the process stopped before it was confirmed", retry_in=0.0)
         await self._guarded(self._sort_strays)
         await self._guarded(self._settle)
@@ -207,12 +273,13 @@ class Relay:
     # -- outcomes
 
     def _take(self, outcome: Outcome) -> None:
-        flying = self._forget(outcome.ticket)
+        flying = self._in_flight.pop(outcome.ticket)
         if flying is None:
             return  # given up on before; the row has been or will be published again under the same id
         row = flying.row
         if outcome.verdict is Verdict.CONFIRMED:
             self._confirmed.append((row.outbox_id, row.token))
+            self._close_circuit(row.outgoing.destination)
         elif outcome.verdict is Verdict.RETURNED and row.outgoing.exchange.endswith(".events"):
             self._strays.append((row, outcome.reason))
         else:
@@ -236,13 +303,34 @@ class Relay:
                 self._fail(row, Verdict.RETURNED, reason)
             else:
                 self._confirmed.append((row.outbox_id, row.token))
+                self._close_circuit(row.outgoing.destination)
                 self._report(EventUnrouted(message_id=row.outgoing.envelope.message_id, name=name))
+
+    def _judge(self, destination: Destination, verdict: Verdict, reason: str) -> None:
+        """What the end of a publication says about where it went; a full queue in this process says nothing."""
+        now, chance = self._runner.monotonic(), self._runner.random()
+        came_back = verdict is Verdict.RETURNED or (verdict is Verdict.NACKED and not self._publisher.holds)
+        if not came_back:
+            self._breaker.undecided(destination, now, chance)
+        elif (probe_in := self._breaker.came_back(destination, now, chance)) is not None:
+            exchange, routing_key = destination
+            self._report(CircuitOpened(exchange=exchange, routing_key=routing_key, reason=reason, probe_in=probe_in))
+
+    def _close_circuit(self, destination: Destination) -> None:
+        opened_at = self._breaker.confirmed(destination)
+        if opened_at is not None:
+            exchange, routing_key = destination
+            after = self._runner.monotonic() - opened_at
+            self._report(CircuitClosed(exchange=exchange, routing_key=routing_key, after=after))
+            self._reopened.add(destination)
+            self._wake.set()
 
     def _fail(self, row: ClaimedRow, verdict: Verdict, reason: str, *, retry_in: float | None = None) -> None:
         if retry_in is None:
             growing = min(2.0 ** min(row.attempts, _DOUBLINGS) / 2, _SLOWEST_RETRY)
             retry_in = _REFUSED_RETRY if verdict is Verdict.REFUSED else growing
         state = {Verdict.RETURNED: "returned", Verdict.REFUSED: "refused"}.get(verdict, "unknown")
+        self._judge(row.outgoing.destination, verdict, reason)
         if verdict is Verdict.NACKED and self._publisher.holds:
             state, retry_in = "new", self._sweep_seconds  # a full queue in this process: nothing was handed over
         self._failed.append(
@@ -273,29 +361,26 @@ class Relay:
 
     def _give_up_on_silent(self) -> None:
         oldest = self._runner.monotonic() - self._confirm_timeout
-        for ticket, flying in list(self._in_flight.items()):
+        for ticket, flying in self._in_flight:
             if flying.sent_at < oldest:
-                self._forget(ticket)
+                self._in_flight.pop(ticket)
                 self._fail(flying.row, Verdict.UNKNOWN, f"no confirm within {self._confirm_timeout:g} s")
 
     async def _keep_leases(self) -> None:
         """In process a confirm takes as long as the slowest consumer: hold on to what it still works on."""
         soon = self._runner.monotonic() + self._lease_seconds * 2 / 3
-        by_token: dict[UUID, list[int]] = {}
-        for ticket, flying in self._in_flight.items():
+        by_token: dict[UUID, dict[int, int]] = {}
+        for ticket, flying in self._in_flight:
             if flying.until < soon:
-                by_token.setdefault(flying.row.token, []).append(ticket)
+                by_token.setdefault(flying.row.token, {})[ticket] = flying.row.outbox_id
         for token, tickets in by_token.items():
             await self._renew(token, tickets)
 
-    async def _renew(self, token: UUID, tickets: Sequence[int]) -> None:
+    async def _renew(self, token: UUID, flying: Mapping[int, int]) -> None:
         until = self._runner.monotonic() + self._lease_seconds
-        flying = {ticket: self._in_flight[ticket] for ticket in tickets if ticket in self._in_flight}
-        ids = [each.row.outbox_id for each in flying.values()]
-        await self._storage.renew_leases(token, ids, self._lease_seconds)
-        for ticket, each in flying.items():
-            if ticket in self._in_flight:
-                self._in_flight[ticket] = _InFlight(row=each.row, until=until, sent_at=each.sent_at)
+        await self._storage.renew_leases(token, list(flying.values()), self._lease_seconds)
+        for ticket in flying:
+            self._in_flight.prolong(ticket, until)
 
     async def _settle(self) -> None:
         confirmed, self._confirmed = self._confirmed, []
@@ -318,27 +403,16 @@ class Relay:
         except Trouble as error:  # then their leases end by themselves
             self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._lease_seconds))
 
-    # -- what is in memory
 
-    def _room(self) -> int:
-        return 0 if self._bytes >= MAX_BYTES else max(0, MAX_ROWS - len(self._in_flight))
-
-    def _register(self, row: ClaimedRow, until: float) -> Publication:
-        self._tickets += 1
-        self._bytes += len(row.outgoing.envelope.body)
-        self._in_flight[self._tickets] = _InFlight(row=row, until=until, sent_at=self._runner.monotonic())
-        return Publication(
-            ticket=self._tickets,
-            exchange=row.outgoing.exchange,
-            routing_key=row.outgoing.routing_key,
-            envelope=row.outgoing.envelope,
-        )
-
-    def _forget(self, ticket: int) -> _InFlight | None:
-        flying = self._in_flight.pop(ticket, None)
-        if flying is not None:
-            self._bytes -= len(flying.row.outgoing.envelope.body)
-        return flying
+def _publication(ticket: int, row: ClaimedRow) -> Publication:
+    outgoing = row.outgoing
+    return Publication(
+        ticket=ticket,
+        exchange=outgoing.exchange,
+        routing_key=outgoing.routing_key,
+        envelope=outgoing.envelope,
+        attempts=row.attempts,
+    )
 
 
 def _has_order_key(outgoing: Outgoing) -> bool:

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-    from outbox.interface import RowOutcome
+    from outbox.interface import Destination, RowOutcome
     from storage.database import Session
     from storage.statements import Batch
 
+_STANDING = Statement.of(
+    postgresql="select message_id, state, error from outbox where message_id = any(cast(:ids as text[]))",
+    sqlite="select message_id, state, error from outbox where message_id in (select value from json_each(:ids))",
+)
 _PAIRS = "unnest(cast(:ids as bigint[]), cast(:tokens as uuid[])) as r(outbox_id, token)"
 _RETURNED = """
     o.outbox_id, o.message_id, o.saga_id, o.path, o.name, o.exchange, o.routing_key, o.body, o.headers, o.attempts
@@ -38,12 +42,25 @@ _IS_HEAD = """
      or (o.saga_id is null and not exists (
             select 1 from outbox e where e.saga_id is null and e.path = o.path and e.outbox_id < o.outbox_id)))
 """
-# A lease that ended means that a publication was begun and nobody knows how it went.
-_CLAIM = Statement.of(
-    postgresql=f"""
+_NOT_CLOSED_ON_POSTGRESQL = """
+    (o.exchange, o.routing_key) not in (
+        select exchange, routing_key
+        from unnest(cast(:exchanges as text[]), cast(:routing_keys as text[])) as closed(exchange, routing_key))
+"""
+_NOT_CLOSED_ON_SQLITE = """
+    (o.exchange, o.routing_key) not in (
+        select json_extract(value, '$[0]'), json_extract(value, '$[1]') from json_each(:closed))
+"""
+_WAITS = "o.state in ('new', 'returned', 'unknown')"
+
+
+def _claiming(*, postgresql: str, sqlite: str) -> Statement:
+    """A claim of the rows that a condition picks. A lease that ended means that nobody knows how a publication went."""
+    return Statement.of(
+        postgresql=f"""
         with due as materialized (
             select o.outbox_id, octet_length(o.body) as size from outbox o
-            where o.next_attempt_at <= now() and {_IS_HEAD}
+            where {postgresql} and {_IS_HEAD}
             order by o.outbox_id limit cast(:limit as bigint)
             for update skip locked
         ), fitting as (
@@ -57,11 +74,11 @@ _CLAIM = Statement.of(
         from fitting
         where o.outbox_id = fitting.outbox_id and fitting.before < cast(:max_bytes as bigint)
         returning {_RETURNED}
-    """,
-    sqlite=f"""
+        """,
+        sqlite=f"""
         with due as (
             select o.outbox_id, length(o.body) as size from outbox o
-            where o.next_attempt_at <= :now and {_IS_HEAD}
+            where {sqlite} and {_IS_HEAD}
             order by o.outbox_id limit :limit
         ), fitting as (
             select outbox_id, sum(size) over (order by outbox_id) - size as before from due
@@ -69,6 +86,29 @@ _CLAIM = Statement.of(
         select {_RETURNED}, o.state from fitting
         join outbox o on o.outbox_id = fitting.outbox_id
         where fitting.before < :max_bytes order by o.outbox_id
+        """,
+    )
+
+
+_CLAIM = _claiming(
+    postgresql=f"o.next_attempt_at <= now() and {_NOT_CLOSED_ON_POSTGRESQL}",
+    sqlite=f"o.next_attempt_at <= :now and {_NOT_CLOSED_ON_SQLITE}",
+)
+_FOR_IT = "o.exchange = cast(:exchange as text) and o.routing_key = cast(:routing_key as text)"
+_CLAIM_PROBE = _claiming(
+    postgresql=f"{_FOR_IT} and (o.next_attempt_at <= now() or {_WAITS})",
+    sqlite=f"{_FOR_IT} and (o.next_attempt_at <= :now or {_WAITS})",
+)
+_HURRY = Statement.of(
+    postgresql=f"""
+        with found as materialized (
+            select o.outbox_id from outbox o where {_FOR_IT} and {_WAITS} and o.next_attempt_at > now()
+            order by o.outbox_id for update skip locked
+        )
+        update outbox o set next_attempt_at = now() from found where o.outbox_id = found.outbox_id
+    """,
+    sqlite=f"""
+        update outbox as o set next_attempt_at = :now where {_FOR_IT} and {_WAITS} and o.next_attempt_at > :now
     """,
 )
 _TAKE = Statement.both("""
@@ -172,24 +212,54 @@ _UNSENT = Statement.of(
 
 @value
 class Due:
-    """Which rows to claim: so many, of so many bytes. `now` is the host's, for SQLite."""
+    """Which rows to claim: so many, of so many bytes, none to where it is closed. `now` is the host's, for SQLite."""
 
     limit: int
     max_bytes: int
     now: datetime
+    closed: Collection[Destination] = ()
 
 
-async def claim(session: Session, due: Due, *, token: UUID, lease: float, until: datetime) -> Sequence[ClaimedRow]:
-    """See `outbox.interface.Storage.claim_outbox`. `until` is the host's, for SQLite."""
-    bounds: dict[str, object] = {"limit": due.limit, "max_bytes": due.max_bytes}
+@value
+class Probe:
+    """The row to claim: the oldest that goes there. `now` is the host's, for SQLite."""
+
+    destination: Destination
+    now: datetime
+
+
+async def claim(
+    session: Session, wanted: Due | Probe, *, token: UUID, lease: float, until: datetime
+) -> Sequence[ClaimedRow]:
+    """See `outbox.interface.Storage.claim_outbox` and `claim_probe`. `until` is the host's, for SQLite."""
+    statement, parameters = _wanted(session, wanted)
     if session.postgresql:
-        rows = await session.fetch(_CLAIM, {**bounds, "token": token, "lease": lease})
+        rows = await session.fetch(statement, {**parameters, "token": token, "lease": lease})
         claimed = [_claimed(row, token, row.attempts) for row in rows]
         return sorted(claimed, key=lambda each: each.outbox_id)
-    rows = await session.fetch(_CLAIM, {**bounds, "now": due.now})
+    rows = await session.fetch(statement, {**parameters, "now": wanted.now})
     if rows:
         await session.many(_TAKE, [{"token": token, "until": until, "outbox_id": row.outbox_id} for row in rows])
     return [_claimed(row, token, row.attempts + (row.state == "claimed")) for row in rows]
+
+
+def _wanted(session: Session, wanted: Due | Probe) -> tuple[Statement, dict[str, object]]:
+    if isinstance(wanted, Probe):
+        exchange, routing_key = wanted.destination
+        return _CLAIM_PROBE, {"exchange": exchange, "routing_key": routing_key, "limit": 1, "max_bytes": 1}
+    bounds: dict[str, object] = {"limit": wanted.limit, "max_bytes": wanted.max_bytes}
+    closed = sorted(wanted.closed)
+    if not session.postgresql:
+        return _CLAIM, {**bounds, "closed": closed}
+    exchanges, routing_keys = [each for each, _ in closed], [each for _, each in closed]
+    return _CLAIM, {**bounds, "exchanges": exchanges, "routing_keys": routing_keys}
+
+
+async def hurry(session: Session, destination: Destination, now: datetime) -> None:
+    """See `outbox.interface.Storage.hurry_outbox`. `now` is the host's, for SQLite."""
+    exchange, routing_key = destination
+    parameters: dict[str, object] = {"exchange": exchange, "routing_key": routing_key}
+    await session.fetch(_HURRY, parameters if session.postgresql else parameters | {"now": now})
 
 
 def _claimed(row: Row[Any], token: UUID, attempts: int) -> ClaimedRow:
@@ -250,3 +320,9 @@ async def unsent(session: Session, saga_ids: Collection[UUID]) -> dict[UUID, fro
     for row in await session.fetch(_UNSENT, {"ids": sorted(saga_ids)}):
         found[as_uuid(row.saga_id)].add(row.message_id)
     return {saga_id: frozenset(ids) for saga_id, ids in found.items()}
+
+
+async def standing(session: Session, message_ids: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Those of the messages that the broker has not confirmed, by id: the row's state, and what went wrong last."""
+    rows = await session.fetch(_STANDING, {"ids": sorted(message_ids)})
+    return {row.message_id: (row.state, row.error or "") for row in rows}

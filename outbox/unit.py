@@ -1,7 +1,7 @@
 """`SqlStorage`: what `outbox.interface` promises, carried out in SQL on PostgreSQL and on SQLite.
 
-Locks are taken in the order saga key, saga, inbox, timer, outbox. On PostgreSQL `save` is one statement, whatever it
-writes. On SQLite the host's clock decides, read when a transaction has begun.
+Locks are taken in the order saga key, saga, inbox, held, timer, outbox, dead letter. On PostgreSQL `save` is one
+statement, whatever it writes. On SQLite the host's clock decides, read when a transaction has begun.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from outbox import enqueue, inbox, keys, store
-from outbox.interface import CLAIM_BYTES, Claimed, DueTimer, HistoryRow, Locked
-from storage import definitions, instances, timers
+from outbox import accused, enqueue, held, inbox, keys, store
+from outbox.interface import CLAIM_BYTES, Accused, Claimed, DueTimer, HistoryRow, Locked, Suspect
+from storage import definitions, instances, stalls, timers
 from storage.dead_letters import Letters
 from storage.statements import Batch, Statement
 
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
     from outbox.interface import (
         Changes,
         ClaimedRow,
+        Destination,
+        Held,
         InboxEntry,
         KeyClaim,
         KeyOwner,
+        KnownType,
         Outgoing,
+        RipeHeld,
         RowOutcome,
     )
     from storage.database import Database, Session
@@ -62,9 +66,28 @@ class SqlUnit:
             now = self._now
         return Locked(instances=locked, busy=busy, now=now)
 
+    async def look(self, saga_ids: Collection[UUID]) -> Sequence[Suspect]:
+        """See `outbox.interface.Unit.look`."""
+        found, now = await instances.read(self.session, saga_ids)
+        now = now or self._now
+        around = await stalls.surroundings(self.session, [instance.saga_id for instance in found], now)
+        return [Suspect(instance=instance, seen=around[instance.saga_id], now=now) for instance in found]
+
     async def claim_inbox(self, consumer: str, token: UUID, entries: Sequence[InboxEntry]) -> Claimed:
         """See `outbox.interface.Unit.claim_inbox`."""
         return await inbox.claim(self.session, consumer, token, entries, self._now)
+
+    async def held_for(self, saga_ids: Collection[UUID]) -> Sequence[Held]:
+        """See `outbox.interface.Unit.held_for`."""
+        return await held.locked_for(self.session, saga_ids)
+
+    async def lock_held(self, held_ids: Collection[int]) -> Sequence[Held]:
+        """See `outbox.interface.Unit.lock_held`."""
+        return await held.locked(self.session, held_ids)
+
+    async def consumes(self, saga_type: str, name: str) -> bool:
+        """See `outbox.interface.Unit.consumes`."""
+        return await definitions.consumes(self.session, saga_type, name)
 
     async def withdraw(self, message_ids: Collection[str]) -> frozenset[str]:
         """See `outbox.interface.Unit.withdraw`."""
@@ -86,7 +109,7 @@ class SqlUnit:
         """See `outbox.interface.Unit.save`. `also` holds further writes, which come first."""
         batch = self._batch(changes)
         batch.writes[:0] = also.writes if also is not None else ()
-        rows = enqueue.distinct(changes.outgoing)
+        rows = enqueue.distinct(changes.outgoing, changes.closed)
         claim = self._claim(changes)
         if not rows:
             await self.session.write(batch, self._now)
@@ -111,6 +134,7 @@ class SqlUnit:
             [instances.history_row(row.saga_id, row.at, row.entry, row.patch) for row in changes.history],
         )
         inbox.dispose(batch, changes.consumer, changes.dispositions)
+        held.save(batch, held=changes.held, reheld=changes.reheld, unheld=changes.unheld)
         _dead_letters(changes).save(batch)
         timers.save(batch, [*((None, instance) for instance in changes.inserted), *changes.updated])
         store.confirm(batch, changes.confirmed)
@@ -137,7 +161,9 @@ def _dead_letters(changes: Changes) -> Letters:
             body_hash=letter.body_hash,
             reason=letter.reason,
             error=letter.error,
+            error_class=letter.error_class,
             saga_id=letter.saga_id,
+            queue=letter.queue,
         )
     return letters
 
@@ -166,15 +192,43 @@ class SqlStorage:
         ]
         return due, following
 
+    async def ripe_held(self, known: Collection[KnownType], limit: int) -> Sequence[RipeHeld]:
+        """See `outbox.interface.Storage.ripe_held`."""
+        async with self.database.read() as session:
+            return await held.ripe(session, known, limit, self._now())
+
+    async def suspects(self, after: UUID, limit: int) -> Sequence[UUID]:
+        """See `outbox.interface.Storage.suspects`."""
+        async with self.database.read() as session:
+            return await stalls.suspects(session, after, limit, self._now())
+
     async def claim_outbox(
-        self, *, token: UUID, lease: float, limit: int, max_bytes: int = CLAIM_BYTES
+        self,
+        *,
+        token: UUID,
+        lease: float,
+        limit: int,
+        max_bytes: int = CLAIM_BYTES,
+        closed: Collection[Destination] = (),
     ) -> Sequence[ClaimedRow]:
         """See `outbox.interface.Storage.claim_outbox`."""
         async with self.database.single() as session:
             now = self._now()
             until = now + timedelta(seconds=lease)
-            due = store.Due(limit=limit, max_bytes=max_bytes, now=now)
+            due = store.Due(limit=limit, max_bytes=max_bytes, now=now, closed=closed)
             return await store.claim(session, due, token=token, lease=lease, until=until)
+
+    async def claim_probe(self, destination: Destination, *, token: UUID, lease: float) -> Sequence[ClaimedRow]:
+        """See `outbox.interface.Storage.claim_probe`."""
+        async with self.database.single() as session:
+            now = self._now()
+            probe = store.Probe(destination=destination, now=now)
+            return await store.claim(session, probe, token=token, lease=lease, until=now + timedelta(seconds=lease))
+
+    async def hurry_outbox(self, destination: Destination) -> None:
+        """See `outbox.interface.Storage.hurry_outbox`."""
+        async with self.database.single() as session:
+            await store.hurry(session, destination, self._now())
 
     async def consumed_events(self) -> frozenset[str]:
         """See `outbox.interface.Storage.consumed_events`."""
@@ -203,6 +257,28 @@ class SqlStorage:
         store.release(batch, rows)
         async with self.database.single() as session:
             await session.write(batch, self._now())
+
+    async def probe(self) -> None:
+        """See `outbox.interface.Storage.probe`."""
+        token = self.database.runner.token()
+        nobody = Accused(consumer="", source="", message_id=str(token), body_hash=b"")
+        async with self.database.write() as session:
+            await accused.probe(session, nobody, token, self._now())
+
+    async def note_accused(self, message: Accused, life: UUID) -> int:
+        """See `outbox.interface.Storage.note_accused`."""
+        async with self.database.write() as session:
+            return await accused.note(session, message, life, self._now())
+
+    async def noted(self, wanted: Sequence[Accused]) -> Sequence[int]:
+        """See `outbox.interface.Storage.noted`."""
+        async with self.database.read() as session:
+            return await accused.noted(session, wanted)
+
+    async def acquit(self, message: Accused) -> None:
+        """See `outbox.interface.Storage.acquit`."""
+        async with self.database.write() as session:
+            await accused.acquit(session, message)
 
     async def end_leases(self) -> int:
         """Make every claimed row due at once, and say how many there were.

@@ -1,22 +1,19 @@
 """The command line: names, arguments, help texts and exit codes. What a command does is in `runtime.commands`.
 
-Nothing heavy is imported before a command is chosen. Errors of the tree become one message on stderr with its remedy
-and an exit code, never a traceback.
+Nothing heavy is imported before a command is chosen. The commands on dead letters are in `runtime.cli_dead`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from runtime.exits import CONFIGURATION, FAILED, exit_code
+from runtime.cli_dead import dead
+from runtime.exits import CONFIGURATION
 from runtime.ownership import append_current_folder, shadowed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from runtime.shell import After, Json, Limit, carry_out, complain
 
 app = typer.Typer(
     name="antiphon",
@@ -27,21 +24,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-sagas = typer.Typer(help="See the business processes.", no_args_is_help=True)
-dead = typer.Typer(help="See the messages that nobody could process.", no_args_is_help=True)
+sagas = typer.Typer(help="See and repair the business processes.", no_args_is_help=True)
+held = typer.Typer(help="See the messages that wait until they can be applied.", no_args_is_help=True)
 config = typer.Typer(help="See the settings.", no_args_is_help=True)
 app.add_typer(sagas, name="sagas")
+app.add_typer(held, name="held")
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
 
 RUN_PARTS = frozenset({"consumer", "relay", "timers", "http"})
+HELD_REASONS = ("early", "paused", "version")
 STATUSES = ("running", "compensating", "completed", "compensated", "parked")
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-After = Annotated[
-    str, typer.Option("--after", metavar="ID", help="Go on behind this one: the last of the page before.")
-]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")]
 
 
 def main() -> NoReturn:
@@ -55,33 +48,6 @@ def main() -> NoReturn:
     raise AssertionError("unreachable: typer exits")
 
 
-def complain(text: str) -> None:
-    """One message for a person, on stderr."""
-    first, *rest = text.splitlines() or [""]
-    sys.stderr.write("\n".join([f"antiphon: {first}", *(f"  {line}" for line in rest)]) + "\n")
-
-
-def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]], *, stays: bool = False) -> NoReturn:
-    """Run the command, wait for it when it is asynchronous, and exit with its code.
-
-    One that `stays` gets the fastest event loop there is.
-    """
-    from messages.errors import AntiphonError
-
-    try:
-        result = command()
-        code = result if isinstance(result, int) else _awaited(result, stays=stays)
-    except AntiphonError as error:
-        from runtime.addresses import masked
-
-        complain(masked(str(error)))
-        code = exit_code(error)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        code = FAILED
-    raise typer.Exit(code)
-
-
 def _chosen(only: str) -> frozenset[str]:
     """The parts that --only names; none means all."""
     parts = frozenset(part.strip() for part in only.split(",") if part.strip())
@@ -91,21 +57,6 @@ def _chosen(only: str) -> frozenset[str]:
             f"{', '.join(sorted(unknown))}: the parts are {', '.join(sorted(RUN_PARTS))}", param_hint="'--only'"
         )
     return parts
-
-
-def _awaited(work: Coroutine[Any, Any, int], *, stays: bool) -> int:
-    factory = _fastest_loop() if stays else None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(work)
-
-
-def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where the extra of that name is installed; None is asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 @app.command()
@@ -212,22 +163,131 @@ def sagas_show(
     carry_out(lambda: command.show(identity, saga_type=saga_type, as_json=as_json))
 
 
-@dead.command("list")
-def dead_list(limit: Limit = 50, after: After = "", as_json: Json = False) -> None:
-    """List the dead letters that nobody has dealt with, the newest first."""
-    from runtime.commands import dead as command
+_Identity = Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")]
+_Step = Annotated[str, typer.Argument(metavar="STEP", help="The step; needed when several are possible.")]
+_Type = Annotated[str, typer.Option("--type", help="The saga type, when a key belongs to several.")]
+_Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the history.")]
+_Actor = Annotated[str, typer.Option("--actor", help="Who; it stands in the history. Default: the user logged in.")]
+_Request = Annotated[str, typer.Option("--request-id", help="The same one twice is done once. Default: a new one.")]
+_Revision = Annotated[
+    int | None, typer.Option("--revision", help="Only if the instance is still at this revision.", min=1)
+]
 
-    carry_out(lambda: command.list_letters(limit=limit, after=after or None, as_json=as_json))
+
+def _on_the_whole(action: str, help_text: str) -> None:
+    """A command that concerns a whole instance."""
+
+    def command(
+        *,
+        identity: _Identity,
+        reason: _Reason,
+        saga_type: _Type = "",
+        actor: _Actor = "",
+        request_id: _Request = "",
+        revision: _Revision = None,
+        as_json: Json = False,
+    ) -> None:
+        _operate(
+            action,
+            identity=identity,
+            saga_type=saga_type,
+            reason=reason,
+            actor=actor,
+            request_id=request_id,
+            revision=revision,
+            as_json=as_json,
+        )
+
+    sagas.command(action, help=help_text)(command)
 
 
-@dead.command("show")
-def dead_show(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="The dead letter's id.")], as_json: Json = False
+def _on_a_step(action: str, help_text: str) -> None:
+    """A command that concerns one step of an instance."""
+
+    def command(
+        *,
+        identity: _Identity,
+        step: _Step = "",
+        reason: _Reason,
+        saga_type: _Type = "",
+        actor: _Actor = "",
+        request_id: _Request = "",
+        revision: _Revision = None,
+        as_json: Json = False,
+    ) -> None:
+        _operate(
+            action,
+            identity=identity,
+            step=step,
+            saga_type=saga_type,
+            reason=reason,
+            actor=actor,
+            request_id=request_id,
+            revision=revision,
+            as_json=as_json,
+        )
+
+    sagas.command(action, help=help_text)(command)
+
+
+def _operate(
+    action: str,
+    *,
+    identity: str,
+    step: str = "",
+    saga_type: str,
+    reason: str,
+    actor: str,
+    request_id: str,
+    revision: int | None,
+    as_json: bool,
 ) -> None:
-    """Show one dead letter as it arrived."""
-    from runtime.commands import dead as command
+    if not reason.strip():
+        raise typer.BadParameter("say why; it stands in the history", param_hint="'--reason'")
+    from runtime.commands import operate as command
+    from sagas.decision import Action
 
-    carry_out(lambda: command.show(identity, as_json=as_json))
+    request = command.Request(
+        action=Action(action),
+        identity=identity,
+        step=step,
+        saga_type=saga_type,
+        reason=reason,
+        actor=actor,
+        request_id=request_id,
+        revision=revision,
+    )
+    carry_out(lambda: command.operate(request, as_json=as_json))
+
+
+_on_the_whole("cancel", "Turn an instance back: what it did is undone, the last first.")
+_on_a_step("retry", "Let an instance go on where it stands still, or send its open command at once.")
+_on_a_step("skip", "Go on without a step, or without undoing one. The instance counts it.")
+_on_a_step("resolve", "Say that an undo was done by hand. The instance counts it.")
+_on_a_step("undo", "Send the undo of an effect that came too late to be undone (attention: orphaned effect).")
+_on_the_whole("pause", "Let an instance stand still: it sends nothing, and what arrives for it is held.")
+_on_the_whole("resume", "Let a paused instance go on; what was held for it is applied, in order of arrival.")
+
+
+@held.command("list")
+def held_list(
+    *,
+    saga_type: Annotated[str, typer.Option("--type", help="Only for this saga type.")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="REASON", help=f"Only those that are held as {', '.join(HELD_REASONS)}.")
+    ] = "",
+    limit: Limit = 50,
+    after: After = "",
+    as_json: Json = False,
+) -> None:
+    """List the messages that cannot be applied yet, the oldest first."""
+    if reason and reason not in HELD_REASONS:
+        raise typer.BadParameter(f"{reason}: a reason is one of {', '.join(HELD_REASONS)}", param_hint="'--reason'")
+    from runtime.commands import held as command
+    from storage.answers import HeldFilter
+
+    wanted = HeldFilter(saga_type=saga_type or None, reason=reason or None)
+    carry_out(lambda: command.list_held(wanted, limit=limit, after=after or None, as_json=as_json))
 
 
 @app.command()

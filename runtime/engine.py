@@ -14,18 +14,26 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Literal
 
 from handlers.consumer import UNDER_WAY, SagaConsumer
+from handlers.dead_letters import DeadLetterImport
+from handlers.deciding import SagaType
 from handlers.handle import Handler
+from handlers.held import HeldMessages
 from handlers.participant_consumer import CONCURRENCY, ParticipantConsumer
+from handlers.retention import DAILY, NEVER, Retention, of_participants, of_sagas
+from handlers.suspects import Suspects
 from handlers.timers import Timers
-from messages.codec import Limits
+from handlers.watchdog import Watchdog
 from messages.errors import ConfigurationError
 from outbox.relay import Relay
 from outbox.unit import SqlStorage
 from runtime import definitions, schema
 from runtime.addresses import shown
 from runtime.database import located
+from runtime.settings import written
 from runtime.supervise import DOWN_TOO_LONG, Supervised
+from sagas.watching import Here
 from storage import Database, runner_lock
+from storage.retention import Expiry
 from storage.schema import schema_state
 from transport.in_process import InProcessTransport
 from transport.topology import Queue, Topology, participant_queue, saga_queue
@@ -140,18 +148,21 @@ class Engine:
         self._report = report
         self._topology = topology_of(settings, known, sagas=bool(self.saga_types), participants=participants)
         self._refuse_gaps()
+        self._refuse_forgetting()
         self._loops: list[tuple[Supervised, asyncio.Task[None]]] = []
         self._held = ExitStack()
         self._stage = "not started"
-        busy = UNDER_WAY * len(known.sagas) + len(PARTS) + len(self.participants) * CONCURRENCY
+        busy = (UNDER_WAY + 1) * len(known.sagas) + len(PARTS) + 1 + len(self.participants) * CONCURRENCY
         self.database = Database(
             settings.database, runner, namespace=settings.namespace, pool_size=busy + SPARE_CONNECTIONS
         )
         self.storage = SqlStorage(self.database)
         self.transport = transport_for(settings, runner, report)
+        self._suspects = Suspects(self.storage, runner)
         self.relay = self._relay()
-        self._consumers: list[SagaConsumer | ParticipantConsumer] = [
+        self._consumers: list[SagaConsumer | ParticipantConsumer | DeadLetterImport] = [
             *(self._saga_consumers() if "consumer" in parts else ()),
+            *([self._dead_letter_import()] if "consumer" in parts and not settings.in_process else ()),
             *(self._participant_consumer(name) for name in self.participants),
         ]
 
@@ -240,6 +251,22 @@ class Engine:
         if (gap := untaken(self._topology, self._known)) is not None:
             raise ConfigurationError(gap)
 
+    def _refuse_forgetting(self) -> None:
+        """A participant has to remember a command for as long as its saga may ask again, or have it undone."""
+        settings = self._settings
+        versions = [each for of_type in self._known.sagas.values() for each in of_type.values()]
+        if not self.participants or not versions:
+            return
+        longest = max(versions, key=lambda each: each.deadline)
+        least = longest.deadline.total_seconds() + settings.inbox_window
+        if settings.retention_participants < least:
+            raise ConfigurationError(
+                f"ANTIPHON_RETENTION_PARTICIPANTS: {written(settings.retention_participants)} is shorter than the "
+                f"deadline of {longest.type} and ANTIPHON_INBOX_WINDOW together ({written(least)}); what a saga asks "
+                "for again would be done twice; set it to never, or to longer than any saga may take, parked ones "
+                "included"
+            )
+
     def _hold_alone(self) -> None:
         """An SQLite file takes one runner, and so does a database whose messages go through one process."""
         if self._settings.sqlite:
@@ -271,10 +298,15 @@ class Engine:
 
     def _start_loops(self) -> None:
         components: list[Component] = [*self._consumers]
+        if "consumer" in self.parts:
+            components.append(self._held_messages())
         if "timers" in self.parts:
             components.append(self._timers())
+        components += self._retention()
         if "relay" in self.parts:
             components.append(self.relay)
+        if self.parts:
+            components.append(self._watchdog())
         for component in components:
             loop = Supervised(component, self._runner, self._report)
             self._loops.append((loop, self._runner.start(loop.run(), name=component.name)))
@@ -306,7 +338,13 @@ class Engine:
 
     def _saga_consumer(self, saga_type: str, versions: Definitions) -> SagaConsumer:
         handler = Handler(
-            versions, namespace=self._settings.namespace, storage=self.storage, relay=self.relay, report=self._report
+            versions,
+            namespace=self._settings.namespace,
+            storage=self.storage,
+            relay=self.relay,
+            report=self._report,
+            limits=self._settings.limits,
+            inbox_window=self._settings.inbox_window,
         )
         return SagaConsumer(
             handler,
@@ -314,9 +352,10 @@ class Engine:
             self._runner,
             self._report,
             queue=saga_queue(self._settings.namespace, saga_type),
-            limits=Limits(max_body=self._settings.max_body),
+            limits=self._settings.limits,
             batch=self._settings.batch,
             prefetch=self._settings.prefetch,
+            suspects=self._suspects,
         )
 
     def _participant_consumer(self, name: str) -> ParticipantConsumer:
@@ -329,7 +368,29 @@ class Engine:
             report=self._report,
             namespace=self._settings.namespace,
             queue=participant_queue(self._settings.namespace, name),
-            limits=Limits(max_body=self._settings.max_body),
+            limits=self._settings.limits,
+            suspects=self._suspects,
+        )
+
+    def _held_messages(self) -> HeldMessages:
+        return HeldMessages(
+            [SagaType(versions, self._settings.namespace) for versions in self._known.sagas.values()],
+            storage=self.storage,
+            relay=self.relay,
+            runner=self._runner,
+            report=self._report,
+            limits=self._settings.limits,
+            sweep=self._settings.sweep,
+        )
+
+    def _dead_letter_import(self) -> DeadLetterImport:
+        return DeadLetterImport(
+            self.storage,
+            self.transport,
+            self._runner,
+            self._report,
+            namespace=self._settings.namespace,
+            limits=self._settings.limits,
         )
 
     def _timers(self) -> Timers:
@@ -343,3 +404,24 @@ class Engine:
             sweep=self._settings.sweep,
             batch=self._settings.batch,
         )
+
+    def _retention(self) -> list[Retention]:
+        """What removes old rows: of the sagas with the timers, of participants where they are hosted."""
+        expiry, settings = Expiry(self.database), self._settings
+        loops = []
+        if "timers" in self.parts:
+            kinds = of_sagas(
+                expiry,
+                sagas=settings.retention_sagas,
+                inbox=settings.inbox_window,
+                dead_letters=settings.retention_dead_letters,
+            )
+            loops.append(Retention(kinds, self._runner, self._report))
+        if self.participants and settings.retention_participants != NEVER:
+            kinds = of_participants(expiry, age=settings.retention_participants)
+            loops.append(Retention(kinds, self._runner, self._report, name="retention.participants", every=DAILY))
+        return loops
+
+    def _watchdog(self) -> Watchdog:
+        here = Here(versions=self._known.sagas, takers=self._known.takers)
+        return Watchdog(here, storage=self.storage, runner=self._runner, report=self._report)

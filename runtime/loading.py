@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from handlers.participant import Participant
+from messages.codec import DEFAULT_LIMITS
 from messages.errors import ConfigurationError
 from runtime.modules import import_all
 from sagas.policies import with_policies
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from handlers.work import Definitions
+    from messages.codec import Limits
     from sagas.policies import Policies
 
 
@@ -33,6 +35,11 @@ class Known:
         return frozenset(
             name for versions in self.sagas.values() for definition in versions.values() for name in definition.commands
         )
+
+    @property
+    def takers(self) -> Mapping[str, str]:
+        """Which participant takes a command, by the command's name."""
+        return {command: name for name, each in self.participants.items() for command in each.commands}
 
     def events_of(self, saga_type: str) -> frozenset[str]:
         """The names of the events that some version of this type consumes."""
@@ -57,8 +64,12 @@ class Known:
         return {name: self.participants[name] for name in names}
 
 
-def load_modules(names: Sequence[str], policies: Mapping[str, Policies] | None = None) -> Known:
+def load_modules(
+    names: Sequence[str], policies: Mapping[str, Policies] | None = None, *, limits: Limits = DEFAULT_LIMITS
+) -> Known:
     """Import the modules and collect what they define, with other policies for the saga types named in `policies`.
+
+    A saga whose command is longer than the limits allow is told so when it makes it, and not by the broker.
 
     Raises:
         ConfigurationError: a module is missing or broken, or two things have one name.
@@ -69,7 +80,8 @@ def load_modules(names: Sequence[str], policies: Mapping[str, Policies] | None =
     for module in modules:
         for definition in definitions_in(module):
             override = (policies or {}).get(definition.type)
-            registry.add(definition if override is None else with_policies(definition, override))
+            limited = replace(definition, limits=limits)
+            registry.add(limited if override is None else with_policies(limited, override))
     sagas = {
         saga_type: {each.version: each for each in registry if each.type == saga_type} for saga_type in registry.types
     }

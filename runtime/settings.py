@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from messages.codec import Limits
 from messages.errors import ConfigurationError
 from runtime.addresses import DEFAULT_DATABASE, IN_PROCESS, broker_address, concealed, database_address, is_sqlite
 
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 PREFIX = "ANTIPHON_"
 CATALOGS = ("messages.catalog", "sagas.catalog", "handlers.catalog")
 
+DEAD_LETTER_HORIZON = 8 * 86400.0
+"""Seconds after which no copy of a message is expected any more: a week in a queue or among the broker's dead letters,
+and a day of being held."""
+
+_CENTURY = 36_525 * 86400.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2}
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -38,6 +45,16 @@ def _seconds(value: object) -> object:
     if match is None:
         raise ValueError("is not a duration; write seconds, or a number with ms, s, m, h or d (15, 500ms, 8d)")
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _age(value: object) -> object:
+    """A duration of at most a hundred years, or `never`."""
+    if isinstance(value, str) and value.strip().lower() == "never":
+        return math.inf
+    seconds = _seconds(value)
+    if isinstance(seconds, float) and seconds > _CENTURY:
+        raise ValueError("is longer than a hundred years; write never")
+    return seconds
 
 
 def _bytes(value: object) -> object:
@@ -81,6 +98,7 @@ def _address(check: Callable[[str], str]) -> BeforeValidator:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+Age = Annotated[float, BeforeValidator(_age)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 
 
@@ -126,6 +144,20 @@ class Settings(BaseModel):
     )
     drain_timeout: Seconds = Field(25.0, gt=0, le=86400, description="How long a stop may take; then exit 75.")
     max_body: Bytes = Field(1024**2, ge=1024, le=64 * 1024**2, description="Longest message body, in bytes.")
+    inbox_window: Age = Field(
+        DEAD_LETTER_HORIZON,
+        description="How long the ids of handled messages are kept; at least 8d.",
+    )
+    retention_sagas: Age = Field(
+        30 * 86400.0, description="How long an instance is kept after its end, with its history."
+    )
+    retention_dead_letters: Age = Field(
+        90 * 86400.0, description="How long a dead letter is kept after its replay or discard; open ones stay."
+    )
+    retention_participants: Age = Field(
+        math.inf,
+        description="How long a Python participant remembers what it has done: longer than any saga may take.",
+    )
 
     @property
     def database(self) -> str:
@@ -136,6 +168,11 @@ class Settings(BaseModel):
     def broker(self) -> str:
         """The broker's address with its password: for the transport, never for people."""
         return self.broker_url.get_secret_value()
+
+    @property
+    def limits(self) -> Limits:
+        """What a message may be, both ways."""
+        return Limits(max_body=self.max_body)
 
     @property
     def sqlite(self) -> bool:
@@ -256,19 +293,47 @@ def _contradictions(settings: Settings) -> list[str]:
         )
     if settings.sweep >= settings.lease:
         problems.append(
-            f"ANTIPHON_SWEEP: {_duration(settings.sweep)} is not shorter than ANTIPHON_LEASE "
-            f"({_duration(settings.lease)}), so leftovers would wait for two leases; lower it"
+            f"ANTIPHON_SWEEP: {written(settings.sweep)} is not shorter than ANTIPHON_LEASE "
+            f"({written(settings.lease)}), so leftovers would wait for two leases; lower it"
         )
-    return problems
+    return [*problems, *_forgetful(settings)]
+
+
+def _forgetful(settings: Settings) -> list[str]:
+    """What would be forgotten too early: the inbox before a message can come again, all else before the inbox."""
+    window = settings.inbox_window
+    if window < DEAD_LETTER_HORIZON:
+        least = written(DEAD_LETTER_HORIZON)
+        return [
+            f"ANTIPHON_INBOX_WINDOW: {written(window)} is shorter than {least}; a copy that comes after a week in a "
+            "queue or among dead letters, or after a day of being held, would be taken for a new message; set it to "
+            f"{least} or more"
+        ]
+    harm = {
+        "retention_sagas": "a late reply would find its instance gone, and an effect that nobody undid would show "
+        "nowhere",
+        "retention_dead_letters": "nothing would tell any more that a message which comes again was replayed or "
+        "discarded",
+        "retention_participants": "a command that comes again would be carried out a second time",
+    }
+    return [
+        f"{variable(name)}: {written(age)} is shorter than ANTIPHON_INBOX_WINDOW ({written(window)}); {what}; "
+        f"set it to {written(window)} or more"
+        for name, what in harm.items()
+        if (age := getattr(settings, name)) < window
+    ]
 
 
 def _text(problems: list[str]) -> str:
     return problems[0] if len(problems) == 1 else "\n".join([f"{len(problems)} settings are wrong", *problems])
 
 
-def _duration(seconds: float) -> str:
+def written(seconds: float) -> str:
     """Seconds as a setting would be written."""
-    return f"{seconds:g}s"
+    if seconds == math.inf:
+        return "never"
+    days = seconds / 86400
+    return f"{days:g}d" if days >= 1 and days.is_integer() else f"{seconds:g}s"
 
 
 def _shown(value: object) -> str:
@@ -276,4 +341,4 @@ def _shown(value: object) -> str:
         return concealed(value.get_secret_value())
     if isinstance(value, tuple):
         return ",".join(str(item) for item in value)
-    return _duration(value) if isinstance(value, float) else str(value)
+    return written(value) if isinstance(value, float) else str(value)

@@ -32,15 +32,24 @@ LONGEST = 2_000
 LEVELS: Mapping[str, int] = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": 40}
 
 NAMES: Mapping[type, tuple[str, str]] = {
+    handling.AttentionRaised: ("saga.attention_raised", "error"),
+    handling.AttentionCleared: ("saga.attention_cleared", "info"),
     handling.MessageDeadLettered: ("message.dead_lettered", "error"),
+    handling.MessageHeld: ("message.held", "info"),
+    handling.DeadLetterImported: ("dead_letter.imported", "error"),
+    handling.DeadLetterUnkept: ("dead_letter.unkept", "error"),
     handling.MessageIgnored: ("message.ignored", "debug"),
     handling.MessageDuplicated: ("message.duplicated", "debug"),
     handling.BatchCommitted: ("batch.committed", "debug"),
+    handling.MessagesSetAside: ("messages.set_aside", "warning"),
     handling.CommandAnswered: ("command.answered", "info"),
     handling.CommandDropped: ("command.dropped", "info"),
     outbox.PublicationFailed: ("message.publication_failed", "warning"),
     outbox.EventUnrouted: ("message.event_unrouted", "info"),
+    outbox.CircuitOpened: ("circuit.opened", "warning"),
+    outbox.CircuitClosed: ("circuit.closed", "info"),
     outbox.LoopTroubled: ("loop.troubled", "warning"),
+    outbox.RowsRemoved: ("retention.removed", "info"),
     transport.BrokerConnected: ("broker.connected", "info"),
     transport.BrokerDisconnected: ("broker.disconnected", "warning"),
     transport.BrokerUnreachable: ("broker.unreachable", "warning"),
@@ -70,6 +79,8 @@ _LOUD: Mapping[str, str] = {
     "late_success": "warning",
     "compensation_started": "warning",
     "deadline_struck": "warning",
+    "operator_acted": "warning",
+    "step_skipped": "warning",
     "compensation_failed": "error",
     "parked": "error",
 }

@@ -35,9 +35,12 @@ ATTENTION: Mapping[str, str] = {
     "compensation_exhausted": "a compensation is not answered; it goes on trying, so look at the participant",
     "orphaned_effect": "a step succeeded after it was given up, and nothing undoes it; send its compensation by hand",
     "compensation_overdue": "the deadline passed while it was being undone; look at the participant it waits for",
-    "unroutable": "a command finds no queue; start the participant that takes it",
-    "timer_overdue": "a timer is overdue; is a process with timers running?",
+    "stalled": "it waits for nothing at all; retry or cancel it",
     "version_missing": "no process knows the definition version of this instance; deploy it",
+    "unroutable": "a command finds no queue; start the participant that takes it",
+    "refused": "the broker refuses a message as it is; mend what it says, or cancel the instance",
+    "timer_overdue": "a timer is overdue; is a process with timers running?",
+    "outbox_overdue": "a message is not published; is a process with a relay running, and the broker there?",
 }
 """What a reason for attention means, and what to do."""
 

@@ -63,9 +63,9 @@ def undo_next(turn: Turn) -> None:
     if turn.halted or turn.phase is not Phase.COMPENSATING:
         return
     try:
-        while paths := list(_due(turn)):
+        while paths := list(due(turn)):
             for path in paths:
-                _undo(turn, path)
+                send_undo(turn, path)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
@@ -79,7 +79,8 @@ def exhausted(progress: CallProgress, retry: Retry) -> bool:
     return progress.status.open and progress.spent + waiting > retry.attempts
 
 
-def _due(turn: Turn) -> Iterator[str]:
+def due(turn: Turn) -> Iterator[str]:
+    """The steps whose undo may be sent now, and was not."""
     for path, step in turn.steps.items():
         if _in_set(turn, path) and step.undo is None and not _later_ones_unresolved(turn, step):
             yield path
@@ -91,16 +92,23 @@ def _later_ones_unresolved(turn: Turn, step: StepProgress) -> bool:
 
 def _unresolved(turn: Turn, path: str) -> bool:
     step = turn.steps[path]
-    undone = step.undo is not None and step.undo.status is CallStatus.SUCCEEDED
+    undone = step.undo is not None and step.undo.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
     return step.do.status.open or (_in_set(turn, path) and not undone)
 
 
 def _in_set(turn: Turn, path: str) -> bool:
-    happened = turn.steps[path].do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT)
-    return happened and turn.step(path).undo is not None
+    do = turn.steps[path].do
+    happened = do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT)
+    possible = do.status is CallStatus.SKIPPED and do.spent > 0
+    return (happened or possible) and turn.step(path).undo is not None
 
 
-def _undo(turn: Turn, path: str) -> None:
+def send_undo(turn: Turn, path: str) -> None:
+    """Send the first undo of a step; one in doubt whose undo needs its reply waits for that, or for an operator.
+
+    Raises:
+        MethodRaised: the undo of a step that is not in doubt cannot be built.
+    """
     call = turn.step(path).undo
     if call is None:
         raise LookupError(f"{path} has no compensation")

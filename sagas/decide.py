@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
-from sagas import backward, forward, replies, timeouts
-from sagas.decision import Arrived, Disposition, GiveUp, TimerFired
+from sagas import backward, forward, operations, replies, timeouts
+from sagas.decision import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
 from sagas.instance import Instance, Phase
 from sagas.turn import Turn, told
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from sagas.decision import Decision, Input
+    from sagas.decision import Input
     from sagas.definition import Definition
 
 
@@ -68,10 +68,14 @@ def decide(definition: Definition, instance: Instance, happened: Input, now: dat
     """What follows from one input.
 
     A method of the author that raises never escapes: it parks the instance (design: section 4, rule 8).
+
+    Raises:
+        OperationRefused: an operator's action does not fit where the instance stands.
     """
     cause = happened.message_id if isinstance(happened, Arrived) else None
     turn = Turn(definition, instance, now, causation_id=cause)
     turn.applied = 1
+    turn.attention.pop("version_missing", None)
     try:
         if isinstance(happened, Arrived):
             return _arrived(turn, happened)
@@ -79,6 +83,9 @@ def decide(definition: Definition, instance: Instance, happened: Input, now: dat
             return _timer_fired(turn, happened)
         if isinstance(happened, GiveUp):
             return _gave_up(turn, happened)
+        if isinstance(happened, Operated):
+            operations.operate(turn, happened)
+            return turn.finish()
     except MethodRaised as error:
         return _parked(definition, instance, happened, error, now)
     turn.applied = 0
@@ -93,13 +100,18 @@ def ignored(definition: Definition, instance: Instance, arrived: Arrived, reason
     return turn.finish(Disposition.IGNORED, reason)
 
 
-def resume(definition: Definition, instance: Instance, now: datetime) -> Decision:
-    """Go on where a method raised: the author has mended it."""
-    turn = Turn(definition, instance, now)
-    turn.attention.pop("method_raised", None)
-    turn.record("resumed")
-    _go_on(turn)
-    return turn.finish()
+def held(instance: Instance, message_id: str, name: str, reason: str, now: datetime) -> Decision:
+    """Record that a message waits until it can be applied. Needs no definition: it may be the one that is missing."""
+    attention = {"version": "version_missing", "paused": "messages_held"}[reason]
+    text = {
+        "version": f"{instance.saga_type} version {instance.version} is not known to the process that got {name}",
+        "paused": "messages wait until it is resumed",
+    }[reason]
+    entry = HistoryEntry(
+        seq=instance.seq + 1, kind="message_held", message_id=message_id, message_name=name, detail={"reason": reason}
+    )
+    after = replace(instance, seq=entry.seq, updated_at=now, attention={**instance.attention, attention: text})
+    return Decision(instance=after, disposition=Disposition.HELD, reason=reason, history=(entry,))
 
 
 def park(definition: Definition, instance: Instance, text: str, now: datetime) -> Decision:
@@ -119,7 +131,7 @@ def _arrived(turn: Turn, arrived: Arrived) -> Decision:
     if refusal is not None:
         return ignored(turn.definition, turn.before, arrived, refusal, turn.now)
     if was_halted and not turn.halted:
-        _go_on(turn)
+        operations.go_on(turn)
     return turn.finish()
 
 
@@ -143,14 +155,14 @@ def _gave_up(turn: Turn, marker: GiveUp) -> Decision:
 def _parked(
     definition: Definition, instance: Instance, happened: Input, error: MethodRaised, now: datetime
 ) -> Decision:
-    """The instance is parked; the message, if it was one, becomes a dead letter."""
+    """The instance is parked; the message, if it was one, becomes a dead letter. An operator's try is recorded."""
+    if isinstance(happened, Operated):
+        turn = Turn(definition, instance, now)
+        operations.note(turn, happened)
+        turn.park("method_raised", str(error))
+        return turn.finish()
     decision = park(definition, instance, str(error), now)
     if not isinstance(happened, Arrived):
         return decision
     error.message_id = happened.message_id
     return replace(decision, disposition=Disposition.DEAD_LETTERED, reason=error.reason, error=error)
-
-
-def _go_on(turn: Turn) -> None:
-    forward.advance(turn)
-    backward.undo_next(turn)

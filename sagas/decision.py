@@ -60,7 +60,33 @@ class Withdrawn:
     message_ids: frozenset[str]
 
 
-Input = Arrived | TimerFired | GiveUp | Withdrawn
+class Action(StrEnum):
+    """What an operator may do to an instance."""
+
+    CANCEL = "cancel"  # turn back: what was done is undone
+    RETRY = "retry"  # go on where it stands still, or send once more without waiting
+    SKIP = "skip"  # go on without a step, or without undoing one
+    RESOLVE = "resolve"  # what an undo was to do was done by hand
+    UNDO = "undo"  # send the undo of an effect that nothing would take back
+    PAUSE = "pause"  # send nothing, apply nothing, let no timer fire
+    RESUME = "resume"  # end of the pause
+
+
+@value
+class Operated:
+    """An operator's action. `step` is the path it concerns; left out, it is the only one that it can concern.
+
+    `actor` says who, `reason` why; `request_id` makes the same request, asked twice, one action.
+    """
+
+    action: Action
+    actor: str
+    reason: str
+    request_id: str
+    step: str | None = None
+
+
+Input = Arrived | TimerFired | GiveUp | Withdrawn | Operated
 
 
 class Disposition(StrEnum):
@@ -68,6 +94,7 @@ class Disposition(StrEnum):
 
     APPLIED = "applied"
     IGNORED = "ignored"
+    HELD = "held"
     DEAD_LETTERED = "dead_lettered"
 
 

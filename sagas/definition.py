@@ -10,6 +10,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from messages.codec import DEFAULT_LIMITS, Limits
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -142,7 +144,7 @@ class Definition:
 
     `key_fields` maps the name of each start event to the body field that holds the business key. `answers` maps a
     reply's message name to the (step, purpose) pairs that declare it. `document` is canonical JSON-able data, its four
-    parts under "shape", "state", "policy" and "code".
+    parts under "shape", "state", "policy" and "code". `limits` are those of the process, and of its commands.
     """
 
     type: str
@@ -160,3 +162,4 @@ class Definition:
     commands: Mapping[str, CommandClass]  # every command it sends, by message name
     document: Mapping[str, Any]
     digests: Digests
+    limits: Limits = DEFAULT_LIMITS

@@ -46,10 +46,10 @@ def ready(node: Node, steps: Mapping[str, StepProgress]) -> Iterator[str]:
 
 
 def finished(node: Node, steps: Mapping[str, StepProgress]) -> bool:
-    """Whether everything in this part of the flow has succeeded."""
+    """Whether everything in this part of the flow has succeeded, or was skipped by an operator."""
     if isinstance(node, SequenceNode):
         return all(finished(child, steps) for child in node.children)
-    return node.step in steps and steps[node.step].do.status is CallStatus.SUCCEEDED
+    return node.step in steps and steps[node.step].do.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
 
 
 def _enter(turn: Turn, path: str) -> None:

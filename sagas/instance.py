@@ -49,6 +49,7 @@ class CallStatus(StrEnum):
     IN_DOUBT = "in_doubt"  # budget used up in silence
     WITHDRAWN = "withdrawn"  # taken back before the broker had it: never sent
     BLOCKED = "blocked"  # an undo that cannot be built or has failed: waits for an operator or a late success
+    SKIPPED = "skipped"  # an operator went on without it; where it was sent, its effect is possible
 
     @property
     def open(self) -> bool:

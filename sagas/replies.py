@@ -19,7 +19,7 @@ from sagas.turn import step_name, timer_name
 from sagas.waits import backoff_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sagas.decision import Arrived
     from sagas.definition import Call, Definition, Reply
@@ -116,7 +116,7 @@ def _succeed(turn: Turn, arrived: Arrived, path: str, reply: Reply) -> None:
     turn.run_hook(reply.hook, arrived.event)
     turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value)
     turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, turn.record("step_completed", path))
-    _settled(turn, path)
+    settled(turn, path)
     advance(turn)
     undo_next(turn)
 
@@ -126,7 +126,7 @@ def _fail(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, late: bool |
     turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value, late=late)
     ended = turn.record("step_failed", path, reason=arrived.name)
     turn.close(path, Purpose.DO, CallStatus.FAILED, ended)
-    _settled(turn, path)
+    settled(turn, path)
     _back(turn, path)
 
 
@@ -138,7 +138,7 @@ def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply)
         _pause(turn, path, call)
     else:
         stop_retrying(turn, path)
-        _settled(turn, path)
+        settled(turn, path)
         _back(turn, path)
 
 
@@ -149,8 +149,8 @@ def _back(turn: Turn, path: str) -> None:
         undo_next(turn)
 
 
-def _settled(turn: Turn, path: str) -> None:
-    """A step that was in doubt and awaited has been answered."""
+def settled(turn: Turn, path: str) -> None:
+    """A step that was in doubt and awaited is awaited no longer."""
     if turn.attention.get("in_doubt", "").startswith(f"step {path} "):
         del turn.attention["in_doubt"]
 
@@ -166,6 +166,8 @@ def _answer_closed_do(turn: Turn, arrived: Arrived, target: Target, reply: Reply
         note_blocked(turn)
         _fail(turn, arrived, target.path, reply, late=True)
         return None
+    if step.do.status is CallStatus.SKIPPED:
+        return "skipped"
     return "already_answered" if reply.kind is _said(step.do.status) else "contradicts"
 
 
@@ -178,14 +180,17 @@ def _late_success(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, undo
     seq = turn.record("late_success", path, message=arrived, body=arrived.body)
     if undo_sent:
         return  # the participant's tombstone covers it
+    skipped = turn.steps[path].do.status is CallStatus.SKIPPED
     if turn.phase is Phase.COMPENSATING and turn.step(path).undo is not None:
         turn.steps[path] = replace(turn.steps[path], undo=None)
         note_blocked(turn)
         turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, seq)
         undo_next(turn)
+    elif skipped and turn.phase in (Phase.RUNNING, Phase.COMPLETED):
+        turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, seq)  # what the flow went on without has come after all
     else:
-        detail = f"step {path} succeeded late ({arrived.name} {arrived.message_id}) and nothing will undo it"
-        turn.attention["orphaned_effect"] = detail
+        orphans = [*orphaned(turn), path]
+        note_orphans(turn, orphans)
 
 
 # -- the command that undoes a step
@@ -194,6 +199,8 @@ def _late_success(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, undo
 def _answer_undo(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: Reply) -> str | None:
     undo = turn.steps[target.path].undo
     if undo is None or not undo.status.open:
+        if undo is not None and undo.status is CallStatus.SKIPPED:
+            return "skipped"
         said = None if undo is None else _said(undo.status)
         return "already_answered" if reply.kind is said else "contradicts"
     if reply.kind is ReplyKind.TRANSIENT and not _is_current(turn, target):
@@ -239,11 +246,31 @@ def note_exhausted(turn: Turn) -> None:
 
 
 def note_blocked(turn: Turn) -> None:
-    """Un-park when no undo is left that waits for the reply of its step."""
-    if not any(
-        step.undo and step.undo.status is CallStatus.BLOCKED and not step.undo.spent for step in turn.steps.values()
-    ):
+    """Un-park when no undo is left that waits for the reply of its step, and none that has failed."""
+    blocked = [
+        step.undo for step in turn.steps.values() if step.undo is not None and step.undo.status is CallStatus.BLOCKED
+    ]
+    if all(undo.spent for undo in blocked):
         turn.attention.pop("undo_needs_reply", None)
+    if not any(undo.spent for undo in blocked):
+        turn.attention.pop("compensation_failed", None)
+
+
+def orphaned(turn: Turn) -> list[str]:
+    """The steps with an effect that nothing would take back."""
+    detail = turn.attention.get("orphaned_effect", "")
+    return detail.removeprefix(_ORPHANS).split(", ") if detail else []
+
+
+def note_orphans(turn: Turn, paths: Iterable[str]) -> None:
+    """Tell people of the steps that succeeded when nothing would undo them any more; none: the cause is gone."""
+    if named := list(dict.fromkeys(paths)):
+        turn.attention["orphaned_effect"] = _ORPHANS + ", ".join(named)
+    else:
+        turn.attention.pop("orphaned_effect", None)
+
+
+_ORPHANS = "succeeded late, and nothing will undo it: "
 
 
 # -- both

@@ -86,14 +86,14 @@ def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str])
     if call is None:
         raise LookupError(f"{path} has no command to {purpose} it")
     if progress.status is CallStatus.WAITING:
-        _next_attempt(turn, path, call, progress)
+        next_attempt(turn, path, call, progress)
     elif turn.current_id(path, purpose) in unsent:
         turn.record("timer_set", path, timer=timer_name(path, purpose), reason="the command is still in the outbox")
         turn.set_timer(timer_name(path, purpose), reply_wait(call, progress.sends))
     elif progress.spent < call.retry.attempts:
-        _again(turn, path, call, progress, reply_wait(call, progress.sends + 1))
+        again(turn, path, call, progress, reply_wait(call, progress.sends + 1))
     elif purpose is Purpose.UNDO or _awaited_for_ever(turn, path):
-        _again(turn, path, call, progress, call.retry.cap)
+        again(turn, path, call, progress, call.retry.cap)
     else:
         wait = reply_wait(call, progress.sends)
         _ask_to_give_up(turn, timer_name(path, purpose), _entry(progress), wait, unsent)
@@ -117,15 +117,21 @@ def _awaited_for_ever(turn: Turn, path: str) -> bool:
     return turn.attention.get("in_doubt", "").startswith(f"step {path} ")
 
 
-def _again(turn: Turn, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
+def again(turn: Turn, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
+    """Send a pending command once more: the same attempt, or the next for participants that swallow repeated ids."""
     may_attempt = turn.phase is Phase.RUNNING or call.purpose is Purpose.UNDO
     if may_attempt and turn.step(path).on_silence == "new_attempt":
-        _next_attempt(turn, path, call, replace(progress, silent=True))
+        next_attempt(turn, path, call, replace(progress, silent=True))
     else:
         turn.resend(path, call, replace(progress, sends=progress.sends + 1, spent=progress.spent + 1), wait)
 
 
-def _next_attempt(turn: Turn, path: str, call: Call, progress: CallProgress) -> None:
+def next_attempt(turn: Turn, path: str, call: Call, progress: CallProgress) -> None:
+    """Send the next attempt of a command.
+
+    Raises:
+        MethodRaised: it cannot be built.
+    """
     upcoming = replace(
         progress, status=CallStatus.PENDING, attempt=progress.attempt + 1, sends=1, spent=progress.spent + 1
     )

@@ -51,6 +51,8 @@ class Turn:
         self.steps = dict(instance.steps)
         self.timers = dict(instance.timers)
         self.attention = dict(instance.attention)
+        self.paused = instance.paused
+        self.skipped = instance.skipped
         self.ended_at = instance.ended_at
         self.end_reason = instance.end_reason
         self.seq = instance.seq
@@ -63,7 +65,7 @@ class Turn:
     @property
     def halted(self) -> bool:
         """Whether nothing may be sent: paused, or parked by a method that raised."""
-        return self.before.paused or "method_raised" in self.attention
+        return self.paused or "method_raised" in self.attention
 
     # -- the log
 
@@ -130,7 +132,7 @@ class Turn:
             if not isinstance(command, call.command):
                 message = f"returned {type(command).__name__} instead of {call.command.__name__}"
                 raise TypeError(message)
-            return codec.encode(command)
+            return codec.encode(command, self.definition.limits)
         except BaseException as error:
             raise self.raised(call.build, error) from error
 
@@ -293,14 +295,14 @@ class Turn:
             steps=self.steps,
             timers=self.timers,
             attention=self.attention,
-            paused=before.paused,
-            waiting_for=None if self.phase.ended else waiting_for(self.definition, self.steps, self.attention),
+            paused=self.paused,
+            waiting_for=None if self.phase.ended else self._waiting_for(),
             started_at=before.started_at,
             updated_at=self.now,
             deadline_at=before.deadline_at,
             ended_at=self.ended_at,
             end_reason=self.end_reason,
-            skipped=before.skipped,
+            skipped=self.skipped,
             revision=before.revision + self.applied,
             seq=self.seq,
         )
@@ -313,6 +315,9 @@ class Turn:
             withdraw=tuple(self.withdraw),
             error=error,
         )
+
+    def _waiting_for(self) -> str | None:
+        return waiting_for(self.definition, self.steps, self.attention, paused=self.paused)
 
 
 def told(name: str, method: Callable[..., Any], error: BaseException) -> str:

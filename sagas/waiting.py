@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from sagas.instance import CallProgress, StepProgress
 
 
-def waiting_for(definition: Definition, steps: Mapping[str, StepProgress], attention: Mapping[str, str]) -> str | None:
+def waiting_for(
+    definition: Definition, steps: Mapping[str, StepProgress], attention: Mapping[str, str], *, paused: bool = False
+) -> str | None:
     """One line; None when nobody and nothing is waited for."""
-    waits = [f"an operator ({reason}: {attention[reason]})" for reason in PARKING if reason in attention]
+    waits = ["an operator (paused)"] if paused else []
+    waits += [f"an operator ({reason}: {attention[reason]})" for reason in PARKING if reason in attention]
     for path, step in steps.items():
         waits += _waits(definition.steps[path.partition("[")[0]], path, step)
     return "; ".join(waits) or None

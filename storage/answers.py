@@ -69,6 +69,7 @@ class PendingMessage:
     attempts: int
     next_attempt_at: datetime
     stuck: bool
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,29 +95,87 @@ class DeadLetterSummary:
     first_seen_at: datetime
     copies: int
     status: str
+    error_class: str
+    queue: str | None
+    replaces: int | None
+    last_seen_at: datetime
+    resolved_at: datetime | None
+    resolved_by: str | None
+    resolved_why: str | None
+    replayed_seq: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterEvent:
+    """Something that was done with a dead letter. `outcome` is the verdict on a replay, `seq` the history it caused."""
+
+    at: datetime
+    kind: str
+    actor: str
+    why: str
+    request_id: str | None
+    outcome: str | None
+    detail: str
+    saga_id: UUID | None
+    seq: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterDetail:
-    """A dead letter with the message as it arrived."""
+    """A dead letter with the message as it arrived, and what was done with it."""
 
     summary: DeadLetterSummary
     source: str
-    last_seen_at: datetime
     raw: Raw
+    events: Sequence[DeadLetterEvent]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterGroup:
+    """Dead letters that are alike: `letters` of them, `copies` in all."""
+
+    reason: str
+    error_class: str
+    name: str
+    consumer: str
+    letters: int
+    copies: int
+    oldest: datetime
+    newest: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterFilter:
+    """Which dead letters; None leaves a thing open. A span of time takes those of which a copy came within it."""
+
+    ids: Sequence[int] | None = None
+    reason: str | None = None
+    error_class: str | None = None
+    name: str | None = None
+    consumer: str | None = None
+    saga_id: UUID | None = None
+    status: str | None = "open"
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaDetail:
-    """An instance with everything that hangs on it, in order of time."""
+    """An instance with everything that hangs on it, in order of time, as it was at `read_at` by the database's clock.
+
+    `policy` holds the timeouts and retries that were recorded with its definition, if any were.
+    """
 
     saga: SagaSummary
+    read_at: datetime
     state: Mapping[str, Any]
     attention: Sequence[Reason]
     events: Sequence[Event]
     timers: Sequence[ArmedTimer]
     outbox: Sequence[PendingMessage]
+    held: Sequence[HeldSummary]
     dead_letters: Sequence[DeadLetterSummary]
+    policy: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +209,8 @@ class Counts:
     """The state of things in numbers; ages in seconds by the database's clock."""
 
     sagas: Mapping[tuple[str, str], int]  # by (type, status)
-    attention: int
+    attention: Mapping[str, int]  # by the gravest reason of each
+    stalled: int  # by the statement of `storage.stalls`: nobody has noticed them
     outbox: int
     outbox_stuck: int
     outbox_oldest: float
@@ -159,3 +219,34 @@ class Counts:
     timer_overdue: float
     held: int
     dead_letters: int  # open ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldSummary:
+    """A row of `v_held`, with the number that pages are made of."""
+
+    held_id: int
+    saga_id: UUID | None
+    saga_type: str
+    business_key: str | None
+    message_id: str
+    name: str
+    reason: str
+    received_at: datetime
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFilter:
+    """Which held messages are wanted; what is None does not matter."""
+
+    saga_type: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldPage:
+    """A page of held messages, the oldest first; `following` is the last of it, if there is more."""
+
+    held: Sequence[HeldSummary]
+    following: int | None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sagas.definition import Definition
-    from storage.database import Database
+    from storage.database import Database, Session
 
 _LOAD = Statement.both("""
     select type, version, document, shape, state, policy, code, recorded_at, python from definition
@@ -65,6 +65,10 @@ _RECORD = Write(
     """,
 )
 _CONSUMED = Statement.both("select distinct name from definition_message where role = 'event'")
+
+_CONSUMES = Statement.both("""
+    select 1 from definition_message where name = :name and role = 'event' and type = :type limit 1
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,3 +142,8 @@ async def consumed_events(database: Database) -> frozenset[str]:
     """The names of all events that a recorded saga type consumes, of whatever version and process."""
     async with database.read() as session:
         return frozenset(row.name for row in await session.fetch(_CONSUMED, {}))
+
+
+async def consumes(session: Session, saga_type: str, name: str) -> bool:
+    """Whether some recorded version of the type consumes an event of that name. Joins a transaction."""
+    return bool(await session.fetch(_CONSUMES, {"type": saga_type, "name": name}))

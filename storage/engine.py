@@ -119,6 +119,7 @@ def session_settings(schemas: Sequence[str]) -> dict[str, str]:
         "timezone": "UTC",
         "jit": "off",
         "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "5",
         "tcp_user_timeout": "20000",
     }
 

@@ -18,6 +18,7 @@ from messages.errors import (
     ConfigurationError,
     DatabaseAway,
     DatabaseBusy,
+    DatabaseExhausted,
     MessageError,
 )
 from messages.printable import in_words
@@ -35,11 +36,14 @@ _GRANT = "grant this user the right, or name another user in the database addres
 _AWAY_STATES = ("25006", "57P01", "57P02", "57P03", "57P05")  # read-only: a standby; shut down; starting
 # 55006: an object in use; 25P03: idle too long; 0A000: a prepared plan that a migration has made stale
 _BUSY_STATES = ("40001", "40P01", "55P03", "55006", "57014", "25P03", "25P04", "0A000")
+# 53100: a full disk; 53300: no connection left. Not 53200, too little memory: one message may need it all
+_EXHAUSTED_STATES = ("53100", "53300")
+_EXHAUSTED_CLASSES = ("58",)
 _SCHEMA_STATES = ("3F000", "42P01", "42703", "42883", "42P10")
 _FORBIDDEN = "42501"
 _REFUSED_STATES = ("28000", "28P01", "3D000", _FORBIDDEN)
 _AWAY_CLASSES = ("08",)
-_BUSY_CLASSES = ("40", "53", "58", "XX")
+_BUSY_CLASSES = ("40", "53", "XX")
 _DATA_CLASSES = ("21", "22", "23", "54")
 
 _REFUSED_TEXTS = (
@@ -59,12 +63,11 @@ _SQLITE_BUSY = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_INTERRUPT,
     sqlite3.SQLITE_SCHEMA,
 )
+_SQLITE_EXHAUSTED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 _SQLITE_DATA = (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE)
 _SQLITE_REFUSED = (
     sqlite3.SQLITE_CANTOPEN,
@@ -96,7 +99,7 @@ def translated(error: BaseException, *, committing: bool = False) -> AntiphonErr
 
 def _kind(error: BaseException) -> type[AntiphonError] | None:
     if isinstance(error, PoolTimeout):
-        return DatabaseBusy
+        return DatabaseExhausted
     for cause in _causes(error):
         state = getattr(cause, "sqlstate", None)
         if isinstance(state, str):
@@ -119,6 +122,8 @@ def _by_state(state: str) -> type[AntiphonError] | None:
         return ConfigurationError
     if state in _AWAY_STATES or state.startswith(_AWAY_CLASSES):
         return DatabaseAway
+    if state in _EXHAUSTED_STATES or state.startswith(_EXHAUSTED_CLASSES):
+        return DatabaseExhausted
     if state in _BUSY_STATES or state.startswith(_BUSY_CLASSES):
         return DatabaseBusy
     return MessageError if state.startswith(_DATA_CLASSES) else None
@@ -133,6 +138,8 @@ def _sqlite_code(error: BaseException) -> int | None:
 
 
 def _by_code(code: int, text: str) -> type[AntiphonError] | None:
+    if code in _SQLITE_EXHAUSTED:
+        return DatabaseExhausted
     if code in _SQLITE_BUSY:
         return DatabaseBusy
     if code in _SQLITE_DATA:
@@ -174,7 +181,7 @@ def _text(kind: type[AntiphonError], error: BaseException) -> str:
         return f"the connection was lost while the transaction was being committed ({said}); the batch runs again"
     if kind is DatabaseAway:
         return f"the database cannot be reached ({said})"
-    if kind is DatabaseBusy:
+    if issubclass(kind, DatabaseBusy):
         return f"the database could not do it now ({said})"
     if kind is ConfigurationError:
         state = next((s for c in _causes(error) if isinstance(s := getattr(c, "sqlstate", None), str)), "")

@@ -48,6 +48,10 @@ where (select count(*) from locked) < cardinality(cast(:ids as uuid[])) and saga
 _ON_SQLITE = f"select {_COLUMNS} from saga where saga_id in (select value from json_each(:ids)) order by saga_id"
 _LOCK = Statement.of(postgresql=_WITH_LOCKED.format(skip="skip locked") + _BUSY, sqlite=_ON_SQLITE)
 _LOCK_WAITING = Statement.of(postgresql=_WITH_LOCKED.format(skip=""), sqlite=_ON_SQLITE)
+_READ = Statement.of(
+    postgresql=f"select {_COLUMNS}, clock_timestamp() as now from saga where saga_id = any(cast(:ids as uuid[]))",
+    sqlite=_ON_SQLITE,
+)
 _EVENT_COLUMNS = "e.saga_id, e.seq, e.at, e.kind, e.step, e.message_id, e.message_name, e.detail, e.body, e.patch"
 _SENT = Statement.of(
     postgresql=f"""
@@ -164,6 +168,12 @@ async def lock(
     busy = frozenset(as_uuid(row.saga_id) for row in rows if row.state is None)
     now: datetime | None = rows[len(locked) - 1].now if locked and session.postgresql else None
     return locked, busy, now
+
+
+async def read(session: Session, saga_ids: Collection[UUID]) -> tuple[list[Instance], datetime | None]:
+    """Instances as they stand, without a lock, and the database's time; None as for `lock`."""
+    rows = await session.fetch(_READ, {"ids": sorted(saga_ids)})
+    return [loaded(row) for row in rows], rows[0].now if rows and session.postgresql else None
 
 
 @value

@@ -18,7 +18,7 @@ from messages.envelope import Raw
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TEXTS = (
+TEXTS = (
     "routing_key",
     "message_id",
     "type",
@@ -33,7 +33,7 @@ _TEXTS = (
 
 def packed(raw: Raw) -> str:
     """Everything of the message but its body, as ASCII JSON."""
-    properties: dict[str, object] = {name: value for name in _TEXTS if (value := getattr(raw, name)) is not None}
+    properties: dict[str, object] = {name: value for name in TEXTS if (value := getattr(raw, name)) is not None}
     if raw.timestamp is not None:
         properties["timestamp"] = _packed(raw.timestamp)
     properties["headers"] = [[name, _packed(value)] for name, value in raw.headers.items()]

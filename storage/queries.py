@@ -6,6 +6,7 @@ Nothing here locks or writes. Lists are paged: a page names where the next one b
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -13,10 +14,10 @@ from messages.errors import OperationRefused
 from storage.answers import (
     ArmedTimer,
     Counts,
-    DeadLetterDetail,
-    DeadLetterPage,
-    DeadLetterSummary,
     Event,
+    HeldFilter,
+    HeldPage,
+    HeldSummary,
     PendingMessage,
     Reason,
     SagaDetail,
@@ -24,7 +25,8 @@ from storage.answers import (
     SagaPage,
     SagaSummary,
 )
-from storage.properties import unpacked
+from storage.letters import LETTER_COLUMNS, letter_summary
+from storage.stalls import STALLS
 from storage.statements import Statement, as_time, as_uuid
 
 if TYPE_CHECKING:
@@ -38,10 +40,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ArmedTimer",
     "Counts",
-    "DeadLetterDetail",
-    "DeadLetterPage",
-    "DeadLetterSummary",
     "Event",
+    "HeldFilter",
+    "HeldPage",
+    "HeldSummary",
     "PendingMessage",
     "Queries",
     "Reason",
@@ -52,19 +54,10 @@ __all__ = [
 ]
 
 _SAGA_COLUMNS = ", ".join(SagaSummary.__dataclass_fields__)
-_LETTER_COLUMNS = ", ".join(DeadLetterSummary.__dataclass_fields__)
 _PENDING_COLUMNS = ", ".join(PendingMessage.__dataclass_fields__)
 
 
-def _either(sql: str) -> Statement:
-    """One text for both; `{text:name}` and the like are parameters whose type PostgreSQL must be told."""
-    typed = sql
-    for kind, sqlite in (("text", "text"), ("timestamptz", "text"), ("uuid", "text"), ("bigint", "integer")):
-        typed = typed.replace(f"as {kind})", f"as {sqlite})")
-    return Statement.of(postgresql=sql, sqlite=typed)
-
-
-_SAGAS = _either(f"""
+_SAGAS = Statement.either(f"""
     select {_SAGA_COLUMNS} from v_saga
     where (cast(:type as text) is null or saga_type = cast(:type as text))
       and (cast(:status as text) is null or status = cast(:status as text))
@@ -74,37 +67,44 @@ _SAGAS = _either(f"""
            or (started_at, saga_id) < (select started_at, saga_id from saga where saga_id = cast(:after as uuid)))
     order by started_at desc, saga_id desc limit cast(:limit as bigint)
 """)
-_SAGA = _either(f"select {_SAGA_COLUMNS} from v_saga where saga_id = cast(:id as uuid)")
-_STATE = _either("select state from saga where saga_id = cast(:id as uuid)")
-_BY_KEY = _either("""
+_SAGA = Statement.either(f"select {_SAGA_COLUMNS} from v_saga where saga_id = cast(:id as uuid)")
+_STATE = Statement.either("select state from saga where saga_id = cast(:id as uuid)")
+_BY_KEY = Statement.either("""
     select saga_id from v_saga where business_key = cast(:key as text)
       and (cast(:type as text) is null or saga_type = cast(:type as text))
     order by started_at desc limit 2
 """)
-_ATTENTION = _either("select reason, detail, since from attention where saga_id = cast(:id as uuid) order by since")
-_EVENTS = _either("""
+_ATTENTION = Statement.either(
+    "select reason, detail, since from attention where saga_id = cast(:id as uuid) order by since"
+)
+_EVENTS = Statement.either("""
     select seq, at, kind, step, message_id, message_name, cast(detail as text) as detail from v_saga_event
     where saga_id = cast(:id as uuid) order by seq
 """)
-_TIMERS = _either("select name, generation, due_at from v_timer where saga_id = cast(:id as uuid) order by due_at")
-_PENDING = _either(
+_TIMERS = Statement.either(
+    "select name, generation, due_at from v_timer where saga_id = cast(:id as uuid) order by due_at"
+)
+_PENDING = Statement.either(
     f"select {_PENDING_COLUMNS} from v_outbox where saga_id = cast(:id as uuid) order by created_at, message_id"
 )
-_LETTERS_OF = _either(
-    f"select {_LETTER_COLUMNS} from v_dead_letter where saga_id = cast(:id as uuid) order by dead_letter_id"
+_LETTERS_OF = Statement.either(
+    f"select {LETTER_COLUMNS} from v_dead_letter where saga_id = cast(:id as uuid) order by dead_letter_id"
 )
-_LETTERS = _either(f"""
-    select {_LETTER_COLUMNS} from v_dead_letter
-    where (cast(:status as text) is null or status = cast(:status as text))
-      and (cast(:before as bigint) is null or dead_letter_id < cast(:before as bigint))
-    order by dead_letter_id desc limit cast(:limit as bigint)
+_HELD_COLUMNS = ", ".join(HeldSummary.__dataclass_fields__)
+_HELD = Statement.either(f"""
+    select {_HELD_COLUMNS} from held
+    where (cast(:type as text) is null or saga_type = cast(:type as text))
+      and (cast(:reason as text) is null or reason = cast(:reason as text))
+      and (cast(:after as bigint) is null or held_id > cast(:after as bigint))
+    order by held_id limit cast(:limit as bigint)
 """)
-_LETTER = _either(f"""
-    select {_LETTER_COLUMNS}, source, last_seen_at, body, properties from dead_letter
-    where dead_letter_id = cast(:id as bigint)
+_HELD_FOR = Statement.either(f"select {_HELD_COLUMNS} from held where saga_id = cast(:id as uuid) order by held_id")
+_DOCUMENT = Statement.either("""
+    select document from definition where type = cast(:type as text) and version = cast(:version as bigint)
 """)
+_CLOCK = Statement.of(postgresql="select clock_timestamp() as now", sqlite="select :now as now")
 _BY_STATUS = Statement.both("""
-    select saga_type, status, count(*) as amount, count(attention) as wanting from v_saga group by saga_type, status
+    select saga_type, status, attention, count(*) as amount from v_saga group by saga_type, status, attention
 """)
 _OUTBOX = Statement.of(
     postgresql="""
@@ -169,30 +169,19 @@ class Queries:
         """
         async with self._database.read() as session:
             saga_id = await _find(session, reference, saga_type)
-            return None if saga_id is None else await _detail(session, saga_id)
+            return None if saga_id is None else await _detail(session, saga_id, self._database.runner.now())
 
-    async def dead_letters(
-        self, *, status: str | None = "open", limit: int = 50, following: int | None = None
-    ) -> DeadLetterPage:
-        """A page of dead letters, the newest first. Any dead letter's id is a place to go on from."""
+    async def held(
+        self, wanted: HeldFilter | None = None, *, limit: int = 50, following: int | None = None
+    ) -> HeldPage:
+        """A page of held messages, the oldest first. Any held message's id is a place to go on from."""
+        wanted = wanted or HeldFilter()
         async with self._database.read() as session:
-            rows = await session.fetch(_LETTERS, {"status": status, "before": following, "limit": limit + 1})
-        page = [_letter(row) for row in rows[:limit]]
-        return DeadLetterPage(dead_letters=page, following=page[-1].dead_letter_id if len(rows) > limit else None)
-
-    async def dead_letter(self, dead_letter_id: int) -> DeadLetterDetail | None:
-        """One dead letter with its message, or None."""
-        async with self._database.read() as session:
-            rows = await session.fetch(_LETTER, {"id": dead_letter_id})
-        if not rows:
-            return None
-        [row] = rows
-        return DeadLetterDetail(
-            summary=_letter(row),
-            source=row.source,
-            last_seen_at=as_time(row.last_seen_at),
-            raw=unpacked(bytes(row.body), row.properties),
-        )
+            rows = await session.fetch(
+                _HELD, {"type": wanted.saga_type, "reason": wanted.reason, "after": following, "limit": limit + 1}
+            )
+        page = [_held(row) for row in rows[:limit]]
+        return HeldPage(held=page, following=page[-1].held_id if len(rows) > limit else None)
 
     async def counts(self) -> Counts:
         """How much there is of everything, in one snapshot as far as the database gives one."""
@@ -202,10 +191,17 @@ class Queries:
             [outbox] = await session.fetch(_OUTBOX, {})
             [timers] = await session.fetch(_TIMER_COUNTS, {} if session.postgresql else {"now": now})
             [rest] = await session.fetch(_REST, {})
+            stalled = await session.fetch(STALLS, {})
             postgresql = session.postgresql
+        sagas, attention = Counter[tuple[str, str]](), Counter[str]()
+        for row in by_status:
+            sagas[row.saga_type, row.status] += row.amount
+            if row.attention is not None:
+                attention[row.attention] += row.amount
         return Counts(
-            sagas={(row.saga_type, row.status): row.amount for row in by_status},
-            attention=sum(row.wanting for row in by_status),
+            sagas=sagas,
+            attention=attention,
+            stalled=len(stalled),
             outbox=outbox.amount,
             outbox_stuck=outbox.stuck,
             outbox_oldest=outbox.age if postgresql else _age(outbox.oldest, now),
@@ -238,12 +234,15 @@ async def _one(session: Session, saga_id: UUID) -> SagaSummary:
     return _summary(row)
 
 
-async def _detail(session: Session, saga_id: UUID) -> SagaDetail:
+async def _detail(session: Session, saga_id: UUID, now: datetime) -> SagaDetail:
     of = {"id": saga_id}
     saga = await _one(session, saga_id)
     [state] = await session.fetch(_STATE, of)
+    [clock] = await session.fetch(_CLOCK, {} if session.postgresql else {"now": now})
+    recorded = await session.fetch(_DOCUMENT, {"type": saga.saga_type, "version": saga.version})
     return SagaDetail(
         saga=saga,
+        read_at=as_time(clock.now),
         state=json.loads(bytes(state.state)),
         attention=[
             Reason(reason=row.reason, detail=row.detail, since=as_time(row.since))
@@ -255,7 +254,9 @@ async def _detail(session: Session, saga_id: UUID) -> SagaDetail:
             for row in await session.fetch(_TIMERS, of)
         ],
         outbox=[_pending(row) for row in await session.fetch(_PENDING, of)],
-        dead_letters=[_letter(row) for row in await session.fetch(_LETTERS_OF, of)],
+        held=[_held(row) for row in await session.fetch(_HELD_FOR, of)],
+        dead_letters=[letter_summary(row) for row in await session.fetch(_LETTERS_OF, of)],
+        policy=json.loads(recorded[0].document).get("policy") if recorded else None,
     )
 
 
@@ -285,11 +286,12 @@ def _pending(row: Row[Any]) -> PendingMessage:
     )
 
 
-def _letter(row: Row[Any]) -> DeadLetterSummary:
-    values = {name: row._mapping[name] for name in DeadLetterSummary.__dataclass_fields__}
+def _held(row: Row[Any]) -> HeldSummary:
+    values = dict(row._mapping)
     values["saga_id"] = None if row.saga_id is None else as_uuid(row.saga_id)
-    values["first_seen_at"] = as_time(row.first_seen_at)
-    return DeadLetterSummary(**values)
+    values["received_at"] = as_time(row.received_at)
+    values["expires_at"] = None if row.expires_at is None else as_time(row.expires_at)
+    return HeldSummary(**values)
 
 
 def _maybe_uuid(reference: str | UUID) -> UUID | None:

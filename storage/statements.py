@@ -67,6 +67,14 @@ class Statement:
         return cls(text(postgresql), text(sqlite))
 
     @classmethod
+    def either(cls, sql: str) -> Statement:
+        """From one text whose parameters are cast to PostgreSQL's types where that must be told."""
+        sqlite = sql
+        for kind in ("timestamptz", "uuid"):
+            sqlite = sqlite.replace(f"as {kind})", "as text)")
+        return cls.of(postgresql=sql, sqlite=sqlite.replace("as bigint)", "as integer)"))
+
+    @classmethod
     def both(cls, sql: str) -> Statement:
         """From one text that both understand."""
         return cls.of(postgresql=sql, sqlite=sql)
@@ -117,9 +125,14 @@ class Batch:
     writes: list[tuple[Write, Sequence[Sequence[object]]]] = field(default_factory=list)
 
     def add(self, write: Write, rows: Sequence[Sequence[object]]) -> None:
-        """Have these rows written; nothing when there are none."""
-        if rows:
-            self.writes.append((write, rows))
+        """Have these rows written, together with those that the same write got before; nothing when there are none."""
+        if not rows:
+            return
+        for place, (known, before) in enumerate(self.writes):
+            if known is write:  # a composed statement has it once
+                self.writes[place] = (write, [*before, *rows])
+                return
+        self.writes.append((write, rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,7 +2,7 @@
 
 No schema is named: the namespace is the session's search path. There are no foreign keys between them, because every
 row is written under its instance's lock and hot paths would pay for the checks; integrity is the transactions' work.
-The order of locks is saga, inbox, held, timer, outbox.
+The order of locks is saga, inbox, held, timer, outbox, dead letter.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ Index("saga_by_key", saga.c.saga_type, saga.c.key)
 Index("saga_by_start", saga.c.started_at, saga.c.saga_id)
 _LIVE = text("phase in ('running', 'compensating')")
 Index("saga_live", saga.c.started_at, saga.c.saga_id, postgresql_where=_LIVE, sqlite_where=_LIVE)
+_ENDED = text("ended_at is not null")
+Index("saga_ended", saga.c.ended_at, saga.c.saga_id, postgresql_where=_ENDED, sqlite_where=_ENDED)
 
 saga_event = Table(
     "saga_event",
@@ -123,6 +125,7 @@ inbox = Table(
     _key("inbox", "consumer", "source", "message_id"),
     comment="The ids already handled. Not partitioned by time: its key would end at the border.",
 )
+Index("inbox_by_time", inbox.c.received_at)
 
 outbox = Table(
     "outbox",
@@ -167,21 +170,21 @@ held = Table(
     "held",
     metadata,
     _counted("held_id"),
-    _needed("consumer", bytewise),
+    _needed("saga_type", bytewise),
     _needed("source", bytewise),
     _needed("message_id", bytewise),
     _needed("body_hash", octets),
-    _needed("saga_type", bytewise),
     _optional("business_key", bytewise),
     _optional("saga_id", identity),
     _needed("name", bytewise),
+    _needed("schema_version", whole),
     _needed("reason", words),
     _needed("body", octets),
     _needed("properties", words),
     _needed("received_at", moment),
     _optional("expires_at", moment),
     _key("held", "held_id"),
-    UniqueConstraint("consumer", "source", "message_id", name="held_once"),
+    UniqueConstraint("saga_type", "source", "message_id", name="held_once"),
     sqlite_autoincrement=True,
     comment="Valid messages that cannot be applied yet, raw.",
 )
@@ -201,12 +204,19 @@ dead_letter = Table(
     _needed("body", octets),
     _needed("properties", words),
     _needed("reason", words),
+    _needed("error_class", words),
     _needed("error", words),
     _optional("saga_id", identity),
+    _optional("queue", bytewise),
+    _optional("replaces", whole),
     _needed("first_seen_at", moment),
     _needed("last_seen_at", moment),
     _needed("copies", whole),
     _needed("status", words),
+    _optional("resolved_at", moment),
+    _optional("resolved_by", words),
+    _optional("resolved_why", words),
+    _optional("replayed_seq", whole),
     _key("dead_letter", "dead_letter_id"),
     UniqueConstraint("consumer", "source", "message_id", "body_hash", name="dead_letter_once"),
     sqlite_autoincrement=True,
@@ -214,7 +224,57 @@ dead_letter = Table(
 )
 _OPEN = text("status = 'open'")
 Index("dead_letter_open", dead_letter.c.last_seen_at, postgresql_where=_OPEN, sqlite_where=_OPEN)
+_RESOLVED = text("resolved_at is not null")
+Index("dead_letter_resolved", dead_letter.c.resolved_at, postgresql_where=_RESOLVED, sqlite_where=_RESOLVED)
 Index("dead_letter_by_instance", dead_letter.c.saga_id, postgresql_where=_BY_INSTANCE, sqlite_where=_BY_INSTANCE)
+
+dead_letter_event = Table(
+    "dead_letter_event",
+    metadata,
+    _counted("event_id"),
+    _needed("dead_letter_id", whole),
+    _needed("at", moment),
+    _needed("kind", words),
+    _needed("actor", words),
+    _needed("why", words),
+    _optional("request_id", bytewise),
+    _optional("outcome", words),
+    _needed("detail", words),
+    _optional("saga_id", identity),
+    _optional("seq", whole),
+    _key("dead_letter_event", "event_id"),
+    sqlite_autoincrement=True,
+    comment="What was done with dead letters: who, when, why, and what came of it.",
+)
+Index("dead_letter_event_by_letter", dead_letter_event.c.dead_letter_id, dead_letter_event.c.event_id)
+
+dead_letter_job = Table(
+    "dead_letter_job",
+    metadata,
+    _counted("job_id"),
+    _needed("actor", words),
+    _needed("why", words),
+    _needed("wanted", words),
+    _needed("created_at", moment),
+    _needed("state", words),
+    _optional("ended_at", moment),
+    _key("dead_letter_job", "job_id"),
+    sqlite_autoincrement=True,
+    comment="Replays of many dead letters; wanted is JSON: the filter, the limit, the rate.",
+)
+
+dead_letter_job_item = Table(
+    "dead_letter_job_item",
+    metadata,
+    _needed("job_id", whole),
+    _needed("position", whole),
+    _needed("dead_letter_id", whole),
+    _optional("outcome", words),
+    _optional("detail", words),
+    _optional("at", moment),
+    _key("dead_letter_job_item", "job_id", "position"),
+    comment="The letters of a job in the order of their turn, with the verdict on each.",
+)
 
 definition = Table(
     "definition",
@@ -272,6 +332,20 @@ participant_effect = Table(
     _needed("at", moment),
     _key("participant_effect", "participant", "idempotency_key"),
     comment="The idempotency-keys a participant has applied, and tombstones of those undone before they came.",
+)
+
+suspect = Table(
+    "suspect",
+    metadata,
+    _needed("consumer", bytewise),
+    _needed("source", bytewise),
+    _needed("message_id", bytewise),
+    _needed("body_hash", octets),
+    _needed("life", identity),
+    _needed("notes", whole),
+    _needed("noted_at", moment),
+    _key("suspect", "consumer", "source", "message_id", "body_hash"),
+    comment="Messages that may have killed a process: notes counts the lives that met one alone and saw no end of it.",
 )
 
 STORAGE_PARAMETERS = {

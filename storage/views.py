@@ -7,8 +7,9 @@ and make their names in the session's search path.
 from __future__ import annotations
 
 from sagas.instance import PARKING
+from sagas.watching import WATCHED
 
-_GRAVITY = (*PARKING, "orphaned_effect", "unroutable", "version_missing", "timer_overdue")
+_GRAVITY = (*PARKING, "orphaned_effect", *WATCHED)
 """Reasons for attention, the gravest first; whatever else there is comes after them, in alphabetical order."""
 
 _STUCK_ATTEMPTS = 10
@@ -56,7 +57,7 @@ select message_id, saga_id, name,
             then 'unknown' else state end as state,
        created_at, attempts, next_attempt_at,
        (state in ('returned', 'refused') or attempts >= {_STUCK_ATTEMPTS}
-        or created_at < {long_ago}) as stuck
+        or created_at < {long_ago}) as stuck, error
 from outbox
 """
 
@@ -78,7 +79,8 @@ select consumer, source, message_id, received_at, disposition from inbox
 
 _DEAD_LETTER = """
 create view v_dead_letter as
-select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status
+select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status,
+       error_class, queue, replaces, last_seen_at, resolved_at, resolved_by, resolved_why, replayed_seq
 from dead_letter
 """
 

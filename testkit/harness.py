@@ -25,8 +25,8 @@ from messages import codec
 from messages.envelope import Envelope
 from messages.keys import business_key
 from sagas.compile import definition_of
-from sagas.decide import decide, first_state, ignored, resume, start
-from sagas.decision import Arrived, Disposition, GiveUp, TimerFired, Withdrawn
+from sagas.decide import decide, first_state, ignored, start
+from sagas.decision import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.definition import Purpose
 from sagas.instance import saga_id
 from sagas.turn import step_name
@@ -114,9 +114,17 @@ class Harness:
         self._latest = sent
         return self
 
-    def resume(self) -> Self:
-        """An operator retries an instance whose method raised."""
-        return self._take(resume(self.definition, self.instance, self.now))
+    def operator(self, action: Action | str, step: str | None = None, *, reason: str = "a test") -> Self:
+        """An operator acts: `cancel`, `retry`, `skip`, `resolve`, `undo`, `pause` or `resume`.
+
+        Raises:
+            OperationRefused: the action does not fit where the instance stands.
+        """
+        self._messages += 1
+        request_id = str(uuid5(_NAMESPACE, str(self._messages)))
+        return self._decide(
+            Operated(action=Action(action), actor="operator", reason=reason, request_id=request_id, step=step)
+        )
 
     # -- what a test looks at
 

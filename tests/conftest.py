@@ -129,7 +129,7 @@ async def namespace(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     name = f"t{uuid.uuid4().hex[:16]}"
     yield name
     if "rabbitmq_url" in request.fixturenames:
-        await _clear_namespace(request.getfixturevalue("rabbitmq_url"), name)
+        await leftovers.clear(request.getfixturevalue("rabbitmq_url"), name)
 
 
 @pytest.fixture(scope="session")
@@ -178,12 +178,3 @@ def _drop_database(server: str, name: str) -> None:
 def _execute(server: str, statement: str) -> None:
     with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
         connection.execute(statement.encode())
-
-
-async def _clear_namespace(broker_url: str, name: str) -> None:
-    await leftovers.remove(broker_url, name)
-    management_url = ask(RABBITMQ).management_url
-    if management_url is not None:
-        vhost = urllib.parse.unquote(urllib.parse.urlsplit(broker_url).path[1:])
-        left = Management(management_url).named(vhost, f"{name}.")
-        assert not left, f"left on the broker: {left}; delete it in the test, or add it to tests/services/leftovers.py"

@@ -190,7 +190,7 @@ class InProcessPublisher:
                 self._end(publication.ticket, Verdict.CONFIRMED, "")
 
         for queue in targets:
-            queue.add(_Item(raw=raw, position=next(self._order), settled=settled))
+            queue.add(_Item(raw=raw, position=next(self._order), settled=settled, handed_out=publication.attempts))
 
     def _end(self, ticket: int, verdict: Verdict, reason: str) -> None:
         if self._pending.pop(ticket, None) is not None:

@@ -35,20 +35,22 @@ class Delivery:
     tag: int
     channel: int
     redelivered: bool = False
-    delivery_count: int = 0  # how often a quorum queue has handed it out before
+    delivery_count: int = 0  # how often it was handed out before without an end, in this process or another
 
 
 @value
 class Publication:
     """One message to publish. `exchange` empty means straight to the queue named by `routing_key`.
 
-    `ticket` is the caller's own name for this publication, unique while it is in flight; outcomes carry it.
+    `ticket` is the caller's own name for this publication, unique while it is in flight; outcomes carry it. `attempts`
+    counts earlier publications of the same message: in process each handed it out.
     """
 
     ticket: int
     exchange: str
     routing_key: str
     envelope: Envelope
+    attempts: int = 0
 
 
 class Verdict(StrEnum):

@@ -29,10 +29,14 @@ TABLES = (
     "timer",
     "held",
     "dead_letter",
+    "dead_letter_event",
+    "dead_letter_job",
+    "dead_letter_job_item",
     "definition",
     "definition_message",
     "participant_message",
     "participant_effect",
+    "suspect",
 )
 
 STORAGE_PARAMETERS = {
@@ -59,10 +63,13 @@ from (
             when 'compensation_failed' then 2
             when 'compensation_exhausted' then 3
             when 'orphaned_effect' then 4
-            when 'unroutable' then 5
+            when 'stalled' then 5
             when 'version_missing' then 6
-            when 'timer_overdue' then 7
-            else 8 end, a.reason limit 1
+            when 'unroutable' then 7
+            when 'refused' then 8
+            when 'timer_overdue' then 9
+            when 'outbox_overdue' then 10
+            else 11 end, a.reason limit 1
     ) as attention,
            s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
     from saga s
@@ -79,7 +86,7 @@ select message_id, saga_id, name,
             then 'unknown' else state end as state,
        created_at, attempts, next_attempt_at,
        (state in ('returned', 'refused') or attempts >= 10
-        or created_at < clock_timestamp() - interval '10 minutes') as stuck
+        or created_at < clock_timestamp() - interval '10 minutes') as stuck, error
 from outbox
 """,
     """
@@ -96,7 +103,8 @@ select consumer, source, message_id, received_at, disposition from inbox
 """,
     """
 create view v_dead_letter as
-select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status
+select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status,
+       error_class, queue, replaces, last_seen_at, resolved_at, resolved_by, resolved_why, replayed_seq
 from dead_letter
 """,
 )
@@ -118,10 +126,13 @@ from (
             when 'compensation_failed' then 2
             when 'compensation_exhausted' then 3
             when 'orphaned_effect' then 4
-            when 'unroutable' then 5
+            when 'stalled' then 5
             when 'version_missing' then 6
-            when 'timer_overdue' then 7
-            else 8 end, a.reason limit 1
+            when 'unroutable' then 7
+            when 'refused' then 8
+            when 'timer_overdue' then 9
+            when 'outbox_overdue' then 10
+            else 11 end, a.reason limit 1
     ) as attention,
            s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
     from saga s
@@ -138,7 +149,7 @@ select message_id, saga_id, name,
             then 'unknown' else state end as state,
        created_at, attempts, next_attempt_at,
        (state in ('returned', 'refused') or attempts >= 10
-        or created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-10 minutes')) as stuck
+        or created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-10 minutes')) as stuck, error
 from outbox
 """,
     """
@@ -155,7 +166,8 @@ select consumer, source, message_id, received_at, disposition from inbox
 """,
     """
 create view v_dead_letter as
-select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status
+select dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, status,
+       error_class, queue, replaces, last_seen_at, resolved_at, resolved_by, resolved_why, replayed_seq
 from dead_letter
 """,
 )
@@ -391,6 +403,7 @@ def upgrade() -> None:
     )
     op.create_index("saga_by_key", "saga", ["saga_type", "key"])
     op.create_index("saga_by_start", "saga", ["started_at", "saga_id"])
+    _where("saga_ended", "saga", ["ended_at", "saga_id"], "ended_at is not null")
     _where("saga_live", "saga", ["started_at", "saga_id"], "phase in ('running', 'compensating')")
     op.create_table(
         "saga_event",
@@ -428,6 +441,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("consumer", "source", "message_id", name="inbox_pkey"),
         comment="The ids already handled. Not partitioned by time: its key would end at the border.",
     )
+    op.create_index("inbox_by_time", "inbox", ["received_at"])
     op.create_table(
         "outbox",
         sa.Column("outbox_id", WHOLE, sa.Identity(always=False), nullable=False),
@@ -466,21 +480,21 @@ def upgrade() -> None:
     op.create_table(
         "held",
         sa.Column("held_id", WHOLE, sa.Identity(always=False), nullable=False),
-        sa.Column("consumer", BYTEWISE, nullable=False),
+        sa.Column("saga_type", BYTEWISE, nullable=False),
         sa.Column("source", BYTEWISE, nullable=False),
         sa.Column("message_id", BYTEWISE, nullable=False),
         sa.Column("body_hash", OCTETS, nullable=False),
-        sa.Column("saga_type", BYTEWISE, nullable=False),
         sa.Column("business_key", BYTEWISE, nullable=True),
         sa.Column("saga_id", IDENTITY, nullable=True),
         sa.Column("name", BYTEWISE, nullable=False),
+        sa.Column("schema_version", WHOLE, nullable=False),
         sa.Column("reason", WORDS, nullable=False),
         sa.Column("body", OCTETS, nullable=False),
         sa.Column("properties", WORDS, nullable=False),
         sa.Column("received_at", MOMENT, nullable=False),
         sa.Column("expires_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("held_id", name="held_pkey"),
-        sa.UniqueConstraint("consumer", "source", "message_id", name="held_once"),
+        sa.UniqueConstraint("saga_type", "source", "message_id", name="held_once"),
         sqlite_autoincrement=True,
         comment="Valid messages that cannot be applied yet, raw.",
     )
@@ -497,12 +511,19 @@ def upgrade() -> None:
         sa.Column("body", OCTETS, nullable=False),
         sa.Column("properties", WORDS, nullable=False),
         sa.Column("reason", WORDS, nullable=False),
+        sa.Column("error_class", WORDS, nullable=False),
         sa.Column("error", WORDS, nullable=False),
         sa.Column("saga_id", IDENTITY, nullable=True),
+        sa.Column("queue", BYTEWISE, nullable=True),
+        sa.Column("replaces", WHOLE, nullable=True),
         sa.Column("first_seen_at", MOMENT, nullable=False),
         sa.Column("last_seen_at", MOMENT, nullable=False),
         sa.Column("copies", WHOLE, nullable=False),
         sa.Column("status", WORDS, nullable=False),
+        sa.Column("resolved_at", MOMENT, nullable=True),
+        sa.Column("resolved_by", WORDS, nullable=True),
+        sa.Column("resolved_why", WORDS, nullable=True),
+        sa.Column("replayed_seq", WHOLE, nullable=True),
         sa.PrimaryKeyConstraint("dead_letter_id", name="dead_letter_pkey"),
         sa.UniqueConstraint("consumer", "source", "message_id", "body_hash", name="dead_letter_once"),
         sqlite_autoincrement=True,
@@ -510,6 +531,49 @@ def upgrade() -> None:
     )
     _where("dead_letter_by_instance", "dead_letter", ["saga_id"], "saga_id is not null")
     _where("dead_letter_open", "dead_letter", ["last_seen_at"], "status = 'open'")
+    _where("dead_letter_resolved", "dead_letter", ["resolved_at"], "resolved_at is not null")
+    op.create_table(
+        "dead_letter_event",
+        sa.Column("event_id", WHOLE, sa.Identity(always=False), nullable=False),
+        sa.Column("dead_letter_id", WHOLE, nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("kind", WORDS, nullable=False),
+        sa.Column("actor", WORDS, nullable=False),
+        sa.Column("why", WORDS, nullable=False),
+        sa.Column("request_id", BYTEWISE, nullable=True),
+        sa.Column("outcome", WORDS, nullable=True),
+        sa.Column("detail", WORDS, nullable=False),
+        sa.Column("saga_id", IDENTITY, nullable=True),
+        sa.Column("seq", WHOLE, nullable=True),
+        sa.PrimaryKeyConstraint("event_id", name="dead_letter_event_pkey"),
+        sqlite_autoincrement=True,
+        comment="What was done with dead letters: who, when, why, and what came of it.",
+    )
+    op.create_index("dead_letter_event_by_letter", "dead_letter_event", ["dead_letter_id", "event_id"])
+    op.create_table(
+        "dead_letter_job",
+        sa.Column("job_id", WHOLE, sa.Identity(always=False), nullable=False),
+        sa.Column("actor", WORDS, nullable=False),
+        sa.Column("why", WORDS, nullable=False),
+        sa.Column("wanted", WORDS, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("state", WORDS, nullable=False),
+        sa.Column("ended_at", MOMENT, nullable=True),
+        sa.PrimaryKeyConstraint("job_id", name="dead_letter_job_pkey"),
+        sqlite_autoincrement=True,
+        comment="Replays of many dead letters; wanted is JSON: the filter, the limit, the rate.",
+    )
+    op.create_table(
+        "dead_letter_job_item",
+        sa.Column("job_id", WHOLE, nullable=False),
+        sa.Column("position", WHOLE, nullable=False),
+        sa.Column("dead_letter_id", WHOLE, nullable=False),
+        sa.Column("outcome", WORDS, nullable=True),
+        sa.Column("detail", WORDS, nullable=True),
+        sa.Column("at", MOMENT, nullable=True),
+        sa.PrimaryKeyConstraint("job_id", "position", name="dead_letter_job_item_pkey"),
+        comment="The letters of a job in the order of their turn, with the verdict on each.",
+    )
     op.create_table(
         "definition",
         sa.Column("type", BYTEWISE, nullable=False),
@@ -559,6 +623,18 @@ def upgrade() -> None:
         sa.Column("at", MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("participant", "idempotency_key", name="participant_effect_pkey"),
         comment="The idempotency-keys a participant has applied, and tombstones of those undone before they came.",
+    )
+    op.create_table(
+        "suspect",
+        sa.Column("consumer", BYTEWISE, nullable=False),
+        sa.Column("source", BYTEWISE, nullable=False),
+        sa.Column("message_id", BYTEWISE, nullable=False),
+        sa.Column("body_hash", OCTETS, nullable=False),
+        sa.Column("life", IDENTITY, nullable=False),
+        sa.Column("notes", WHOLE, nullable=False),
+        sa.Column("noted_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("consumer", "source", "message_id", "body_hash", name="suspect_pkey"),
+        comment="Messages that may have killed a process: notes counts the lives that met one alone and saw no end of it.",
     )
     if _on_postgresql():
         _upgrade_postgresql()

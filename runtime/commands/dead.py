@@ -1,39 +1,76 @@
-"""`dead list` and `dead show`."""
+"""`dead groups`, `dead list`, `dead show` and `dead export`."""
 
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from messages.codec import DEFAULT_LIMITS
 from messages.errors import MalformedMessage, OperationRefused
 from messages.strict_json import check_json_object
+from runtime.commands.letters import filter_of, number
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.printing import console, line, print_json, print_onward, shown, table
+from runtime.printing import console, line, plain, print_json, print_onward, shown, table
 from runtime.settings import load
-from storage.queries import Queries
+from storage.exported import exported
+from storage.letters import LetterQueries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import TextIO
 
     from rich.console import Console
 
-    from storage.queries import DeadLetterDetail, DeadLetterSummary
+    from runtime.wanted import Wanted
+    from storage.letters import DeadLetterDetail, DeadLetterEvent, DeadLetterSummary
 
 
-async def list_letters(*, limit: int, after: str | None, as_json: bool) -> int:
-    """Print a page of the dead letters that nobody has dealt with, the newest first, and where the next begins.
+async def groups(wanted: Wanted, *, limit: int, as_json: bool) -> int:
+    """Print dead letters that are alike as one line each, the largest group first.
 
     Raises:
-        OperationRefused: `after` is no such place.
+        OperationRefused: the filter cannot be.
     """
-    following = None if after is None else _number(after)
-    if after is not None and following is None:
-        raise OperationRefused(f"{after!r} is no dead letter's id to go on from; begin with the first page")
     async with opened(load().settings) as storage:
-        page = await Queries(storage.database).dead_letters(limit=limit, following=following)
+        found = await LetterQueries(storage.database).groups(await filter_of(wanted, storage.database), limit=limit)
+    if as_json:
+        print_json([asdict(group) for group in found])
+    elif found:
+        columns = ("letters", "copies", "reason", "error class", "message", "consumer", "oldest", "newest")
+        rows = [
+            (
+                each.letters,
+                each.copies,
+                each.reason,
+                each.error_class,
+                each.name,
+                each.consumer,
+                each.oldest,
+                each.newest,
+            )
+            for each in found
+        ]
+        console().print(table(columns, rows))
+    else:
+        console().print("no such dead letters" if wanted.filters else "no dead letters")
+    return OK
+
+
+async def list_letters(wanted: Wanted, *, limit: int, after: str | None, as_json: bool) -> int:
+    """Print a page of dead letters, the newest first, and where the next begins.
+
+    Raises:
+        OperationRefused: the filter cannot be, or `after` is no such place.
+    """
+    following = None if after is None else _place(after)
+    async with opened(load().settings) as storage:
+        chosen = await filter_of(wanted, storage.database)
+        page = await LetterQueries(storage.database).page(chosen, limit=limit, following=following)
     if as_json:
         print_json([asdict(letter) for letter in page.dead_letters])
         return OK
@@ -41,39 +78,99 @@ async def list_letters(*, limit: int, after: str | None, as_json: bool) -> int:
     if page.dead_letters:
         _print_list(out, page.dead_letters)
     else:
-        out.print("no more dead letters" if after else "no dead letters")
+        out.print(
+            "no more dead letters" if after else "no such dead letters" if _narrowed(wanted) else "no dead letters"
+        )
     if page.following is not None:
-        print_onward(out, "antiphon dead list", "--limit", str(limit), "--after", str(page.following))
+        status = () if wanted.status == "open" else ("--status", wanted.status or "all")
+        onward = (*wanted.ids, *wanted.filters, *status, "--limit", str(limit), "--after", str(page.following))
+        print_onward(out, "antiphon dead list", *onward)
     return OK
 
 
-async def show(identity: str, *, as_json: bool) -> int:
-    """Print one dead letter.
+async def show(identity: str, *, body: bool, as_json: bool) -> int:
+    """Print one dead letter; with `body` the bytes of its body alone.
 
     Raises:
         OperationRefused: there is none of that id.
     """
-    number = _number(identity)
+    wanted = number(identity)
     async with opened(load().settings) as storage:
-        found = None if number is None else await Queries(storage.database).dead_letter(number)
+        found = await LetterQueries(storage.database).detail(wanted)
     if found is None:
         raise OperationRefused(f"no dead letter has the id {identity!r}; antiphon dead list shows them")
-    if as_json:
+    if body:
+        sys.stdout.buffer.write(found.raw.body)
+        sys.stdout.buffer.flush()
+    elif as_json:
         print_json(asdict(found))
     else:
         _print_letter(found)
     return OK
 
 
-def _number(identity: str) -> int | None:
-    """A dead letter's id as the database has it; None when there can be none of that id."""
-    return int(identity) if identity.isascii() and identity.isdigit() and len(identity) < 19 else None
+async def export(wanted: Wanted, *, limit: int | None, output: str) -> int:
+    """Write dead letters as JSON lines, in the order of their arrival. A file is there as a whole, or not at all.
+
+    Raises:
+        OperationRefused: the filter cannot be, nothing matches it, or the file cannot be written.
+    """
+    async with opened(load().settings) as storage:
+        letters = LetterQueries(storage.database)
+        ids = await letters.ids(await filter_of(wanted, storage.database), limit=limit)
+        if not ids:
+            raise OperationRefused("no such dead letters; antiphon dead list --status all shows every one")
+        with _written(output) as out:
+            for each in ids:
+                if (found := await letters.detail(each)) is not None:
+                    out.write(json.dumps(plain(exported(found)), allow_nan=False) + "\n")
+    return OK
+
+
+@contextmanager
+def _written(output: str) -> Iterator[TextIO]:
+    """Where to write: stdout, or a file that takes its name when it is complete."""
+    if not output:
+        yield sys.stdout
+        return
+    target = Path(output)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            yield file
+        part.replace(target)
+    except OSError as error:
+        raise OperationRefused(f"{output} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _place(after: str) -> int:
+    try:
+        return number(after)
+    except OperationRefused:
+        raise OperationRefused(f"{after!r} is no dead letter's id to go on from; begin with the first page") from None
+
+
+def _narrowed(wanted: Wanted) -> bool:
+    return bool(wanted.ids or wanted.filters) or wanted.status != "open"
 
 
 def _print_list(out: Console, letters: Sequence[DeadLetterSummary]) -> None:
-    columns = ("id", "message", "reason", "error", "consumer", "copies", "first seen")
+    columns = ("id", "message", "reason", "error class", "error", "consumer", "copies", "status", "first seen")
     rows = [
-        (each.dead_letter_id, each.name, each.reason, each.error, each.consumer, each.copies, each.first_seen_at)
+        (
+            each.dead_letter_id,
+            each.name,
+            each.reason,
+            each.error_class,
+            each.error,
+            each.consumer,
+            each.copies,
+            each.status,
+            each.first_seen_at,
+        )
         for each in letters
     ]
     out.print(table(columns, rows))
@@ -84,14 +181,18 @@ def _print_letter(found: DeadLetterDetail) -> None:
     out.print(line(f"dead letter {letter.dead_letter_id}  {letter.name}  {letter.status}", "bold"))
     facts = [
         ("reason", letter.reason),
+        ("error class", letter.error_class),
         ("error", letter.error),
         ("consumer", letter.consumer),
+        ("from queue", letter.queue or ""),
         ("saga id", shown(letter.saga_id)),
+        ("history no.", shown(letter.replayed_seq)),
         ("message id", letter.message_id),
         ("sent by", found.source),
         ("copies", str(letter.copies)),
         ("first seen", shown(letter.first_seen_at)),
-        ("last seen", shown(found.last_seen_at)),
+        ("last seen", shown(letter.last_seen_at)),
+        ("replaces", shown(letter.replaces)),
         ("routing key", raw.routing_key),
         ("correlation", raw.correlation_id or ""),
         ("reply to", raw.reply_to or ""),
@@ -100,9 +201,18 @@ def _print_letter(found: DeadLetterDetail) -> None:
     for name, value in facts:
         if value:
             out.print(line(f"  {name:<12} {value}"))
+    for event in found.events:
+        out.print(line(f"  {shown(event.at)}  {_told(event)}"))
     out.print()
     for text in body_text(raw.body).splitlines():
         out.print(line(text))
+
+
+def _told(event: DeadLetterEvent) -> str:
+    """What was done with a letter, by whom and why, and what came of it, each said once."""
+    done = event.outcome if event.kind == "replayed" and event.outcome else event.kind
+    parts = dict.fromkeys((f"{done.replace('_', ' ')} by {event.actor}", event.why, event.detail))
+    return ": ".join(part for part in parts if part)
 
 
 def body_text(body: bytes) -> str:

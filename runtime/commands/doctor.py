@@ -23,6 +23,7 @@ from runtime.settings import load
 from runtime.timeline import duration
 from storage import definitions
 from storage.queries import Queries
+from storage.retention import Expiry
 from transport.rabbitmq import RabbitMQTransport
 from transport.rabbitmq.survey import survey
 from transport.topology import participant_queue, saga_queue
@@ -40,6 +41,10 @@ PATIENCE = 15.0
 
 LATE = 10.0
 """Seconds by which a timer or an outbox row may be late before it is called a problem."""
+
+
+FORGETTING = 86400.0
+"""Seconds by which the inbox may remember too long before that is called a problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,14 +183,19 @@ async def _database(examination: Examination, settings: Settings, database: Data
         await examination.check("definitions", same)
     await examination.check("instances", lambda: _instances(database))
     await examination.check("lag", lambda: _lag(database))
+    await examination.check("retention", lambda: _retention(database, settings.inbox_window))
 
 
 async def _instances(database: Database) -> str | Wrong:
     counts = await Queries(database).counts()
     wants = []
     if counts.attention:
-        some = counted(counts.attention, "instance wants", "instances want")
-        wants.append(f"{some} an operator; antiphon sagas list --attention, then antiphon sagas show")
+        some = counted(sum(counts.attention.values()), "instance wants", "instances want")
+        why = ", ".join(f"{amount} {reason}" for reason, amount in sorted(counts.attention.items()))
+        wants.append(f"{some} an operator ({why}); antiphon sagas list --attention, then antiphon sagas show")
+    if counts.stalled:
+        some = counted(counts.stalled, "instance waits", "instances wait")
+        wants.append(f"{some} in vain, and no process says so; is antiphon run running? antiphon sagas list")
     if counts.dead_letters:
         some = counted(counts.dead_letters, "message was", "messages were")
         wants.append(f"{some} dead-lettered; antiphon dead list, then antiphon dead show")
@@ -213,6 +223,18 @@ async def _lag(database: Database) -> str | Wrong:
         return Wrong("\n".join(late))
     messages, timers = counted(counts.outbox, "message", "messages"), counted(counts.timers, "timer", "timers")
     return f"{messages} in the outbox, {timers} set, none late"
+
+
+async def _retention(database: Database, window: float) -> str | Wrong:
+    oldest = await Expiry(database).oldest()
+    if oldest.handled is not None and oldest.handled > window + FORGETTING:
+        return Wrong(
+            f"the inbox remembers an id for {duration(oldest.handled)}, and ANTIPHON_INBOX_WINDOW is "
+            f"{duration(window)}; is a process with timers running?"
+        )
+    ages = [(oldest.ended, "ended instance"), (oldest.handled, "id in the inbox")]
+    told = [f"the oldest {what} is {duration(age)} old" for age, what in ages if age is not None]
+    return ", ".join(told) or "nothing to remove yet"
 
 
 async def _in_process(examination: Examination, settings: Settings, known: Known) -> None:

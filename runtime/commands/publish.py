@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from messages import REGISTRY, Limits, Raw, codec
+from messages import REGISTRY, Raw, codec
 from messages.errors import CommitUnknown, UnknownMessage
 from outbox.interface import Outgoing
 from runtime.database import opened
@@ -57,7 +57,7 @@ async def _committed(storage: SqlStorage, outgoing: Outgoing) -> None:
 def checked(settings: Settings, name: str, body: bytes, message_id: str) -> Outgoing:
     """The message for the outbox, proved to be one that its reader accepts."""
     message_class = _class_of(name)
-    limits = Limits(max_body=settings.max_body)
+    limits = settings.limits
     raw = Raw(
         body=body,
         routing_key=name,

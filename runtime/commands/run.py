@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 async def run(only: Collection[str]) -> int:
     """Run the sagas until a signal; with the in-process broker the participants too."""
     settings = load().settings
-    known = load_modules(settings.modules)
+    known = load_modules(settings.modules, limits=settings.limits)
     parts = tuple(part for part in PARTS if not only or part in only)
     hosted = tuple(known.participants) if settings.in_process else ()
     if not known.sagas and not hosted and {"consumer", "timers"} & set(parts):
@@ -49,7 +49,7 @@ async def participant(names: Sequence[str]) -> int:
             "with the in-process broker the participants run inside `antiphon run`; "
             "name a RabbitMQ in ANTIPHON_BROKER_URL to run them as processes"
         )
-    known = load_modules(settings.modules)
+    known = load_modules(settings.modules, limits=settings.limits)
     chosen = tuple(known.chosen(names))
     http = loaded.sources["http_port"] != "default"
     parts: tuple[Part, ...] = ("relay",)

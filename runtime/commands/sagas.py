@@ -12,6 +12,7 @@ from rich.text import Text
 from messages.errors import OperationRefused
 from runtime.database import opened
 from runtime.exits import OK
+from runtime.outlook import outlook
 from runtime.printing import STATUS_STYLES, console, line, print_json, print_onward, shown, table
 from runtime.settings import load
 from runtime.timeline import ATTENTION, after, duration, moments, steps
@@ -58,7 +59,8 @@ async def show(identity: str, *, saga_type: str, as_json: bool) -> int:
     if found is None:
         raise OperationRefused(f"no instance has the id or business key {identity!r}; antiphon sagas list shows some")
     if as_json:
-        print_json(asdict(found))
+        how = outlook(found)
+        print_json({**asdict(found), "outlook": None if how is None else asdict(how)})
     else:
         print_instance(console(), found)
     return OK
@@ -66,7 +68,7 @@ async def show(identity: str, *, saga_type: str, as_json: bool) -> int:
 
 def print_instance(out: Console, found: SagaDetail) -> None:
     """Everything about one instance: where it stands first, then its steps, what happened, what is still to come."""
-    _print_head(out, found.saga)
+    _print_head(out, found)
     for reason in found.attention:
         out.print(line(f"  attention    {reason.reason} since {shown(reason.since)}: {reason.detail}", "red"))
         if reason.reason in ATTENTION:
@@ -85,6 +87,11 @@ def print_instance(out: Console, found: SagaDetail) -> None:
         ]
         columns = ("message", "state", "attempts", "next attempt", "", "message id")
         _print_section(out, "Waiting for the broker", table(columns, rows_out))
+    if found.held:
+        rows_held = [
+            (each.name, each.reason, each.received_at, each.expires_at, each.message_id) for each in found.held
+        ]
+        _print_section(out, "Held", table(("message", "reason", "received", "expires", "message id"), rows_held))
     if found.dead_letters:
         rows_dead = [(each.dead_letter_id, each.name, each.reason, each.error) for each in found.dead_letters]
         _print_section(out, "Dead letters", table(("id", "message", "reason", "error"), rows_dead))
@@ -131,7 +138,8 @@ def _in_prose(reason: str | None) -> str | None:
     return None if reason is None else reason.replace("_", " ")
 
 
-def _print_head(out: Console, saga: SagaSummary) -> None:
+def _print_head(out: Console, found: SagaDetail) -> None:
+    saga, how = found.saga, outlook(found)
     status = line(f"{saga.saga_type} {saga.business_key}  ", "bold")
     status.append(saga.status, style=STATUS_STYLES.get(saga.status, ""))
     if saga.paused:
@@ -144,7 +152,7 @@ def _print_head(out: Console, saga: SagaSummary) -> None:
         ("started", shown(saga.started_at)),
         ("ended", f"{shown(saga.ended_at)}, after {took}" if saga.ended_at else ""),
         ("because", _in_prose(saga.end_reason) or ""),
-        ("waiting for", saga.waiting_for or ""),
+        ("waiting for", "" if how is None else how.line),
         ("deadline", "" if saga.ended_at else shown(saga.deadline_at)),
         ("skipped", f"{saga.skipped} steps" if saga.skipped else ""),
     ]

@@ -49,13 +49,17 @@ def violations(picture: Picture, expected: Expected) -> list[str]:
 
 
 def stalls(picture: Picture) -> list[str]:
-    """Live instances that nothing will ever wake, and that have not called for attention."""
+    """Live instances that nothing will ever wake, and those that the published statement finds: nobody was told."""
     awake = {row.saga_id for row in picture.timers} | {row.saga_id for row in picture.outbox}
     awake |= {row.saga_id for row in picture.held}
     return [
         f"{_name(saga)} is {saga.status} and waits for nothing: no timer, no outgoing message, none held"
         for saga in picture.sagas
-        if saga.phase not in ENDED and saga.attention is None and saga.saga_id not in awake
+        if saga.phase not in ENDED and saga.attention is None and not saga.paused and saga.saga_id not in awake
+    ] + [
+        f"{_name(saga)} is {saga.status} and waits in vain: rule 16's statement finds it"
+        for saga in picture.sagas
+        if saga.saga_id in picture.stalled
     ]
 
 
@@ -168,8 +172,13 @@ def effects_are_all_or_nothing(picture: Picture, expected: Expected) -> Iterator
 
 
 def effects_are_undone_in_reverse(picture: Picture, expected: Expected) -> Iterator[str]:
-    """At the participants: what was done last is undone first, and nothing is done once undoing began."""
-    for order, effects in _effects_of_orders(picture).items():
+    """At the participants: what was done last is undone first, and nothing is done once undoing began.
+
+    What succeeded after its undoing could have had its turn is undone when it is known, out of order.
+    """
+    late = _known_too_late(picture)
+    for order, every_effect in _effects_of_orders(picture).items():
+        effects = [effect for effect in every_effect if (order, effect.participant) not in late]
         words = [f"{effect.purpose} {effect.participant}" for effect in effects]
         undone = [effect.compensates for effect in effects if effect.purpose == "undo"]
         done = [effect.idempotency_key for effect in effects if effect.purpose == "do"]
@@ -187,7 +196,8 @@ def compensations_follow_completions_in_reverse(picture: Picture, expected: Expe
         for later in undo_sent:
             for earlier in undo_sent:
                 follows = later in sent and earlier in completed and sent[later] > completed[earlier]
-                if follows and not undo_done.get(later, len(rows) + 1) < undo_sent[earlier]:
+                due = follows and later not in _late_successes(rows, undo_sent[earlier])
+                if due and not undo_done.get(later, len(rows) + 1) < undo_sent[earlier]:
                     yield f"saga {saga_id}: {earlier} was undone before {later}, which had come after it"
 
 
@@ -228,6 +238,14 @@ def history_has_no_gaps(picture: Picture, expected: Expected) -> Iterator[str]:
     for saga in picture.sagas:
         if saga.saga_id not in histories:
             yield f"{_name(saga)} has no history"
+
+
+def history_is_told_in_the_order_of_time(picture: Picture, expected: Expected) -> Iterator[str]:
+    """One clock decides, read under the lock of the saga: what is told later did not happen earlier."""
+    for saga_id, rows in _histories(picture).items():
+        for one, next_one in pairwise(rows):
+            if next_one.at < one.at:
+                yield f"saga {saga_id}: {next_one.kind} at {next_one.at} is told after {one.kind} at {one.at}"
 
 
 def inbox_and_history_agree(picture: Picture, expected: Expected) -> Iterator[str]:
@@ -273,6 +291,7 @@ CHECKS: Sequence[Callable[[Picture, Expected], Iterator[str]]] = (
     nothing_goes_forward_once_turned_back,
     whatever_completed_is_compensated,
     history_has_no_gaps,
+    history_is_told_in_the_order_of_time,
     inbox_and_history_agree,
     dead_letters_are_those_expected,
 )
@@ -291,6 +310,23 @@ def _first(rows: Iterable[HistoryRow], *kinds: str) -> dict[str, int]:
     for row in rows:
         if row.kind in kinds and row.step is not None:
             found.setdefault(row.step, row.seq)
+    return found
+
+
+def _late_successes(rows: Sequence[HistoryRow], after: int) -> set[str]:
+    """The steps that were taken for failed until they succeeded, later than that row."""
+    failed = _first(rows, "step_failed")
+    return {step for step, seq in _first(rows, "late_success").items() if seq > after and step in failed}
+
+
+def _known_too_late(picture: Picture) -> set[tuple[str, str]]:
+    """(order, participant) of every step that succeeded when compensation had begun without it."""
+    orders = {saga.saga_id: saga.business_key for saga in picture.sagas}
+    found = set()
+    for saga_id, rows in _histories(picture).items():
+        late = _late_successes(rows, 0)
+        participants = {row.step: (row.message_name or "").partition(".")[0] for row in rows if row.kind == FORWARD}
+        found |= {(orders.get(saga_id, ""), participants.get(step, "")) for step in late}
     return found
 
 

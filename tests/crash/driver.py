@@ -21,20 +21,18 @@ import aio_pika
 from aio_pika.abc import DeliveryMode, ExchangeType
 
 from tests.crash.checker import ENDED, stalls
-from tests.crash.forking import Program
+from tests.crash.forking import ROOT, Program
 from tests.crash.ledger import Ledger
 from tests.crash.process import GLANCE, STARTED, Child, ChildError
 from tests.crash.script import TRADES
-from tests.crash.views import read_postgres, read_sqlite
+from tests.crash.views import Picture, read_postgres, read_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from aio_pika.abc import AbstractConnection, AbstractExchange
 
-    from tests.crash.views import Picture
 
-ROOT = Path(__file__).parents[2]
 LEASE = "3"  # seconds; the shortest there is, so that a killed process's rows are soon another's
 BOUND = 120.0  # seconds; only ever reached when something is broken
 
@@ -44,7 +42,7 @@ class Setup:
     """Where a run takes place. `settings` are those of the product, by their names without prefix.
 
     The URLs are what the orchestrator is given (through a proxy, say); an empty `broker_url` leaves the broker in
-    process. `folder` takes the logs, the ledgers, and the SQLite file if there is one.
+    process. `folder` takes the logs, the ledgers, and the SQLite file if there is one. `tree` is where the product is.
     """
 
     folder: Path
@@ -52,6 +50,7 @@ class Setup:
     broker_url: str = ""
     namespace: str = "antiphon"
     settings: Mapping[str, str] = field(default_factory=dict)
+    tree: Path = ROOT
 
     def environment(self, **more: str) -> dict[str, str]:
         """What a process of the product gets to see: our own environment without its settings, and ours for it."""
@@ -60,7 +59,8 @@ class Setup:
         if self.broker_url:
             given["BROKER_URL"] = self.broker_url
         given |= {**self.settings, **more}
-        return inherited | {"PYTHONPATH": str(ROOT)} | {f"ANTIPHON_{name}": value for name, value in given.items()}
+        path = str(ROOT) if self.tree == ROOT else f"{self.tree}{os.pathsep}{ROOT}"
+        return inherited | {"PYTHONPATH": path} | {f"ANTIPHON_{name}": value for name, value in given.items()}
 
     @property
     def ledger(self) -> Ledger:
@@ -122,6 +122,17 @@ class Sidecar:
         """
         await self.child.until(self._says_ready, "been ready", timeout)
         return self
+
+    async def unready(self, timeout: float = STARTED) -> None:  # noqa: ASYNC109 - a bound for tests
+        """Wait until `/readyz` says that it is not ready, while it lives.
+
+        Raises:
+            ChildError: it ended, or `timeout` seconds passed, before.
+        """
+        await self.child.until(self._says_unready, "been unready", timeout)
+
+    async def _says_unready(self) -> bool:
+        return not await self._says_ready()
 
     async def _says_ready(self) -> bool:
         try:
@@ -296,6 +307,25 @@ async def at_rest(
                 await asyncio.sleep(GLANCE)
     except TimeoutError:
         raise AssertionError(f"no rest within {timeout} s: {restless}") from None
+
+
+async def at_rest_or_stuck(
+    read: Callable[[], Awaitable[Picture]], orders: Collection[str], ledger: Ledger, *, quiet: float
+) -> Picture:
+    """The same for a product that may be broken: what it shows when nothing has changed for `quiet` seconds will do.
+
+    While something waits to be sent that takes twice as long: it may be a pause between two attempts.
+    """
+    clock = asyncio.get_running_loop().time
+    last, since = Picture(), clock()
+    while True:
+        picture = await read()
+        patience = quiet * 2 if picture.outbox or ledger.owed() else quiet
+        if not unrest(picture, orders, ledger) or (picture == last and clock() - since > patience):
+            return picture
+        if picture != last:
+            last, since = picture, clock()
+        await asyncio.sleep(GLANCE)
 
 
 def unrest(picture: Picture, orders: Collection[str], ledger: Ledger) -> str:

@@ -2,6 +2,7 @@
 
 What is forked is a process like any other: killed, stopped and waited for by its id. It runs the `main` of a module in
 a folder, an environment and an output of its own, and the kernel kills it when the server goes, which goes with us.
+The product it runs is the one that `PYTHONPATH` leads to, which may be a changed copy of ours.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ import multiprocessing
 import os
 import signal
 import sys
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+PACKAGES: Sequence[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+    "wheel"
+]["packages"]
 PR_SET_PDEATHSIG = 1
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(
@@ -104,4 +110,23 @@ def become(module: str, words: Sequence[str], folder: str, env: Mapping[str, str
     os.environ.update(env)
     os.chdir(folder)
     sys.argv = [module, *words]
-    importlib.import_module(module).main()
+    tree = Path(env.get("PYTHONPATH", str(ROOT)).partition(os.pathsep)[0])
+    if tree != ROOT:
+        forget_ours(tree)
+    main = importlib.import_module(module).main
+    if foreign := [name for name, file in product_files().items() if not file.is_relative_to(tree)]:
+        raise ImportError(f"these are not from {tree}: {', '.join(foreign)}")
+    main()
+
+
+def forget_ours(tree: Path) -> None:
+    """Import the product anew, from another tree."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in {*PACKAGES, "tests"}]:
+        del sys.modules[name]
+    sys.path.insert(0, str(tree))
+
+
+def product_files() -> Mapping[str, Path]:
+    """Where the modules of the product were found that are imported now."""
+    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in PACKAGES}
+    return {name: Path(module.__file__) for name, module in ours.items() if module.__file__}

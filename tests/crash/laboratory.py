@@ -5,22 +5,24 @@ Every sidecar may have wires of its own, so that a fault meets one of several an
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from tests.crash.checker import Expected, violations
-from tests.crash.driver import Setup, Sidecar, at_rest, finished, participants, reader
+from tests.crash.checker import Expected, stalls, violations
+from tests.crash.driver import Setup, Shop, Sidecar, at_rest, at_rest_or_stuck, finished, participants, reader
 from tests.crash.proxy.amqp import AmqpParser
 from tests.crash.proxy.faults import call
 from tests.crash.proxy.postgres import PostgresParser
-from tests.crash.proxy.server import Proxy
+from tests.crash.proxy.server import REMEMBERED, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from tests.crash.forking import Program
+    from tests.crash.process import Child
     from tests.crash.proxy.faults import Action
     from tests.crash.proxy.rules import Rule
     from tests.crash.proxy.wire import Event
@@ -34,6 +36,16 @@ class Wires:
     pg: Proxy
     amqp: Proxy
     setup: Setup
+
+    @property
+    def given_back(self) -> int:
+        """How many deliveries came again: each time one does, the broker's delivery limit is nearer."""
+        return self.amqp.count("amqp.s2c.deliver", lambda event: bool(event.details["redelivered"]))
+
+    def beating(self, seconds: int) -> Self:
+        """The same wires for a sidecar whose heart beats every so many seconds."""
+        beating = replace(self.setup, broker_url=f"{self.setup.broker_url}?heartbeat={seconds}")
+        return replace(self, setup=beating)
 
     def at_commit(self, event: str, action: Action | Sequence[Action], *, nth: int = 1) -> Rule:
         """Act at this event of the commit that follows the `nth` statement that writes history.
@@ -55,19 +67,21 @@ class Laboratory:
     """An async context: when it ends every process that it started is dead and every proxy closed."""
 
     setup: Setup  # leads straight to the servers
+    migrated: bool = False  # whether the schema is there already
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> Self:
-        await finished("migrate", self.setup, "migrate")
+        if not self.migrated:
+            await finished("migrate", self.setup, "migrate")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def wires(self) -> Wires:
-        """New proxies before both servers."""
-        pg = await self._stack.enter_async_context(before(self.setup.database_url, PostgresParser))
-        amqp = await self._stack.enter_async_context(before(self.setup.broker_url, AmqpParser))
+    async def wires(self, *, remember: int = REMEMBERED) -> Wires:
+        """New proxies before both servers, which remember so many events."""
+        pg = await self._stack.enter_async_context(before(self.setup.database_url, PostgresParser, remember))
+        amqp = await self._stack.enter_async_context(before(self.setup.broker_url, AmqpParser, remember))
         through = replace(
             self.setup,
             database_url=pg.through(self.setup.database_url),
@@ -83,9 +97,25 @@ class Laboratory:
         started = await Sidecar.start(setup, name, command=command, **settings)
         return await (await self._stack.enter_async_context(started)).ready()
 
-    async def participants(self) -> None:
-        """All three participants, with ledgers."""
-        await self._stack.enter_async_context(await participants(self.setup, self.setup.broker_url))
+    async def participants(self, broker_url: str = "") -> Child:
+        """All three participants, with ledgers; at another address of the broker, if one is given."""
+        started = await participants(self.setup, broker_url or self.setup.broker_url)
+        return await self._stack.enter_async_context(started)
+
+    async def place(self, *orders: str) -> Mapping[str, str]:
+        """Place orders; returns the ids of their events."""
+        async with Shop(self.setup.broker_url, self.setup.namespace) as shop:
+            return await shop.place(*orders)
+
+    async def staffed(
+        self, name: str, wires: Wires | None = None, *, command: Program | Sequence[str] = (), **settings: str
+    ) -> Sidecar:
+        """A sidecar and the participants, which need not wait for each other to begin."""
+        sidecar, _ = await asyncio.gather(
+            self.sidecar(name, wires, command=command, **settings),
+            self.participants(),
+        )
+        return sidecar
 
     async def look(self) -> Picture:
         """The views and the ledgers as they are now."""
@@ -101,6 +131,13 @@ class Laboratory:
         assert violations(picture, Expected(starts=starts, allowed=allowed)) == []
         return picture
 
+    async def verdict(
+        self, starts: Mapping[str, str], allowed: Mapping[str, Collection[str]], *, quiet: float
+    ) -> list[str]:
+        """What is wrong at rest, or when nothing has changed for `quiet` seconds; for a product that may be broken."""
+        picture = await at_rest_or_stuck(self.look, starts, self.setup.ledger, quiet=quiet)
+        return [*stalls(picture), *violations(picture, Expected(starts=starts, allowed=allowed))]
+
 
 def decides(event: Event) -> bool:
     """Whether it belongs to a statement that writes history."""
@@ -112,7 +149,10 @@ def marks_rows(event: Event) -> bool:
     return any(word in event.text("statement") for word in ("outbox_confirm", "outbox_fail"))
 
 
-def before(url: str, parser: Callable[[], PostgresParser] | Callable[[], AmqpParser]) -> Proxy:
+def before(
+    url: str, parser: Callable[[], PostgresParser] | Callable[[], AmqpParser], remember: int = REMEMBERED
+) -> Proxy:
     """A proxy before the server of a URL."""
     parts = urlsplit(url)
-    return Proxy(parts.hostname or "127.0.0.1", parts.port or {"amqp": 5672}.get(parts.scheme, 5432), parser)
+    port = parts.port or {"amqp": 5672}.get(parts.scheme, 5432)
+    return Proxy(parts.hostname or "127.0.0.1", port, parser, remember=remember)

@@ -1,23 +1,32 @@
 """`antiphon run` that dies at a point of one's choice: the product's own engine, with database and transport wrapped.
 
-    python -m tests.crash.launcher [--at POINT [--nth N]] [--slow TASK] [--hurried] [--ledger FOLDER]
+    python -m tests.crash.launcher [--at POINT [--nth N] [--block S]] [--slow TASK] [--hurried] [--impatient]
+                                   [--policies JSON] [--skew SECONDS] [--broken FILE]
+                                   [--ledger FOLDER]
 
 A point is the name of the task that passes it and what it does there, as in `consumer.PlaceOrder.batch: committed`; the
-task may be left out. At the N-th passage the process kills itself, as `kill -9` would, so nothing of it is tidied up.
-What is delivered to a `--slow` task reaches it never. Everything is wrapped from outside, where the product is put
-together: it has no hook for this.
+task may be left out. At the N-th passage the process kills itself, as `kill -9` would, so nothing of it is tidied up;
+with `--block` it lives on and turns no event loop for so many seconds. What is delivered to a `--slow` task reaches it
+never. Everything is wrapped from outside, where the product is put together: it has no hook for this.
 
-`--hurried` gives the ordering saga short timeouts. With `--ledger` the participants, which then live in the process,
-leave a ledger there of the commands that reached them; their effects stand in the table `crash_effect` of the database,
-written in the transaction of the effect itself.
+`--hurried` gives the ordering saga short timeouts, `--impatient` every dealing with the database. `--policies` gives
+the saga those that one names, in seconds: `{"deadline": 2, "calls": {"pay": [1, 8]}}` waits a second for each of eight
+sends, and with a third number twice as long each time, up to that. `--skew` sets the host's clock so far ahead, as far
+as the product can see it. As long as there is a `--broken` file, the saga raises when the stock of an order is reserved
+that the pattern in that file matches. With `--ledger` the participants, which then live in the process, leave a ledger
+there of the commands that reached them; their effects stand in the table `crash_effect` of the database, written in the
+transaction of the effect itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import hashlib
+import json
 import os
+import re
 import signal
 import sys
 import time
@@ -30,6 +39,7 @@ from unittest.mock import patch
 
 from sqlalchemy import text
 
+from messages.catalog.ordering import StockReserved
 from outbox.unit import SqlStorage, SqlUnit
 from running import AsyncioRunner
 from runtime import engine as composition
@@ -39,12 +49,12 @@ from runtime.loading import load_modules
 from runtime.settings import load
 from runtime.telemetry import Telemetry
 from sagas import Patience, Policies, Retry
-from storage import Database
+from storage import Database, database, engine
 from tests.crash.ledger import Book, Command
 from tests.crash.script import TRADES, Word, directives
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -56,19 +66,23 @@ if TYPE_CHECKING:
     from running import Runner
     from runtime.loading import Known
     from runtime.settings import Settings
+    from sagas.catalog.ordering import PlaceOrder
+    from sagas.definition import Definition, Reply
     from storage.database import Session
     from transport.interface import Consumer, Delivery, Outcome, Publication, Publisher, Transport
     from transport.topology import Topology
 
+
+def patience(timeout: timedelta, attempts: int, cap: timedelta | None = None) -> Patience:
+    """Wait so long, so often; with a cap, twice as long each time until it is that long."""
+    factor = 1.0 if cap is None else 2.0
+    retry = Retry(attempts=attempts, backoff=timeout, factor=factor, cap=cap or timeout)
+    return Patience(timeout=timeout, retry=retry)
+
+
 SHORT = timedelta(seconds=1)
-POLICIES = {
-    "PlaceOrder": Policies(
-        calls={
-            "pay": Patience(timeout=SHORT, retry=Retry(attempts=8, backoff=SHORT, factor=1.0, cap=SHORT)),
-            "label": Patience(timeout=SHORT, retry=Retry(attempts=2, backoff=SHORT, factor=1.0, cap=SHORT)),
-        }
-    )
-}
+IMPATIENCE = 1.5  # seconds
+POLICIES = {"PlaceOrder": Policies(calls={"pay": patience(SHORT, 8), "label": patience(SHORT, 2)})}
 KEEP_EFFECT = text("""
     insert into crash_effect (participant, at, purpose, order_id, idempotency_key, compensates, message_id)
     values (:participant, :at, :purpose, :order_id, :idempotency_key, :compensates, :message_id)
@@ -77,10 +91,10 @@ WAS_DONE = text("select count(*) from crash_effect where purpose = 'do' and idem
 
 
 class Executioner:
-    """Kills the process at the n-th passage of a point, and holds up who is slow."""
+    """Kills or blocks the process at the n-th passage of a point, and holds up who is slow."""
 
-    def __init__(self, point: str, nth: int, slow: str | None) -> None:
-        self._point, self._left, self._slow = point, nth, slow
+    def __init__(self, point: str, nth: int, slow: str | None, block: float) -> None:
+        self._point, self._left, self._slow, self._block = point, nth, slow, block
 
     async def holds_up_the_slow(self) -> None:
         """Never returns in the slow task."""
@@ -92,7 +106,9 @@ class Executioner:
         if self._point not in (what, f"{task_name()}: {what}"):
             return
         self._left -= 1
-        if not self._left:
+        if not self._left and self._block:
+            time.sleep(self._block)
+        elif not self._left:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -302,23 +318,77 @@ def hosted(known: Known, folder: Path | None) -> Known:
     return replace(known, participants=with_book)
 
 
+class Skewed(AsyncioRunner):
+    """A runner on a host whose clock is wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ahead = timedelta(seconds=seconds)
+
+    def now(self) -> datetime:
+        """See `Runner.now`."""
+        return super().now() + self._ahead
+
+
+def policies_of(arguments: argparse.Namespace) -> Mapping[str, Policies] | None:
+    """What the command line asks for instead of what the class says."""
+    if arguments.policies is None:
+        return POLICIES if arguments.hurried else None
+    told = json.loads(arguments.policies)
+    calls = {
+        name: patience(timedelta(seconds=wait), attempts, *(timedelta(seconds=cap) for cap in caps))
+        for name, (wait, attempts, *caps) in told["calls"].items()
+    }
+    deadline = timedelta(seconds=told["deadline"]) if "deadline" in told else None
+    return {"PlaceOrder": Policies(deadline=deadline, calls=calls)}
+
+
+def broken(known: Known, file: Path | None) -> Known:
+    """The same, its ordering saga with a method that raises as long as the file is there."""
+    if file is None:
+        return known
+    pattern = re.compile(file.read_text()) if file.exists() else re.compile("never^")
+
+    def with_hook(reply: Reply) -> Reply:
+        @functools.wraps(reply.hook or with_hook)
+        def hook(saga: PlaceOrder, event: Event) -> None:
+            if file.exists() and pattern.search(saga.order_id):
+                raise RuntimeError("this method is yet to be mended")
+            if reply.hook is not None:
+                reply.hook(saga, event)
+
+        return replace(reply, hook=hook)
+
+    def with_step(definition: Definition) -> Definition:
+        reserve = definition.steps["reserve"]
+        replies = dict(reserve.do.replies)
+        replies[StockReserved.message_name] = with_hook(replies[StockReserved.message_name])
+        steps = {**definition.steps, "reserve": replace(reserve, do=replace(reserve.do, replies=replies))}
+        return replace(definition, steps=steps)
+
+    versions = known.sagas["PlaceOrder"]
+    mended = {version: with_step(definition) for version, definition in versions.items()}
+    return replace(known, sagas={**known.sagas, "PlaceOrder": mended})
+
+
 async def run(arguments: argparse.Namespace) -> int:
     """What `antiphon run` does, with wrapped parts."""
     settings = load().settings
-    known = load_modules(settings.modules, POLICIES if arguments.hurried else None)
+    known = broken(load_modules(settings.modules, policies_of(arguments), limits=settings.limits), arguments.broken)
     logs.configure(log_format=settings.log_format, level=settings.log_level, stream=sys.stdout)
-    report, runner = Telemetry(settings.log_level), AsyncioRunner()
+    report, runner = Telemetry(settings.log_level), Skewed(arguments.skew)
     with ExitStack() as wrapped:
         if arguments.at is not None:
-            wrap(wrapped, Executioner(arguments.at, arguments.nth, arguments.slow))
-        engine = composition.Engine(
+            wrap(wrapped, Executioner(arguments.at, arguments.nth, arguments.slow, arguments.block))
+        if arguments.impatient:
+            shorten(wrapped)
+        process = composition.Engine(
             settings,
             hosted(known, arguments.ledger),
             runner=runner,
             report=report,
             participants=tuple(known.participants) if settings.in_process else (),
         )
-    return await App(engine, settings, http=True, runner=runner, report=report).run()
+        return await App(process, settings, http=True, runner=runner, report=report).run()
 
 
 def wrap(until: ExitStack, executioner: Executioner) -> None:
@@ -334,13 +404,30 @@ def wrap(until: ExitStack, executioner: Executioner) -> None:
     until.enter_context(patch.object(composition, "transport_for", transport_for))
 
 
+def shorten(until: ExitStack) -> None:
+    """Give up on the database sooner, and have it give up on us, until the stack is closed."""
+    settings = engine.session_settings
+
+    def hasty(schemas: Sequence[str]) -> dict[str, str]:
+        return settings(schemas) | {"idle_in_transaction_session_timeout": str(int(IMPATIENCE * 1000))}
+
+    until.enter_context(patch.object(engine, "session_settings", hasty))
+    for bound in ("STATEMENT_BOUND", "ROLLBACK_BOUND"):
+        until.enter_context(patch.object(database, bound, IMPATIENCE))
+
+
 def main() -> None:
     """The entry point."""
     parser = argparse.ArgumentParser(description="antiphon run, to be killed from within")
     parser.add_argument("--at", help="the point to die at; without one it lives, and nothing is wrapped")
     parser.add_argument("--nth", type=int, default=1)
+    parser.add_argument("--block", type=float, default=0.0, help="seconds")
     parser.add_argument("--slow", help="a task that never gets what is delivered to it")
     parser.add_argument("--hurried", action="store_true")
+    parser.add_argument("--impatient", action="store_true")
+    parser.add_argument("--policies", help="the deadline and the timeouts of the ordering saga, as JSON")
+    parser.add_argument("--skew", type=float, default=0.0, help="so many seconds is the host's clock ahead")
+    parser.add_argument("--broken", type=Path, help="a file with a pattern: such orders raise while it is there")
     parser.add_argument("--ledger", type=Path)
     sys.exit(asyncio.run(run(parser.parse_args())))
 

@@ -31,23 +31,27 @@ create table if not exists arrival (
     idempotency_key text not null, compensates text not null, correlation_id text not null, body_hash text not null,
     redelivered integer not null, disposition text not null);
 create index if not exists arrival_message on arrival (message_id);
+create index if not exists arrival_order on arrival (order_id);
 create table if not exists effect (
     idempotency_key text primary key, at integer not null, purpose text not null, order_id text not null,
     compensates text not null, message_id text not null);
+create index if not exists effect_order on effect (order_id);
 create table if not exists tombstone (idempotency_key text primary key, undone_by text not null);
 create table if not exists reply (
     message_id text primary key, idempotency_key text not null, kind text not null, reply_id text not null,
     name text not null, body blob not null, reply_to text not null, correlation_id text not null,
-    due_at real, from_arrival integer not null, copies integer not null, sent integer not null default 0);
+    due_at real, from_arrival integer not null, word text not null, number real not null,
+    sent integer not null default 0);
 create index if not exists reply_key on reply (idempotency_key);
+create index if not exists reply_unsent on reply (sent) where sent = 0;
 """
 NEVER = None
 PLAINLY, SILENTLY = Behaviour(), Behaviour(word=Word.SILENT)
 OWED = """
-    select message_id, reply_id, name, body, reply_to, correlation_id, due_at, copies from reply
+    select message_id, reply_id, name, body, reply_to, correlation_id, due_at, word, number from reply
     where sent = 0 and due_at is not null and from_arrival = 1 order by rowid"""
 ANSWER = """
-    select message_id, reply_id, name, body, reply_to, correlation_id, due_at, copies from reply
+    select message_id, reply_id, name, body, reply_to, correlation_id, due_at, word, number from reply
     where message_id = ? and due_at is not null and from_arrival <= ?"""
 
 
@@ -73,7 +77,10 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer to the command `message_id`; `due_at` in seconds of the epoch, None: never sent."""
+    """An answer to the command `message_id`; `due_at` in seconds of the epoch, None: never sent.
+
+    `word` and `number` say in which way it is sent; see `script`.
+    """
 
     message_id: str
     reply_id: str
@@ -82,7 +89,8 @@ class Reply:
     reply_to: str
     correlation_id: str
     due_at: float | None
-    copies: int
+    word: str
+    number: float
 
 
 class Book:
@@ -92,7 +100,7 @@ class Book:
         self.participant, self._trade = participant, TRADES[participant]
         self._db = sqlite3.connect(file, isolation_level=None, timeout=30)
         self._db.execute("pragma journal_mode=wal")
-        self._db.execute("pragma synchronous=full")
+        self._db.execute("pragma synchronous=normal")  # outlives the process; the machine is not what we kill
         self._db.executescript(SCHEMA)
 
     def close(self) -> None:
@@ -210,9 +218,10 @@ class Book:
             command.correlation_id,
             NEVER if behaviour.word is Word.SILENT else time.time() + late,
             int(behaviour.number) + 1 if behaviour.word is Word.MUTE else 1,
-            max(1, int(behaviour.number)) if behaviour.word is Word.TIMES else 1,
+            behaviour.word.value,
+            behaviour.number,
         )
-        self._db.execute("insert into reply values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
+        self._db.execute("insert into reply values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", row)
 
     def _answer_again(self, command: Command) -> str:
         """A new id with an applied key: the stored success, under the new id."""
@@ -275,15 +284,13 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def arrivals(self, order_id: str | None = None) -> Sequence[Arrival]:
-        """Every command that reached a participant, copies included."""
-        found = self._rows(Arrival, "select * from arrival")
-        return [each for each in found if order_id in (None, each.order_id)]
+    def arrivals(self, *orders: str) -> Sequence[Arrival]:
+        """Every command that reached a participant, copies included; with `orders`, only theirs."""
+        return self._rows(Arrival, "arrival", orders)
 
-    def effects(self, order_id: str | None = None) -> Sequence[Effect]:
-        """What was done and undone."""
-        found = self._rows(Effect, "select * from effect")
-        return [each for each in found if order_id in (None, each.order_id)]
+    def effects(self, *orders: str) -> Sequence[Effect]:
+        """What was done and undone; with `orders`, only theirs."""
+        return self._rows(Effect, "effect", orders)
 
     def sequence(self, order_id: str) -> Sequence[str]:
         """The effects on an order in words: `["do stock", "do payment", "undo payment", "undo stock"]`."""
@@ -300,15 +307,41 @@ class Ledger:
         """How many replies are decided and still to be sent."""
         return sum(len(_read(file, OWED)) for file in self._files())
 
+    def malformed(self) -> int:
+        """How many answers went out that nobody can read: each is a dead letter, however often it was sent."""
+        return self._count("select count(*) from reply where word = 'malformed' and due_at is not null")
+
+    def repeated(self) -> int:
+        """How many commands reached a participant more than once, each further time counted."""
+        return self._count("select count(*) - count(distinct message_id) from arrival")
+
+    def arrived(self) -> int:
+        """How many commands reached a participant, copies included."""
+        return self._count("select count(*) from arrival")
+
+    def done(self) -> int:
+        """How many effects there are, of doing and of undoing."""
+        return self._count("select count(*) from effect")
+
+    def _count(self, query: str) -> int:
+        return sum(int(_read(file, query)[0][0]) for file in self._files())
+
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.ledger"))
 
-    def _rows(self, made: type[Timed], query: str) -> list[Timed]:
-        found = [made(participant=file.stem, **dict(row)) for file in self._files() for row in _read(file, query)]
+    def _rows(self, made: type[Timed], table: str, orders: Sequence[str]) -> list[Timed]:
+        query = f"select * from {table}"  # noqa: S608 - our own names
+        parameters = []
+        if orders:
+            query += " where order_id in (select value from json_each(?))"
+            parameters = [json.dumps(orders)]
+        found = [
+            made(participant=file.stem, **dict(row)) for file in self._files() for row in _read(file, query, parameters)
+        ]
         return sorted(found, key=lambda each: each.at)
 
 
-def _read(file: Path, query: str) -> list[sqlite3.Row]:
+def _read(file: Path, query: str, parameters: Sequence[str] = ()) -> list[sqlite3.Row]:
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as db:
         db.row_factory = sqlite3.Row
-        return db.execute(query).fetchall()
+        return db.execute(query, parameters).fetchall()

@@ -15,6 +15,8 @@ import hashlib
 import json
 import signal
 import time
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +24,11 @@ import aio_pika
 from aio_pika.abc import DeliveryMode, ExchangeType
 
 from tests.crash.ledger import Book, Command
-from tests.crash.script import TRADES, Script
+from tests.crash.script import TRADES, Script, Word
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
     from aiormq.abc import FieldTable
 
@@ -103,11 +107,15 @@ class Participant:
     async def _send(self, reply: Reply) -> None:
         """Straight to where the command says; an event for everyone if it does not say."""
         try:
-            await asyncio.gather(*[self._publish(reply) for _ in range(reply.copies)])
+            for prelude in preludes(reply):
+                await self._publish(prelude)
+            await asyncio.gather(*[self._publish(reply) for _ in range(copies(reply))])
         except aio_pika.exceptions.DeliveryError as error:
             print(f"returned: {reply.name} to {reply.reply_to!r}: {error!r}", flush=True)
             return  # it stays owed
         self._book.sent(reply)
+        if reply.word == Word.ECHO:
+            self._send_when_due(replace(reply, due_at=time.time() + reply.number, word=Word.OK))
 
     async def _publish(self, reply: Reply) -> None:
         assert self._channel is not None
@@ -128,6 +136,33 @@ class Participant:
             delivery_mode=DeliveryMode.PERSISTENT,
             headers={"causation-id": reply.message_id, "schema-version": 1},
         )
+
+
+def copies(reply: Reply) -> int:
+    """How often a reply is sent at once."""
+    return max(1, int(reply.number)) if reply.word == Word.TIMES else 1
+
+
+def preludes(reply: Reply) -> Sequence[Reply]:
+    """What a participant says before its true answer, under an id that is always the same."""
+    prelude = replace(reply, reply_id=_other(reply.reply_id, "prelude"))
+    match reply.word:
+        case Word.CONTRADICT:
+            trade = next(trade for trade in TRADES.values() if trade.done == reply.name)
+            return [replace(prelude, name=trade.failures[0])]
+        case Word.MALFORMED:
+            return [replace(prelude, body=b'{"order_id": ')]
+        case Word.STRANGER:
+            elsewhere = _other(reply.correlation_id, "another saga")
+            return [replace(prelude, correlation_id=elsewhere, message_id=_other(reply.message_id, "its command"))]
+        case Word.UNKNOWN:
+            return [replace(prelude, message_id=_other(reply.message_id, "never sent"))]
+        case _:
+            return []
+
+
+def _other(name: str, what: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{what}/{name}"))
 
 
 def queue_arguments(namespace: str) -> FieldTable:

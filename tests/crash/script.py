@@ -13,6 +13,13 @@ An order's id may end in directives: `o-7~payment=fail~stock.undo=late:2`. Each 
 | `mute:n`      | applies the effect, leaves the first n arrivals of one command id unanswered, answers the next |
 | `late:s`      | applies the effect at once and answers s seconds later                                        |
 | `times:n`     | applies the effect, sends its answer n times at once                                          |
+| `echo:s`      | applies the effect, answers at once, and again s seconds later                                |
+| `contradict`  | applies the effect, answers its failure and, right behind it, success                         |
+| `malformed`   | applies the effect, answers what is no JSON under an id of its own, then answers as `ok`      |
+| `stranger`    | the same with an answer to a command of another saga                                          |
+| `unknown`     | the same with an answer to a command that this saga never sent                                |
+
+Answers of different orders are shuffled by `late`, whose seconds are drawn where the mix asks for it.
 
 Pure: the same order, seed and mix always give the same behaviour, in every process and after every restart.
 """
@@ -100,6 +107,11 @@ class Word(StrEnum):
     MUTE = "mute"
     LATE = "late"
     TIMES = "times"
+    ECHO = "echo"
+    CONTRADICT = "contradict"
+    MALFORMED = "malformed"
+    STRANGER = "stranger"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +150,17 @@ class Script:
         lot = dice.random()
         for word, share in self.mix.items():
             if (lot := lot - share) < 0:
-                return _checked(participant, "do", Behaviour(word=Word(word), number=_number(Word(word), dice)))
+                drawn = Behaviour(word=Word(word), number=_number(Word(word), dice))
+                knows = drawn.word is not Word.TRANSIENT or TRADES[participant].transient is not None
+                return drawn if knows else Behaviour()
         return Behaviour()
 
 
 def _number(word: Word, dice: random.Random) -> float:
-    return round(dice.uniform(0.1, 2.0), 2) if word is Word.LATE else 1.0 if word is not Word.FAIL else 0.0
+    """How late, how often: a failure is the first of its kind, a copy is one."""
+    if word in (Word.LATE, Word.ECHO):
+        return round(dice.uniform(0.1, 2.0), 2)
+    return {Word.FAIL: 0.0, Word.TIMES: 2.0}.get(word, 1.0)
 
 
 def directives(order_id: str) -> Mapping[tuple[str, Purpose], Behaviour]:
@@ -167,6 +184,6 @@ def _checked(who: str, purpose: str, told: Behaviour) -> Behaviour:
         raise ValueError(f"no participant {who}; there are {', '.join(TRADES)}")
     if told.word is Word.TRANSIENT and (purpose == "undo" or TRADES[who].transient is None):
         raise ValueError(f"{who} has no transient reply to {purpose}")
-    if told.word is Word.FAIL and purpose == "undo":
+    if told.word in (Word.FAIL, Word.CONTRADICT) and purpose == "undo":
         raise ValueError(f"{who} has no failure reply to undo")
     return told

@@ -133,7 +133,28 @@ def compensated(undone: tuple[str, ...] = ("pay", "reserve")) -> Picture:
     return story.picture("compensated")
 
 
-@pytest.mark.parametrize("sound", [completed(), compensated()])
+def contradicted() -> Picture:
+    """The label was refused, and then it was there: when that is known the first undo is on its way."""
+    story = Story()
+    story.take("started", None, START)
+    story.do("reserve")
+    story.do("pay")
+    story.send("label", "do")
+    story.take("reply_received", "label", "label-refused")
+    story.note("step_failed", "label")
+    story.note("compensation_started")
+    story.send("pay", "undo")
+    story.take("late_success", "label", "label-done")
+    story.send("label", "undo")
+    for step in ("pay", "label"):
+        story.take("reply_received", step, f"{step}-undone")
+        story.note("step_compensated", step)
+    story.undo("reserve")
+    story.note("compensated")
+    return story.picture("compensated")
+
+
+@pytest.mark.parametrize("sound", [completed(), compensated(), contradicted()])
 def test_a_sound_picture_has_no_violations(sound: Picture) -> None:
     assert violations(sound, EXPECTED) == []
     assert stalls(sound) == []
@@ -254,6 +275,13 @@ WRONGS: dict[str, tuple[Callable[[], Picture], str]] = {
         "numbered [1, 2, 4",
     ),
     "there is no history": (lambda: replace(completed(), history=[]), "has no history"),
+    "two clocks decided": (
+        lambda: replace(
+            completed(),
+            history=[replace(row, at=f"12:{5 if row.seq < 4 else row.seq:02}") for row in completed().history],
+        ),
+        "at 12:04 is told after reply_received at 12:05",
+    ),
     "an applied message is not in the inbox": (
         lambda: replace(completed(), inbox=completed().inbox[:-1]),
         "reply_received of label-done, but the inbox says None",
@@ -319,6 +347,14 @@ def test_a_live_saga_without_anything_to_wake_it_is_a_stall() -> None:
     ]
     assert stalls(replace(asleep, timers=[TimerRow(saga_id="s", name="reserve")])) == []
     assert stalls(with_saga(asleep, attention="timer_overdue")) == []
+    assert stalls(with_saga(asleep, paused=True)) == []
+
+
+def test_what_the_published_statement_finds_is_a_stall() -> None:
+    late = replace(with_saga(completed(), status="running", phase="running"), timers=[TimerRow(saga_id="s", name="a")])
+    assert stalls(replace(late, stalled=["s"])) == [
+        "saga PlaceOrder o-1 is running and waits in vain: rule 16's statement finds it"
+    ]
 
 
 # Reading the views.
@@ -328,7 +364,7 @@ COLUMNS = {
     "v_saga": "saga_id, saga_type, business_key, version, status, phase, paused, attention, waiting_for, started_at,"
     " updated_at, deadline_at, ended_at, end_reason, skipped, revision",
     "v_saga_event": "saga_id, seq, at, kind, step, message_id, message_name, detail",
-    "v_outbox": "message_id, saga_id, name, state, created_at, attempts, next_attempt_at, stuck",
+    "v_outbox": "message_id, saga_id, name, state, created_at, attempts, next_attempt_at, stuck, error",
     "v_timer": "saga_id, name, generation, due_at",
     "v_held": "saga_id, saga_type, business_key, message_id, name, reason, received_at, expires_at",
     "v_inbox": "consumer, source, message_id, received_at, disposition",
@@ -339,7 +375,9 @@ COLUMNS = {
 
 def view(name: str, saga_id: str, schema: str = "") -> str:
     """A view of one row under all the columns of the contract: each a word, an id or a number."""
-    values = {"saga_id": saga_id, "seq": "1", "skipped": "0", "attention": "null"}
+    times = ("started_at", "updated_at", "due_at", "next_attempt_at", "created_at", "expires_at")
+    values = dict.fromkeys(times, "current_timestamp")
+    values |= {"saga_id": saga_id, "seq": "1", "skipped": "0", "attention": "null", "paused": "(1 = 0)"}
     columns = [f"{values.get(column, repr(column))} as {column}" for column in COLUMNS[name].split(", ")]
     return f"create view {schema}{name} as select {', '.join(columns)}"
 

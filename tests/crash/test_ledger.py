@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.ledger import Book, Command, Ledger
+from tests.crash.participant import preludes
 from tests.crash.script import Behaviour, Word
 
 if TYPE_CHECKING:
@@ -144,6 +145,40 @@ def test_a_mute_participant_answers_when_asked_again_under_the_same_id(book: Boo
     mute = Behaviour(word=Word.MUTE, number=2)
     replies = [book.take(pay("m-1"), mute) for _ in range(3)]
     assert [reply is not None for reply in replies] == [False, False, True]
+
+
+@pytest.mark.parametrize("word", [Word.CONTRADICT, Word.MALFORMED, Word.STRANGER, Word.UNKNOWN, Word.ECHO])
+def test_who_speaks_strangely_has_done_what_was_asked(book: Book, ledger: Ledger, word: Word) -> None:
+    reply = book.take(pay("m-1"), Behaviour(word=word))
+    assert reply is not None
+    assert (reply.name, reply.word) == ("payment.PaymentCompleted", word.value)
+    assert ledger.sequence("o-1") == ["do payment"]
+    assert ledger.malformed() == (word is Word.MALFORMED)
+
+
+def test_what_is_said_before_the_true_answer_is_always_the_same(book: Book) -> None:
+    told = {}
+    for word in (Word.OK, Word.CONTRADICT, Word.MALFORMED, Word.STRANGER, Word.UNKNOWN):
+        reply = book.take(pay(f"m-{word}", key=f"{word}/pay/1/do"), Behaviour(word=word))
+        assert reply is not None
+        assert preludes(reply) == preludes(reply)
+        told[word] = preludes(reply)
+        assert all(prelude.reply_id != reply.reply_id for prelude in told[word])
+    assert told[Word.OK] == []
+    assert [prelude.name for prelude in told[Word.CONTRADICT]] == ["payment.PaymentDeclined"]
+    assert [prelude.message_id for prelude in told[Word.MALFORMED]] == ["m-malformed"]
+    assert [prelude.correlation_id == "saga" for prelude in told[Word.STRANGER]] == [False]
+    assert [prelude.correlation_id == "saga" for prelude in told[Word.UNKNOWN]] == [True]
+    assert [prelude.message_id == "m-unknown" for prelude in told[Word.UNKNOWN]] == [False]
+
+
+def test_books_are_read_order_by_order(book: Book, ledger: Ledger) -> None:
+    for order in ("o-1", "o-2", "o-3"):
+        book.take(pay(f"m-{order}", key=f"{order}/pay/1/do", order=order), OK)
+    book.take(pay("m-o-1", key="o-1/pay/1/do"), OK)
+    assert [effect.order_id for effect in ledger.effects("o-1", "o-3")] == ["o-1", "o-3"]
+    assert [arrival.order_id for arrival in ledger.arrivals("o-1")] == ["o-1", "o-1"]
+    assert ledger.repeated() == 1
 
 
 def test_what_was_not_sent_is_owed_after_a_restart(book: Book, ledger: Ledger, tmp_path: Path) -> None:

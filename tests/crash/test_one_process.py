@@ -7,16 +7,19 @@ of their effects, and by the participants' own tables.
 
 from __future__ import annotations
 
+import random
+import resource
 import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.crash.checker import Expected, violations
-from tests.crash.driver import Setup, Sidecar, at_rest, finished, order_body, start_id
+from tests.crash.driver import BOUND, Setup, Sidecar, at_rest, finished, order_body, start_id
 from tests.crash.forking import Program
 from tests.crash.ledger import Effect
 from tests.crash.views import Picture, read_sqlite
@@ -36,13 +39,18 @@ EFFECTS = """
 """
 
 
-async def shop(folder: Path, *orders: str) -> Setup:
-    """A database in which the orders are placed and nobody has taken them yet."""
-    setup = Setup(
+def empty(folder: Path) -> Setup:
+    """A folder without a database."""
+    return Setup(
         folder=folder,
         database_url=f"sqlite:///{folder / 'shop.db'}",
         settings={"MODULES": "messages.catalog,sagas.catalog,handlers.catalog,tests.crash.auditing", "SWEEP": "0.1"},
     )
+
+
+async def shop(folder: Path, *orders: str) -> Setup:
+    """A database in which the orders are placed and nobody has taken them yet."""
+    setup = empty(folder)
     await finished("migrate", setup, "migrate")
     with closing(sqlite3.connect(folder / "shop.db")) as db:
         db.execute(EFFECTS)
@@ -158,6 +166,50 @@ async def test_a_killed_process_loses_nothing_and_does_nothing_twice(
         await victim.killed()
     async with await launched(setup, "heir") as heir:
         await judged(setup, (*GOOD, *BAD), BAD)
+        assert await heir.stop() == 0
+
+
+async def test_killed_again_and_again_at_any_moment_it_still_finishes(placed: Setup, tmp_path: Path) -> None:
+    """From outside, so at no point of anybody's choice."""
+    setup, seed = copied(placed, tmp_path), random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice, behind = random.Random(seed), 0
+    for number in range(4):
+        behind += dice.randint(1, 12)
+        async with await launched(setup, f"victim-{number}") as victim:
+            await victim.child.until(partial(_has_history, setup, behind), f"{behind} rows of history", BOUND)
+            await victim.kill()
+    async with await launched(setup, "heir") as heir:
+        await judged(setup, (*GOOD, *BAD), BAD)
+        assert await heir.stop() == 0
+
+
+async def _has_history(setup: Setup, rows: int) -> bool:
+    return int(query(setup, "select count(*) from v_saga_event")[0][0]) >= rows
+
+
+async def test_a_file_that_cannot_grow_is_trouble_until_it_can(placed: Setup, tmp_path: Path) -> None:
+    """The limit on the size of files stands for a full disk: it needs no rights, and can be lifted again."""
+    setup = copied(placed, tmp_path)
+    async with await launched(setup, "sidecar") as sidecar:
+        await sidecar.child.until(partial(_has_history, setup, 3), "begun", BOUND)
+        full = (tmp_path / "shop.db-wal").stat().st_size  # far longer than the log of the process, which goes on
+        without = resource.prlimit(sidecar.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        await sidecar.child.says("disk I/O error")
+        resource.prlimit(sidecar.pid, resource.RLIMIT_FSIZE, without)
+        await judged(setup, (*GOOD, *BAD), BAD)
+        assert await sidecar.stop() == 0
+
+
+async def test_a_first_start_that_is_killed_while_it_makes_the_tables_leaves_a_start_to_the_next(
+    tmp_path: Path,
+) -> None:
+    setup = empty(tmp_path)
+    async with await launched(setup, "victim", "--at", "start: commit") as victim:
+        await victim.killed()
+    async with await launched(setup, "heir") as heir:
+        await heir.ready()
+        assert query(setup, "select count(*) from v_saga")[0][0] == 0
         assert await heir.stop() == 0
 
 

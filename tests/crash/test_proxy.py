@@ -20,7 +20,7 @@ import pytest
 
 from tests.crash.process import Child
 from tests.crash.proxy.amqp import AmqpParser
-from tests.crash.proxy.faults import black_hole, call, cont, cut, delay, drop, hold, kill, stop
+from tests.crash.proxy.faults import black_hole, call, cont, cut, delay, drop, hold, kill, refuse, stop
 from tests.crash.proxy.postgres import PostgresParser
 from tests.crash.proxy.server import Proxy
 
@@ -260,6 +260,24 @@ async def test_a_held_commit_is_not_committed_until_it_is_let_go(
         gate.set()
         await asyncio.wait_for(inserting, LONG)
     assert await handled(database) == ["m"]
+
+
+@pytest.mark.parametrize("event", ["pg.c2s.INSERT", "pg.c2s.COMMIT"])
+@pytest.mark.parametrize("prepared", [True, False])
+async def test_a_refused_statement_never_reaches_the_server_and_harms_no_other(
+    pg: Proxy, database: asyncpg.Connection, database_url: str, event: str, prepared: bool
+) -> None:
+    async with connected(pg.through(database_url)) as connection:
+        pg.rule(event, refuse("53100"))
+        with pytest.raises(asyncpg.DiskFullError, match="said by the proxy"):
+            async with connection.transaction():
+                words = ("insert into handled values ($1)", "m") if prepared else ("insert into handled values ('m')",)
+                await connection.execute(*words)
+        await connection.execute("rollback")  # a server ends the transaction whose COMMIT fails; ours has seen none
+        await insert(connection, "next")
+    assert await handled(database) == ["next"]
+    assert pg.count("pg.s2c.error") == 0
+    pg.assert_fired()
 
 
 async def test_a_delay_only_delays(pg: Proxy, database: asyncpg.Connection, database_url: str) -> None:

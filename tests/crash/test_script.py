@@ -27,6 +27,12 @@ def test_a_seed_draws_the_same_for_the_same_order_for_ever() -> None:
     assert set(drawn) == {Word.OK, Word.FAIL, Word.SILENT}
 
 
+def test_who_has_no_transient_reply_draws_none() -> None:
+    script = Script(mix={"transient": 1.0})
+    drawn = {participant: script.behaviour("o", participant, "do").word for participant in ("stock", "payment")}
+    assert drawn == {"stock": Word.OK, "payment": Word.TRANSIENT}
+
+
 def test_a_mix_never_touches_an_undo_nor_an_order_that_says_what_it_wants() -> None:
     script = Script(mix={"fail": 1.0})
     assert script.behaviour("o", "payment", "undo") == Behaviour()
@@ -41,6 +47,7 @@ def test_a_mix_never_touches_an_undo_nor_an_order_that_says_what_it_wants() -> N
         ("o~stock=explode", "explode"),
         ("o~stock=transient:1", "no transient reply"),
         ("o~stock.undo=fail", "no failure reply"),
+        ("o~stock.undo=contradict", "no failure reply"),
         ("o~stock", "a directive reads"),
         ("o~stock=ok~stock=fail", "each one once"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "antiphon"
 LIMITS = Limits()
+WINDOW = timedelta(days=8)
 
 
 class House:
@@ -53,6 +55,7 @@ class House:
             storage=storage,
             relay=self.relay,
             report=self.facts.append,
+            inbox_window=WINDOW.total_seconds(),
         )
         self.timers = Timers(
             {self.definition.type: {self.definition.version: self.definition}},

@@ -13,6 +13,7 @@ from messages.errors import DatabaseBusy
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
 from sagas.instance import message_id, saga_id
+from storage.statements import Statement
 from tests.handlers.house import NAMESPACE, House, dead, outbox, placed, rows
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ async def test_an_end_and_two_starts_in_one_batch_make_one_further_saga(house: H
 async def test_a_copy_of_the_first_start_starts_nothing(house: House, storage: SqlStorage) -> None:
     first, refusal = ended(house)
     await house.take(first, refusal)
+    await house.take(first)
+    assert await found(storage) == [(1, "compensated")]
+
+
+async def test_a_copy_starts_nothing_even_when_the_inbox_has_forgotten_it(house: House, storage: SqlStorage) -> None:
+    first, refusal = ended(house)
+    await house.take(first, refusal)
+    async with storage.database.write() as session:
+        await session.fetch(Statement.both("delete from inbox"), {})
     await house.take(first)
     assert await found(storage) == [(1, "compensated")]
 

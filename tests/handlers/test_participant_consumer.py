@@ -11,12 +11,14 @@ from sqlalchemy import text
 
 from handlers import Context, Participant
 from handlers.participant_consumer import ParticipantConsumer
+from handlers.suspects import MOST_NOTES, SUSPICIOUS, Suspects
 from messages import Command, Event
 from messages.codec import open_envelope
 from messages.errors import DatabaseBusy
 from outbox.interface import Changes, Outgoing
 from tests.handlers.desk import LIMITS, NAMESPACE, PATIENCE, Desk, asked
 from tests.handlers.house import tally
+from transport.interface import Publication
 from transport.topology import commands_exchange, participant_queue
 
 if TYPE_CHECKING:
@@ -131,6 +133,47 @@ async def test_commands_are_at_work_at_once_but_no_more_than_allowed(storage: Sq
         assert table.most_at_once == 4
         assert await hall.sheets() == list(range(10))
         await hall.sent()
+
+
+async def handed_out_before(hall: Hall, *sheets: int) -> None:
+    """Hand out commands that were in hand when three processes died."""
+    await hall.transport.publisher.publish(
+        [
+            Publication(
+                ticket=1_000 + sheet,
+                exchange=commands_exchange(NAMESPACE),
+                routing_key="paper.Fold",
+                envelope=open_envelope(asked(Fold(sheet=sheet), key=f"s/{sheet}/do", message_id=f"sheet-{sheet}")),
+                attempts=SUSPICIOUS,
+            )
+            for sheet in sheets
+        ]
+    )
+
+
+async def test_what_may_have_killed_a_process_is_met_alone_and_passes_if_it_is_innocent(storage: SqlStorage) -> None:
+    table = Table()
+    async with running(table, storage, concurrency=4) as hall:
+        await handed_out_before(hall, 1, 2, 3, 4)
+        assert len(await hall.replies(4)) == 4
+        await hall.sent()
+        assert table.most_at_once == 1
+        assert await hall.rows("select * from suspect") == []
+        assert await hall.dead() == []
+
+
+async def test_what_three_processes_died_of_is_a_dead_letter(storage: SqlStorage) -> None:
+    table = Table()
+    async with running(table, storage, concurrency=4) as hall:
+        raw = asked(Fold(sheet=1), key="s/1/do", message_id="sheet-1")
+        for _ in range(MOST_NOTES):
+            await Suspects(storage, hall.runner).note("participant.table", raw)
+        await handed_out_before(hall, 1, 2)
+        assert len(await hall.replies(1)) == 1
+        await hall.sent()
+        assert await hall.sheets() == [2]
+        assert await hall.dead() == [("sheet-1", "killed_process")]
+        assert await hall.rows("select * from suspect") == []
 
 
 async def test_stopping_finishes_what_was_begun_and_leaves_the_rest(storage: SqlStorage) -> None:

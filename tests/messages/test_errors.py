@@ -61,6 +61,17 @@ def test_every_dead_letter_has_a_reason_of_its_own() -> None:
     assert all(re.fullmatch(r"[a-z_]+", reason) for reason in reasons)
 
 
+def test_dead_letters_of_an_authors_code_are_grouped_by_what_it_raised_and_all_others_by_their_own_class() -> None:
+    for error in (errors.MethodRaised, errors.HandlerRaised):
+        raised = error("PlaceOrder.pay raised KeyError: 'total'")
+        assert raised.error_class == error.__name__
+        raised.__cause__ = KeyError("total")
+        assert raised.error_class == "KeyError"
+    malformed = errors.MalformedMessage("not JSON")
+    malformed.__cause__ = ValueError("line 1")
+    assert malformed.error_class == "MalformedMessage"
+
+
 @pytest.mark.parametrize("error", [AntiphonError, *TREE], ids=lambda error: error.__name__)
 def test_an_error_says_in_its_docstring_what_it_means(error: type[AntiphonError]) -> None:
     assert "__doc__" in vars(error)

@@ -119,6 +119,7 @@ def dead_letter(message_id: str = "bad-1", body: bytes = b"\xff not json", **val
         body_hash=digest(body),
         reason="malformed",
         error="not JSON",
+        error_class="MalformedMessage",
     )
     return replace(letter, **values)  # type: ignore[arg-type]
 

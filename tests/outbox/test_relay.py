@@ -69,7 +69,11 @@ class House:
         async with self.storage.transaction() as unit:
             rows = await unit.save(
                 Changes(
-                    consumer="tests", outgoing=outgoing, claim=(lease.token, lease.seconds), claim_limit=lease.limit
+                    consumer="tests",
+                    outgoing=outgoing,
+                    claim=(lease.token, lease.seconds),
+                    claim_limit=lease.limit,
+                    closed=lease.closed,
                 )
             )
         await self.relay.publish(rows, lease.until)

@@ -52,7 +52,7 @@ async def test_a_batch_of_starts_is_four_statements_and_one_commit_on_postgresql
         )
     assert len(rows) == size
     assert counter.commits == 1
-    assert len(counter.statements) == (4 if storage.database.postgresql else 13)
+    assert len(counter.statements) == (4 if storage.database.postgresql else 14)
 
 
 @pytest.mark.parametrize("size", [1, 200])

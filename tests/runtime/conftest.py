@@ -39,8 +39,10 @@ def antiphon(folder: Path) -> Command:
 
 
 @pytest.fixture
-def started(folder: Path) -> Iterator[Callable[..., Process]]:
+def started(folder: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Process]]:
     """Starts a long-running command, with JSON logs and a free port; killed after the test if it still runs."""
+    if "servers" in request.fixturenames:
+        request.getfixturevalue("servers")  # first, so that nobody declares queues when they are cleared away
     processes: list[Process] = []
 
     def start(*arguments: str, **settings: str) -> Process:

@@ -86,6 +86,13 @@ def test_a_command_that_nobody_takes_on_the_in_process_broker(antiphon: Command,
     assert_told(antiphon("run", modules="shop"), 78, "no participant takes tiny.Do", "ANTIPHON_MODULES")
 
 
+def test_a_participant_that_would_forget_what_its_saga_may_ask_for_again(antiphon: Command, folder: Path) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    done = antiphon("run", modules="shop", retention_participants="14d")
+    told = "14d is shorter than the deadline of Tiny and ANTIPHON_INBOX_WINDOW together (15d)"
+    assert_told(done, 78, "ANTIPHON_RETENTION_PARTICIPANTS", told, "set it to never")
+
+
 def test_a_participant_that_does_not_exist(antiphon: Command, folder: Path) -> None:
     (folder / "shop.py").write_text(SAGA)
     done = antiphon("participant", "stok", modules="shop", broker_url="amqp://localhost")

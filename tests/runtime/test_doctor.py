@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tests.runtime.shop import PARTICIPANT, SAGA
@@ -44,6 +46,7 @@ def test_doctor_finds_a_set_up_well(antiphon: Command, folder: Path) -> None:
         "definitions",
         "instances",
         "lag",
+        "retention",
         "broker",
         "commands",
     ]
@@ -117,6 +120,26 @@ def test_doctor_goes_on_after_an_address_that_cannot_be_used(antiphon: Command) 
     )
     assert set(found) == {"database", "broker"}
     assert "a parameter that is unknown here: foo; known ones are " in found["database"]
+
+
+def test_doctor_finds_ids_that_nobody_removes(antiphon: Command, folder: Path) -> None:
+    (folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    assert antiphon("migrate", modules="shop").returncode == 0
+    assert details(antiphon("doctor", "--json", modules="shop"))["retention"] == "nothing to remove yet"
+    insert = (
+        "insert into inbox values ('Tiny', 'shop', ?, x'', '', 'applied', strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', ?))"
+    )
+    with closing(sqlite3.connect(folder / "antiphon.db")) as database, database:
+        database.execute(insert, ("young", "-192 hours"))
+    well = details(antiphon("doctor", "--json", modules="shop"))
+    assert well["retention"] == "the oldest id in the inbox is 8 d 0 h old"
+    with closing(sqlite3.connect(folder / "antiphon.db")) as database, database:
+        database.execute(insert, ("old", "-250 hours"))
+    found = problems(antiphon("doctor", "--json", modules="shop"))
+    assert found == {
+        "retention": "the inbox remembers an id for 10 d 10 h, and ANTIPHON_INBOX_WINDOW is 8 d 0 h; "
+        "is a process with timers running?"
+    }
 
 
 def test_doctor_misses_participants_where_nobody_else_can_take_their_commands(antiphon: Command, folder: Path) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from messages.codec import Limits
 from messages.errors import ConfigurationError, DefinitionError
+from runtime.loading import load_modules
 from runtime.modules import import_all
 
 
@@ -93,3 +95,8 @@ def test_a_wrong_class_keeps_its_own_text(folder: Path) -> None:
     write(folder, {"classes_f.py": text})
     with pytest.raises(DefinitionError, match=r"^Order\.pay \(f\.py:1\): odd; mend it$"):
         import_all(["classes_f"])
+
+
+def test_the_sagas_of_a_process_keep_to_its_limits() -> None:
+    known = load_modules(["sagas.catalog"], limits=Limits(max_body=2048))
+    assert {each.limits.max_body for versions in known.sagas.values() for each in versions.values()} == {2048}

@@ -9,6 +9,9 @@ import typer
 from runtime import exits
 from runtime.cli import app
 from runtime.settings import Settings, load, variable
+from sagas.watching import WATCHED
+from storage.stalls import POSTGRESQL_STALLS, SQLITE_STALLS
+from tests.crash.views import published_statement
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
 
@@ -44,6 +47,16 @@ def test_no_setting_is_there_that_does_not_exist() -> None:
 @pytest.mark.parametrize("command", commands(app))
 def test_every_command_is_there(command: str) -> None:
     assert re.search(rf"^\| `{command}[ `]", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("database", "statement"), [("PostgreSQL", POSTGRESQL_STALLS), ("SQLite", SQLITE_STALLS)])
+def test_the_statement_that_finds_stalls_is_there_word_for_word(database: str, statement: str) -> None:
+    assert published_statement(database) == statement
+
+
+@pytest.mark.parametrize("reason", WATCHED)
+def test_every_reason_of_the_watchdog_is_there(reason: str) -> None:
+    assert re.search(rf"^\| `{reason}` \|", PAGE, re.MULTILINE)
 
 
 def test_every_exit_code_is_there() -> None:

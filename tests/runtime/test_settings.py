@@ -1,11 +1,14 @@
 """Settings come from the environment, are checked as a whole and never show a secret."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from messages.errors import ConfigurationError
 from runtime.settings import Settings, load, variable
+
+DAY = 86_400.0
 
 
 def problems(environment: dict[str, str]) -> list[str]:
@@ -24,6 +27,9 @@ def test_without_any_setting_everything_runs_in_one_process() -> None:
     assert (settings.batch, settings.prefetch, settings.max_body) == (200, 400, 1024 * 1024)
     assert (settings.startup_timeout, settings.drain_timeout) == (60, 25)
     assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8080)
+    ages = (settings.inbox_window, settings.retention_sagas, settings.retention_dead_letters)
+    assert ages == (8 * DAY, 30 * DAY, 90 * DAY)
+    assert settings.retention_participants == math.inf
 
 
 def test_durations_and_sizes_are_read_with_their_units() -> None:
@@ -120,3 +126,32 @@ def test_a_prefetch_below_two_batches_is_refused() -> None:
 
 def test_a_sweep_as_long_as_the_lease_is_refused() -> None:
     assert "ANTIPHON_LEASE" in problems({"ANTIPHON_LEASE": "3", "ANTIPHON_SWEEP": "3"})[0]
+
+
+def test_what_is_kept_for_ever_is_written_never() -> None:
+    loaded = load({f"ANTIPHON_{name}": "never" for name in ("RETENTION_SAGAS", "RETENTION_DEAD_LETTERS")})
+    assert loaded.settings.retention_sagas == loaded.settings.retention_dead_letters == math.inf
+    assert loaded.shown()["retention_sagas"] == "never"
+
+
+@pytest.mark.parametrize("said", ["always", "400000d", "-1"])
+def test_an_age_that_is_none_is_refused(said: str) -> None:
+    assert problems({"ANTIPHON_RETENTION_SAGAS": said})[0].startswith(f"ANTIPHON_RETENTION_SAGAS: {said!r} is ")
+
+
+def test_an_inbox_that_forgets_before_a_message_can_come_again_is_refused() -> None:
+    [told] = problems({"ANTIPHON_INBOX_WINDOW": "7d"})
+    assert told.startswith("ANTIPHON_INBOX_WINDOW: 7d is shorter than 8d; ")
+    assert told.endswith("set it to 8d or more")
+
+
+@pytest.mark.parametrize("name", ["RETENTION_SAGAS", "RETENTION_DEAD_LETTERS", "RETENTION_PARTICIPANTS"])
+def test_what_is_kept_for_less_than_the_inbox_window_is_refused(name: str) -> None:
+    [told] = problems({"ANTIPHON_INBOX_WINDOW": "10d", f"ANTIPHON_{name}": "9d"})
+    assert told.startswith(f"ANTIPHON_{name}: 9d is shorter than ANTIPHON_INBOX_WINDOW (10d); ")
+    assert told.endswith("set it to 10d or more")
+
+
+def test_an_inbox_that_is_kept_for_ever_wants_everything_else_kept_for_ever() -> None:
+    told = problems({"ANTIPHON_INBOX_WINDOW": "never"})
+    assert [line.split(":")[0] for line in told] == ["ANTIPHON_RETENTION_SAGAS", "ANTIPHON_RETENTION_DEAD_LETTERS"]

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from messages import Command, Event, codec
+from messages.errors import OperationRefused
 from sagas import Retry, Saga, definition_of, start, step
-from sagas.decide import decide, first_state, resume
+from sagas.decide import decide, first_state
 from sagas.decide import start as begin
-from sagas.decision import Arrived, Disposition, GiveUp, TimerFired, Withdrawn
+from sagas.decision import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.definition import Purpose, SequenceNode, StepNode
 from sagas.instance import CallStatus, Phase, saga_id
 from sagas.patch import patch, rebuild
@@ -197,6 +198,8 @@ class World(RuleBasedStateMachine):
         self.markers: list[Send] = []
         self.in_outbox: set[str] = set()
         self.dead_letters = 0
+        self.retries = 0
+        self.reopened = False
         arrived = self._arrived(Asked(key="k"), None)
         state = first_state(self.definition, arrived)
         identity = saga_id("machine", "Machine", "k")
@@ -275,7 +278,16 @@ class World(RuleBasedStateMachine):
     @rule()
     def mend_the_methods_and_retry(self) -> None:
         RAISING.clear()
-        self._keep(self.instance, resume(self.definition, self.instance, self.now))
+        self._operate(Action.RETRY, None)
+
+    @rule(action=st.sampled_from(Action), step=st.sampled_from([None, None, "a", "b", "c", "no such step"]))
+    def an_operator_acts(self, action: Action, step: str | None) -> None:
+        self._operate(action, step)
+
+    @precondition(lambda self: self.instance.attention or self.instance.paused)
+    @rule(action=st.sampled_from([Action.RETRY, Action.SKIP, Action.RESOLVE, Action.UNDO, Action.RESUME]))
+    def an_operator_repairs(self, action: Action) -> None:
+        self._operate(action, None)
 
     @precondition(lambda _: bool(RAISING))
     @rule()
@@ -293,6 +305,18 @@ class World(RuleBasedStateMachine):
             event=event,
             causation_id=causation_id,
         )
+
+    def _operate(self, action: Action, step: str | None) -> None:
+        self.messages += 1
+        operated = Operated(action=action, actor="ann", reason="why not", request_id=str(self.messages), step=step)
+        try:
+            self._decide(operated)
+        except OperationRefused as refused:
+            note(f"refused: {refused}")
+            return
+        assert any(entry.kind == "operator_acted" and entry.detail["actor"] == "ann" for entry in self.history)
+        self.retries += action is Action.RETRY
+        self.reopened |= action is Action.UNDO
 
     def _decide(self, happened: Input) -> None:
         before = self.instance
@@ -330,7 +354,7 @@ class World(RuleBasedStateMachine):
     def _check_step(self, before: Instance, decision: Decision) -> None:
         after = decision.instance
         if before.phase.ended:
-            assert not decision.sends, "an ended instance sent something"
+            assert not decision.sends or self._undoes(decision), "an ended instance sent something"
             assert after.phase is before.phase
         if before.halted and after.halted:
             assert not decision.sends, "a parked instance sent something"
@@ -341,6 +365,11 @@ class World(RuleBasedStateMachine):
             Phase.COMPENSATING: {Phase.COMPENSATING, Phase.COMPENSATED},
         }
         assert after.phase in allowed.get(before.phase, {before.phase})
+
+    def _undoes(self, decision: Decision) -> bool:
+        """Whether an operator has an orphaned effect undone, now or before."""
+        asked = any(entry.detail.get("action") == "undo" for entry in (*self.history, *decision.history))
+        return asked and all(send.purpose is Purpose.UNDO for send in decision.sends)
 
     @invariant()
     def the_history_is_gapless_and_rebuilds_the_instance(self) -> None:
@@ -374,21 +403,29 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def the_end_leaves_nothing_open(self) -> None:
-        if not hasattr(self, "instance") or not self.instance.phase.ended:
+        if not hasattr(self, "instance") or not self.instance.phase.ended or self.reopened:
             return
         assert not self.instance.timers
         for name, progress in self.instance.steps.items():
             assert not progress.do.status.open
-            happened = progress.do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT)
+            happened = progress.do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT) or (
+                progress.do.status is CallStatus.SKIPPED and progress.do.spent > 0
+            )
             if self.instance.phase is Phase.COMPLETED:
-                assert progress.do.status is CallStatus.SUCCEEDED
+                assert progress.do.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
             elif happened and self.definition.steps[name].undo is not None:
                 assert progress.undo is not None
-                assert progress.undo.status is CallStatus.SUCCEEDED, f"compensated, but {name} is not undone"
+                ended = (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
+                assert progress.undo.status in ended, f"compensated, but {name} is not undone"
+        ended_by_hand = [entry for entry in self.history if entry.kind == "step_skipped" or "by" in entry.detail]
+        assert self.instance.skipped == len(ended_by_hand), "skipped in silence"
 
     @invariant()
     def a_live_instance_has_a_reason_to_wake_up(self) -> None:
         if not hasattr(self, "instance") or self.instance.phase.ended or self.instance.status == "parked":
+            return
+        if self.instance.paused:
+            assert not self.instance.armed
             return
         for path, progress in self.instance.steps.items():
             for purpose in Purpose:
@@ -402,10 +439,10 @@ class World(RuleBasedStateMachine):
         for name, progress in (self.instance.steps if hasattr(self, "instance") else {}).items():
             definition = self.definition.steps[name]
             if definition.in_doubt == "undo":
-                assert progress.do.spent <= definition.do.retry.attempts
+                assert progress.do.spent <= definition.do.retry.attempts + self.retries
             sends = [send for send in self.sent if send.path == name and send.purpose is Purpose.DO]
             assert len(sends) == progress.do.spent
-            assert len({send.idempotency_key for send in sends}) == 1
+            assert len({send.idempotency_key for send in sends}) == bool(sends)
 
 
 def _loads(body: bytes) -> dict[str, str]:

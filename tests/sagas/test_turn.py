@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Self
 from uuid import uuid5
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from messages import Command, Event
-from sagas import Saga, start, step
+from messages.codec import Limits
+from sagas import Saga, definition_of, start, step
 from sagas.decision import Disposition
 from sagas.instance import message_id, saga_id
 from testkit import Harness
@@ -78,6 +80,12 @@ class Raising(Saga, key="key"):
 def test_people_are_told_the_line_that_raised() -> None:
     saga = Harness(Raising).given(Asked(key="k"))
     assert re.fullmatch(r"Raising\.write: KeyError: 'missing' \(test_turn\.py:\d+\)", saga.attention["method_raised"])
+
+
+def test_a_command_that_is_longer_than_the_process_allows_parks_the_instance() -> None:
+    short = replace(definition_of(Noted), limits=Limits(max_body=10))
+    saga = Harness(short).given(Asked(key="k"))
+    assert re.search(r"Noted\.write: .* 10 are allowed", saga.attention["method_raised"])
 
 
 def test_a_start_that_makes_what_cannot_be_read_again_makes_nothing() -> None:

@@ -6,10 +6,15 @@ declares in its namespace stands here. Where there is the API, a test that left 
 
 from __future__ import annotations
 
+import urllib.parse
+
 import aio_pika
 
-_SAGAS = ("A", "B", "PlaceOrder", "Test", "Tiny")
-_PARTICIPANTS = ("audit", "p", "payment", "rival", "stock", "warehouse", "worker")
+from tests.services.keeping import RABBITMQ, ask
+from tests.services.management import Management
+
+_SAGAS = ("A", "B", "GrimOrder", "PlaceOrder", "Test", "Tiny")
+_PARTICIPANTS = ("audit", "grim", "p", "payment", "rival", "stock", "warehouse", "worker")
 _LEDGERS = ("payment", "stock", "warehouse")
 
 QUEUES = (
@@ -29,3 +34,17 @@ async def remove(broker_url: str, namespace: str) -> None:
             await channel.queue_delete(f"{namespace}.{queue}")
         for exchange in EXCHANGES:
             await channel.exchange_delete(f"{namespace}.{exchange}")
+
+
+async def clear(broker_url: str, namespace: str) -> None:
+    """Remove what is known, and see that nothing else was left behind, where the broker can tell.
+
+    Raises:
+        AssertionError: something was.
+    """
+    await remove(broker_url, namespace)
+    management_url = ask(RABBITMQ).management_url
+    if management_url is not None:
+        vhost = urllib.parse.unquote(urllib.parse.urlsplit(broker_url).path[1:])
+        left = Management(management_url).named(vhost, f"{namespace}.")
+        assert not left, f"left on the broker: {left}; delete it in the test, or add it to tests/services/leftovers.py"

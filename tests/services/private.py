@@ -233,6 +233,14 @@ class PrivatePostgres(PrivateServer):
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def dump(self, url: str, file: Path) -> None:
+        """Write a whole database into a file that `pg_restore` reads, as evidence."""
+        ours = self.folder / "dump"  # where the server's programs, which run as another user, may write
+        self._run(
+            [self.programs / "pg_dump", "--format=custom", f"--dbname={url}", f"--file={ours}"], self._environment()
+        )
+        shutil.move(ours, file)
+
     def database(self) -> str:
         """Create an empty database and return its URL."""
         name = f"test_{uuid.uuid4().hex[:12]}"
@@ -309,11 +317,23 @@ class PrivateRabbitMQ(PrivateServer):
 
     def start(self) -> Self:
         """See `PrivateServer.start`."""
-        if self.running:
-            return self
+        if not self.running:
+            self.launch()
+            self.await_start()
+        return self
+
+    def launch(self) -> None:
+        """Begin to start it; `await_start` waits for the end of that."""
         self._start_epmd()
         self.log.unlink(missing_ok=True)  # readiness is read from the log, so each start gets its own
         self._process = self._leashed([self._binaries.server], self._environment())
+
+    def await_start(self) -> None:
+        """Wait until it answers.
+
+        Raises:
+            ServerError: it ended or did not answer in time.
+        """
 
         def started() -> bool:
             if not self.running:
@@ -326,7 +346,6 @@ class PrivateRabbitMQ(PrivateServer):
             failure = self._failed(str(error))
             self.kill()
             raise failure from None
-        return self
 
     def stop(self, *, graceful: bool = True) -> None:
         """See `PrivateServer.stop`."""

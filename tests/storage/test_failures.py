@@ -13,6 +13,7 @@ from messages.errors import (
     ConfigurationError,
     DatabaseAway,
     DatabaseBusy,
+    DatabaseExhausted,
     MessageError,
 )
 from storage.failures import translated
@@ -31,13 +32,13 @@ def coded(code: int) -> DBAPIError:
         (TimeoutError(), DatabaseAway),
         (ConnectionError("server rejected SSL upgrade"), ConfigurationError),
         (ssl.SSLCertVerificationError("certificate verify failed"), ConfigurationError),
-        (PoolTimeout("pool"), DatabaseBusy),
+        (PoolTimeout("pool"), DatabaseExhausted),
         (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), MessageError),
         (OverflowError("int too large"), MessageError),
         (coded(sqlite3.SQLITE_BUSY), DatabaseBusy),
         (coded(sqlite3.SQLITE_BUSY_SNAPSHOT), DatabaseBusy),
-        (coded(sqlite3.SQLITE_FULL), DatabaseBusy),
-        (coded(sqlite3.SQLITE_IOERR_WRITE), DatabaseBusy),
+        (coded(sqlite3.SQLITE_FULL), DatabaseExhausted),
+        (coded(sqlite3.SQLITE_IOERR_WRITE), DatabaseExhausted),
         (coded(sqlite3.SQLITE_CONSTRAINT_UNIQUE), MessageError),
         (coded(sqlite3.SQLITE_TOOBIG), MessageError),
         (coded(sqlite3.SQLITE_CORRUPT), ConfigurationError),
@@ -55,7 +56,7 @@ def test_while_committing_a_loss_is_a_commit_nobody_knows(error: Exception) -> N
 
 
 def test_a_full_disk_while_committing_is_known_to_have_failed() -> None:
-    assert type(translated(coded(sqlite3.SQLITE_FULL), committing=True)) is DatabaseBusy
+    assert type(translated(coded(sqlite3.SQLITE_FULL), committing=True)) is DatabaseExhausted
 
 
 def test_what_means_nothing_here_is_left_to_the_caller() -> None:

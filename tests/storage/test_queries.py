@@ -9,7 +9,7 @@ import pytest
 from messages.errors import OperationRefused
 from outbox.interface import Changes, RowOutcome
 from sagas.instance import Phase
-from storage.queries import DeadLetterPage, DeadLetterSummary, Queries, SagaFilter
+from storage.queries import Queries, SagaFilter
 from tests.outbox.building import (
     CONSUMER,
     LEASE,
@@ -102,29 +102,6 @@ async def test_a_key_that_several_types_have_needs_the_type(storage: SqlStorage,
     assert shown.saga.saga_id == there.saga_id
 
 
-async def test_dead_letters_are_listed_newest_first_and_shown_raw(storage: SqlStorage, queries: Queries) -> None:
-    letters = [dead_letter(f"bad-{number}") for number in range(5)]
-    for letter in letters:
-        async with storage.transaction() as unit:
-            await unit.save(Changes(consumer=CONSUMER, dead_letters=[letter]))
-    seen: list[DeadLetterSummary] = []
-    following: int | None = None
-    while True:
-        page = await queries.dead_letters(limit=2, following=following)
-        seen.extend(page.dead_letters)
-        following = page.following
-        if following is None:
-            break
-    assert [letter.message_id for letter in seen] == ["bad-4", "bad-3", "bad-2", "bad-1", "bad-0"]
-    shown = await queries.dead_letter(seen[0].dead_letter_id)
-    assert shown is not None
-    assert shown.summary == seen[0]
-    assert shown.raw == letters[4].raw
-    assert shown.source == "ordering"
-    assert await queries.dead_letter(999_999) is None
-    assert await queries.dead_letters(status="replayed") == DeadLetterPage(dead_letters=[], following=None)
-
-
 async def test_counts_say_how_much_there_is_and_how_old_it_is(storage: SqlStorage, queries: Queries) -> None:
     empty = await queries.counts()
     assert (empty.outbox, empty.outbox_oldest, empty.timers, empty.timer_overdue) == (0, 0.0, 0, 0.0)
@@ -142,7 +119,8 @@ async def test_counts_say_how_much_there_is_and_how_old_it_is(storage: SqlStorag
         await unit.save(Changes(consumer=CONSUMER, dead_letters=[dead_letter()]))
     counts = await queries.counts()
     assert counts.sagas == {("PlaceOrder", "running"): 1, ("PlaceOrder", "parked"): 1}
-    assert (counts.attention, counts.outbox, counts.outbox_stuck) == (1, 2, 1)
+    assert counts.attention == {"compensation_failed": 1}
+    assert (counts.stalled, counts.outbox, counts.outbox_stuck) == (1, 2, 1)
     assert (counts.timers, counts.timers_due, counts.held, counts.dead_letters) == (2, 1, 0, 1)
     assert counts.timer_overdue > 99
     assert counts.outbox_oldest >= 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -45,6 +46,21 @@ def test_a_runner_that_ended_leaves_the_file_to_the_next(tmp_path: Path) -> None
                 pass
             with runner_lock(tmp_path / "b.db"):
                 pass
+
+
+def test_a_full_disk_is_no_reason_not_to_run(tmp_path: Path) -> None:
+    """Whoever comes second is told of another process, without its number."""
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, room[1]))
+    try:
+        with (
+            runner_lock(tmp_path / "a.db"),
+            pytest.raises(ConfigurationError, match="another process"),
+            runner_lock(tmp_path / "a.db"),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -37,12 +37,12 @@ COLUMNS = {
     "v_saga": "saga_id, saga_type, business_key, version, status, phase, paused, attention, waiting_for, started_at, "
     "updated_at, deadline_at, ended_at, end_reason, skipped, revision",
     "v_saga_event": "saga_id, seq, at, kind, step, message_id, message_name, detail",
-    "v_outbox": "message_id, saga_id, name, state, created_at, attempts, next_attempt_at, stuck",
+    "v_outbox": "message_id, saga_id, name, state, created_at, attempts, next_attempt_at, stuck, error",
     "v_timer": "saga_id, name, generation, due_at",
     "v_held": "saga_id, saga_type, business_key, message_id, name, reason, received_at, expires_at",
     "v_inbox": "consumer, source, message_id, received_at, disposition",
     "v_dead_letter": "dead_letter_id, consumer, message_id, name, reason, error, saga_id, first_seen_at, copies, "
-    "status",
+    "status, error_class, queue, replaces, last_seen_at, resolved_at, resolved_by, resolved_why, replayed_seq",
 }
 
 

@@ -257,7 +257,7 @@ async def test_through_many_cuts_every_publication_ends_once_and_what_was_confir
 async def test_closing_does_not_wait_for_a_peer_that_has_fallen_silent(
     rabbitmq_url: str, namespace: str, what: str
 ) -> None:
-    async with Cable(rabbitmq_url) as cable, connected(cable.url, answer_timeout=1.0, confirm_timeout=1.0) as transport:
+    async with Cable(rabbitmq_url) as cable, connected(cable.url, answer_timeout=3.0, confirm_timeout=3.0) as transport:
         bench = await bench_of(transport, namespace)
         consumer = await bench.consume(bench.a)
         await bench.publish([bench.event(0)])

@@ -105,6 +105,13 @@ def method_details(name: str, arguments: bytes) -> dict[str, Detail]:
             return {}
 
 
+def forced_close(text: str = "CONNECTION_FORCED - said by the proxy") -> bytes:
+    """What the broker says when an operator, or its shutdown, closes a connection."""
+    words = text.encode()
+    payload = struct.pack("!HHHB", 10, 50, 320, len(words)) + words + struct.pack("!HH", 0, 0)
+    return struct.pack("!BHI", METHOD, 0, len(payload)) + payload + bytes([FRAME_END])
+
+
 def _nack_bits(bits: int) -> dict[str, Detail]:
     return {"multiple": bool(bits & 1), "requeue": bool(bits & 2)}
 

@@ -118,7 +118,7 @@ class Pump:
         fate = await self._act([pair for pair in due if pair[0].side == "before"])
         if self._is_swallowed(unit, fate):
             return
-        if fate is Fate.FORWARD and not self._ended:
+        if fate is Fate.FORWARD and not self._ended and not self._sink.is_closing():
             self._sink.write(unit.data)
             fate = await self._act_after([pair for pair in due if pair[0].side == "after"])
         self._ended = self._ended or fate is Fate.END
@@ -161,6 +161,14 @@ class Pump:
     def black_hole(self) -> None:
         """See `faults.Line`."""
         self._connection.open.clear()
+
+    def send(self, data: bytes) -> None:
+        """See `faults.Line`."""
+        self._sink.write(data)
+
+    def answer(self, data: bytes) -> None:
+        """See `faults.Line`."""
+        self._back.write(data)
 
     def leave_receiver(self) -> None:
         """See `faults.Line`."""

@@ -1,4 +1,4 @@
-"""What a rule can do at a wire event: drop, delay, hold, cut, black-hole, kill, stop, continue, or call back.
+"""What a rule can do at a wire event: drop, delay, hold, cut, black-hole, refuse, kill, stop, continue, call back.
 
 An action is told where it stands (`Moment`) and answers what becomes of the bytes. The bytes are those of the event;
 with `side="before"` they have not been forwarded yet, with `side="after"` they are in the hands of the receiver's
@@ -13,6 +13,8 @@ import signal
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from tests.crash.proxy.postgres import SYNC, error_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +42,14 @@ class Line(Protocol):
 
     def black_hole(self) -> None:
         """From now on forward nothing, either way, until healed; both sockets stay open."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Forward these bytes of our own making."""
+        ...
+
+    def answer(self, data: bytes) -> None:
+        """Give the sender these bytes, as if they came from the other side."""
         ...
 
     def leave_receiver(self) -> None:
@@ -157,11 +167,37 @@ def cut() -> Action:
     return _Fault("cut", perform)
 
 
-def kill(pid: Pid) -> Action:
+def say(data: bytes) -> Action:
+    """Say something of our own to the receiver before the event's bytes, which follow."""
+
+    def perform(moment: Moment) -> Fate:
+        moment.line.send(data)
+        return Fate.FORWARD
+
+    return _Fault("say", perform)
+
+
+def refuse(sqlstate: str) -> Action:
+    """Keep a statement from PostgreSQL, and say in its place that it failed with this SQLSTATE: at `pg.c2s.<WORD>`.
+
+    The transaction goes on as if the statement had never been sent; whoever reads the error is to roll back.
+    """
+
+    def perform(moment: Moment) -> Fate:
+        moment.line.answer(error_message(sqlstate, "said by the proxy"))
+        if moment.event.details["simple"]:
+            moment.line.send(SYNC)  # which brings the `ready` that follows an error, as it is sent anyway behind others
+        return Fate.SWALLOW
+
+    return _Fault(f"refuse with {sqlstate}", perform)
+
+
+def kill(*pids: Pid) -> Action:
     """`kill -9`. Before the event: its bytes are lost with the process. After: the receiver has them, and no more."""
 
     def perform(moment: Moment) -> Fate:
-        _send_signal(pid, signal.SIGKILL)
+        for pid in pids:
+            _send_signal(pid, signal.SIGKILL)
         moment.line.leave_receiver()
         return Fate.END
 

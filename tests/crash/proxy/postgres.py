@@ -4,7 +4,8 @@ From the client (`pg.c2s.…`):
 
 - `startup`, `cancel`, and every other protocol message under its own lower-case name: `query parse bind execute sync`…
 - the first word of each statement that is *run*, in capitals: `pg.c2s.COMMIT`, `pg.c2s.INSERT`. A prepared statement
-  counts each time it is executed, whether its text came along or was sent long ago under a name.
+  counts each time it is executed, whether its text came along or was sent long ago under a name. Its detail `simple`
+  says whether it came as a simple query.
 
 From the server (`pg.s2c.…`):
 
@@ -29,6 +30,7 @@ from tests.crash.proxy.wire import Detail, Direction, Event, Unit, WireError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+SYNC = b"S\0\0\0\x04"
 LONGEST = 1 << 30  # the server refuses anything longer; so a larger length means that we lost the thread
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 
@@ -88,6 +90,12 @@ def first_word(statement: str) -> str:
     bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", statement, flags=re.DOTALL)
     word = re.search(r"[A-Za-z]+", bare)
     return word.group().upper() if word else ""
+
+
+def error_message(sqlstate: str, text: str) -> bytes:
+    """What the server says when a statement fails."""
+    fields = f"SERROR\0VERROR\0C{sqlstate}\0M{text}\0\0".encode()
+    return b"E" + struct.pack("!I", len(fields) + 4) + fields
 
 
 def _text(raw: bytes) -> str:
@@ -160,11 +168,11 @@ class PostgresParser:
             case b"E":
                 sql = self._portals.get(_split_names(payload, 1)[0], "")
                 yield Event(name="pg.c2s.execute", details={"statement": sql})
-                yield from self._runs([sql])
+                yield from self._runs([sql], simple=False)
             case b"Q":
                 script = _text(payload.rstrip(b"\0"))
                 yield Event(name="pg.c2s.query", details={"statement": script})
-                yield from self._runs(statements(script))
+                yield from self._runs(statements(script), simple=True)
                 self._running.append(None)
             case b"S":
                 yield Event(name="pg.c2s.sync")
@@ -172,11 +180,11 @@ class PostgresParser:
             case _:
                 yield Event(name=f"pg.c2s.{CLIENT_MESSAGES.get(kind, 'other')}")
 
-    def _runs(self, texts: Sequence[str]) -> Iterator[Event]:
+    def _runs(self, texts: Sequence[str], *, simple: bool) -> Iterator[Event]:
         for sql in texts:
             self._running.append(sql)
             if word := first_word(sql):
-                yield Event(name=f"pg.c2s.{word}", details={"statement": sql})
+                yield Event(name=f"pg.c2s.{word}", details={"statement": sql, "simple": simple})
 
     def _forget(self, payload: bytes) -> None:
         kept = self._statements if payload[:1] == b"S" else self._portals

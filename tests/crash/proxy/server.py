@@ -32,10 +32,13 @@ REMEMBERED = 200_000  # events kept in the log; the counters never forget
 class Proxy:
     """Stands between the process under test and one server."""
 
-    def __init__(self, upstream_host: str, upstream_port: int, parser: Callable[[], Parser]) -> None:
+    def __init__(
+        self, upstream_host: str, upstream_port: int, parser: Callable[[], Parser], *, remember: int = REMEMBERED
+    ) -> None:
         self.upstream = (upstream_host, upstream_port)
-        self.log: deque[Event] = deque(maxlen=REMEMBERED)
+        self.log: deque[Event] = deque(maxlen=remember)
         self.complaints: list[str] = []
+        self.observers: list[Callable[[Event], None]] = []
         self.bell = Bell()
         self._parser = parser
         self._counts: Counter[str] = Counter()
@@ -146,6 +149,8 @@ class Proxy:
         """Count and remember an event; return the rules that are due at it, in the order they were armed."""
         self.log.append(event)
         self._counts[event.name] += 1
+        for observe in self.observers:
+            observe(event)
         self.bell.ring()
         return [rule for rule in self._rules if rule.is_due(event)]
 
@@ -175,6 +180,10 @@ class Proxy:
         for line in self._lines:
             line.open.set()
         self.bell.ring()
+
+    def forget(self) -> None:
+        """Forget the rules that act no more, in a run that arms new ones without end."""
+        self._rules = [rule for rule in self._rules if rule.armed]
 
     async def opened(self) -> None:
         """Wait until the proxy as a whole is no black hole."""

@@ -1,0 +1,385 @@
+"""What becomes of each message of one transaction: applied, ignored, held, dead-lettered, and of which instance.
+
+Knows neither where the messages come from (a queue, the held ones, a dead letter, an operator) nor how what was decided
+is committed; whoever uses it locks, deduplicates, saves and acknowledges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from handlers.decoding import decode
+from handlers.facts import MessageDuplicated, MessageHeld, MessageIgnored
+from handlers.letter import fact_of, letter_of
+from handlers.routing import Routed, Router
+from handlers.work import Work
+from messages.errors import DatabaseBusy, IdConflict, MessageError, MethodRaised, NewerMessage, UnknownMessage
+from outbox.interface import Changes, DeadLetter, Held, KeyClaim, Locked
+from sagas import decide
+from sagas.decision import Arrived, Disposition, GiveUp
+from sagas.instance import saga_id
+from sagas.replies import find_target
+from transport.topology import saga_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from handlers.decoding import Decoded
+    from handlers.work import Definitions, Fold
+    from messages.codec import Limits
+    from messages.envelope import Envelope
+    from outbox.interface import Claimed, KeyOwner, MessageKey, Unit
+    from outbox.relay import Lease
+
+EARLY = "early"
+PAUSED = "paused"
+VERSION = "version"
+
+PATIENCE = 24 * 3600.0
+"""Seconds for which a message that came too early is held; one that waits for people is held until they act."""
+
+
+class SagaType:
+    """One saga type as this process knows it: its versions, the highest of which starts new instances."""
+
+    def __init__(self, definitions: Definitions, namespace: str) -> None:
+        self.definitions = definitions
+        self.latest = definitions[max(definitions)]
+        self.name = self.latest.type
+        self.namespace = namespace
+        self.queue = saga_queue(namespace, self.name)
+
+    def claim(self, start: Envelope | Arrived, body_hash: bytes, key: str, n: int) -> KeyClaim:
+        """What a start asks for: to be the n-th of its key."""
+        return KeyClaim(
+            saga_type=self.name,
+            key=key,
+            saga_id=saga_id(self.namespace, self.name, key, n),
+            n=n,
+            start_id=start.message_id,
+            start_hash=body_hash,
+        )
+
+
+async def claim_keys(saga: SagaType, unit: Unit, messages: Sequence[Decoded]) -> dict[str, KeyOwner]:
+    """Who has the keys of the messages: of all that start something, and where keys are used again, of all others."""
+    used = {message.key for message in messages if message.key is not None} if saga.latest.key_reuse else ()
+    latest = await unit.latest_keys(saga.name, used) if used else {}
+    claims: dict[str, KeyClaim] = {}
+    for message in messages:
+        envelope, key = message.envelope, message.key
+        if envelope is None or message.event is None or key is None or envelope.name not in saga.latest.starts:
+            continue
+        if key not in latest:
+            claims.setdefault(key, saga.claim(envelope, message.body_hash, key, 1))
+    owners = await unit.claim_keys(list(claims.values())) if claims else ()
+    return {**latest, **dict(zip(claims, owners, strict=True))}
+
+
+class Deciding:
+    """The decisions of one transaction about messages of one saga type, gathered while they are being made."""
+
+    def __init__(
+        self, saga: SagaType, unit: Unit, now: datetime, limits: Limits, owners: dict[str, KeyOwner] | None = None
+    ) -> None:
+        """`owners` says who has the business keys of the messages; those of starts must be there."""
+        self.work = Work(saga.namespace, now)
+        self.dead_letters: list[DeadLetter] = []
+        self.dispositions: dict[MessageKey, str] = {}
+        self.facts: list[object] = []
+        self.owners = owners or {}
+        self._saga = saga
+        self._unit = unit
+        self._limits = limits
+        self._used: set[UUID] = set()
+        self._reassigned: list[KeyClaim] = []
+        self._held: list[Held] = []
+        self._reheld: list[Held] = []
+        self._unheld: list[int] = []
+
+    # -- what whoever uses it asks for
+
+    def drop(self, routed: Sequence[Routed], fresh: Sequence[Routed], claimed: Claimed) -> None:
+        """Everything that is not applied now: nobody's, unreadable, copies, and other messages under a known id."""
+        hashes = {each.identity: each.message.body_hash for each in fresh}
+        applied = {id(each) for each in fresh}
+        for each in routed:
+            if id(each) in applied or each.deferred:
+                continue
+            envelope = each.message.envelope
+            if each.identity is None or envelope is None:
+                self._dead_letter(each, each.message.error or MessageError("unreadable"))
+                continue
+            if each.nobody:
+                self._count_ignored(envelope, "unknown_instance")
+                continue
+            known = claimed.known.get(each.identity)
+            if (known.body_hash if known else hashes[each.identity]) == each.message.body_hash:
+                self.facts.append(
+                    MessageDuplicated(consumer=self._saga.name, message_id=envelope.message_id, name=envelope.name)
+                )
+            else:
+                text = f"message id {envelope.message_id} was used before for another body"
+                self._dead_letter(each, IdConflict(text, message_id=envelope.message_id))
+
+    async def apply(self, each: Routed) -> None:
+        """Decide what becomes of one message that is applied for the first time, and of what it unblocks."""
+        await self._apply(each)
+        if each.held is None or each.identity is None:
+            return
+        if self.dispositions.setdefault(each.identity, Disposition.APPLIED.value) != Disposition.HELD.value:
+            self._unheld.append(each.held)
+
+    async def apply_held(self, rows: Sequence[Held], locked: Locked) -> None:
+        """Decide on messages that were held for instances that this transaction has locked, in order of arrival."""
+        router = Router(self._saga.latest, self._saga.namespace, self.owners)
+        for index, row in enumerate(rows):
+            routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
+            if not routed.deferred:
+                await self.apply(replace(routed, held=row.held_id, identity=(row.source, row.message_id)))
+
+    async def changes(self, lease: Lease | None = None, confirmed: Sequence[tuple[int, UUID]] = ()) -> Changes:
+        """Everything to be written. Without a lease, what is sent is left to whoever sweeps the outbox."""
+        work = self.work
+        changes = Changes(
+            consumer=self._saga.name,
+            inserted=work.inserted(),
+            updated=work.updated(),
+            reassigned=self._reassigned,
+            released=[o.saga_id for o in self.owners.values() if o.mine and o.saga_id not in self._used],
+            history=work.history(),
+            dispositions=self.dispositions,
+            dead_letters=self.dead_letters,
+            held=self._held,
+            reheld=self._reheld,
+            unheld=self._unheld,
+            outgoing=await work.outgoing(self._unit),
+            confirmed=confirmed,
+        )
+        if lease is None:
+            return changes
+        return replace(changes, claim=(lease.token, lease.seconds), claim_limit=lease.limit, closed=lease.closed)
+
+    # -- one message
+
+    async def _apply(self, each: Routed) -> None:
+        error = each.message.error or each.error
+        if error is not None:
+            if await self._is_newer(each, error):
+                self._hold(each, VERSION)
+            else:
+                self._dead_letter(each, error, claimed=True)
+        elif each.message.marker is not None:
+            await self._give_up(each)
+        elif each.starts:
+            await self._start(each)
+        else:
+            await self._answer(each)
+
+    async def _is_newer(self, each: Routed, error: MessageError) -> bool:
+        """Whether a process that was deployed later may know what this one does not."""
+        if isinstance(error, NewerMessage):
+            return True
+        envelope = each.message.envelope
+        unknown = type(error) is UnknownMessage and envelope is not None
+        return unknown and await self._unit.consumes(self._saga.name, envelope.name if envelope else "")
+
+    async def _give_up(self, each: Routed) -> None:
+        fold, marker, envelope = self._fold(each), each.message.marker, each.message.envelope
+        if fold is None or marker is None or envelope is None:
+            self._dispose(each, Disposition.IGNORED)  # its timer stands, and asks again where it is known
+            return
+        happened = GiveUp(message_id=envelope.message_id, timer=marker.timer, entry=marker.entry)
+        decision = await self.work.decide(self._unit, fold, happened)
+        if decision.disposition is Disposition.IGNORED:
+            self._dispose(each, Disposition.IGNORED)
+
+    async def _start(self, each: Routed) -> None:
+        arrived, key = _arrived(each), each.message.key or ""
+        owner = self.owners[key]
+        taken = not owner.mine or owner.saga_id in self._used
+        again = owner.start_id == arrived.message_id  # a copy, although the inbox may have forgotten it
+        if taken and not again and self._saga.latest.key_reuse and self._is_over(each, owner):
+            owner, taken = await self._claim_next(each, key, owner), False
+            self.owners[key] = owner
+        if not taken:
+            await self._give_birth(each, arrived, owner, key)
+            return
+        differs = owner.start_hash != each.message.body_hash
+        reason = "duplicate_start_differs" if differs else "duplicate_start"
+        self._dispose(each, Disposition.IGNORED)
+        fold = self.work.folds.get(owner.saga_id) or self._fold(each)
+        if fold is not None:
+            self.work.ignore(fold, arrived, reason)
+        else:
+            self._count_ignored(arrived, reason)
+
+    def _is_over(self, each: Routed, owner: KeyOwner) -> bool:
+        """Whether the instance that has the key has ended, or is no more."""
+        fold = self.work.folds.get(owner.saga_id)
+        instance = fold.current if fold is not None else each.instance
+        return instance is None or instance.phase.ended
+
+    async def _claim_next(self, each: Routed, key: str, owner: KeyOwner) -> KeyOwner:
+        """The key once more, for the next instance; whoever else wants it has to hold the lock of the one that ended.
+
+        Raises:
+            DatabaseBusy: another transaction has started the next one since the keys were looked up.
+        """
+        envelope = each.message.envelope
+        if envelope is None:
+            raise LookupError("a message without an envelope starts nothing")
+        claim = self._saga.claim(envelope, each.message.body_hash, key, owner.n + 1)
+        [following] = await self._unit.claim_keys([claim])
+        if not following.mine:
+            raise DatabaseBusy(f"the key {key!r} was used again by another transaction just now; the batch runs again")
+        return following
+
+    async def _give_birth(self, each: Routed, arrived: Arrived, owner: KeyOwner, key: str) -> None:
+        try:
+            state = decide.first_state(self._saga.latest, arrived)
+        except MethodRaised as error:
+            self._dead_letter(each, error, claimed=True)
+            return
+        if owner.start_id != arrived.message_id:  # it was claimed for a copy in this batch that raised
+            claim = self._saga.claim(arrived, each.message.body_hash, key, owner.n)
+            self.owners[key] = replace(owner, start_id=claim.start_id, start_hash=claim.start_hash)
+            self._reassigned.append(claim)
+        decision = decide.start(
+            self._saga.latest, arrived, state=state, saga_id=owner.saga_id, key=key, n=owner.n, now=self.work.now
+        )
+        self._used.add(owner.saga_id)
+        self.work.begin(self._saga.latest, decision, each.trace)
+        if owner.awaited:
+            born = Locked(instances={owner.saga_id: decision.instance}, busy=frozenset(), now=self.work.now)
+            await self.apply_held(await self._unit.held_for([owner.saga_id]), born)
+
+    async def _answer(self, each: Routed) -> None:
+        if each.target is None:
+            await self._come_too_early(each)
+            return
+        fold = self._fold(each)
+        if fold is None:
+            self._hold(each, VERSION)
+            return
+        arrived = _arrived(each)
+        if each.by_key and not _answers(fold, arrived):
+            self._dispose(each, Disposition.IGNORED)
+            self._count_ignored(arrived, "unknown_command")
+            return
+        if fold.current.paused:
+            self._hold(each, PAUSED)
+            return
+        decision = await self.work.decide(self._unit, fold, arrived, each.trace)
+        if decision.error is not None:
+            self._dead_letter(each, decision.error, claimed=True, instance=fold.current.saga_id)
+        elif decision.disposition is not Disposition.APPLIED:
+            self._dispose(each, decision.disposition)
+
+    async def _come_too_early(self, each: Routed) -> None:
+        """It was sent to this very saga, for an instance that is not there: not yet, or no more."""
+        key, claims = each.message.key, each.message.claims
+        owners = await self._unit.latest_keys(self._saga.name, [key]) if key is not None else {}
+        owner = owners.get(key or "")
+        lived = range(1, owner.n + 1) if owner else ()
+        if any(saga_id(self._saga.namespace, self._saga.name, key or "", n) == claims for n in lived):
+            self._dispose(each, Disposition.IGNORED)
+            if each.message.envelope is not None:
+                self._count_ignored(each.message.envelope, "unknown_instance")
+        else:
+            self._hold(each, EARLY)
+
+    def _fold(self, each: Routed) -> Fold | None:
+        """The instance that a message is for, as the messages before it left it; None: not in a version known here."""
+        if each.target is not None and each.target in self.work.folds:
+            fold = self.work.folds[each.target]
+            return fold if fold.known else None
+        if each.instance is None or each.instance.version not in self._saga.definitions:
+            return None
+        return self.work.load(self._saga.definitions[each.instance.version], each.instance)
+
+    # -- what became of it
+
+    def _dispose(self, each: Routed, disposition: Disposition) -> None:
+        """Note what became of a message, other than that it was applied."""
+        if each.identity is not None:
+            self.dispositions[each.identity] = disposition.value
+
+    def _hold(self, each: Routed, reason: str) -> None:
+        """Keep a message that cannot be applied now; what was held before and still waits keeps its place."""
+        envelope = each.message.envelope
+        if envelope is None or each.identity is None:
+            raise LookupError("a message without an envelope is not held")
+        self._dispose(each, Disposition.HELD)
+        held = Held(
+            held_id=each.held,
+            saga_type=self._saga.name,
+            source=each.identity[0],
+            message_id=each.identity[1],
+            body_hash=each.message.body_hash,
+            name=envelope.name,
+            schema_version=envelope.schema_version,
+            raw=each.message.raw,
+            reason=reason,
+            business_key=each.message.key or (each.instance.key if each.instance else None),
+            saga_id=each.target or each.message.claims,
+            expires_in=PATIENCE if reason == EARLY else None,
+        )
+        (self._held if each.held is None else self._reheld).append(held)
+        if each.held is None:
+            self.facts.append(
+                MessageHeld(
+                    consumer=self._saga.name,
+                    message_id=envelope.message_id,
+                    name=envelope.name,
+                    reason=reason,
+                    saga_id=held.saga_id,
+                )
+            )
+            self._note_held(each, envelope, reason)
+
+    def _note_held(self, each: Routed, envelope: Envelope, reason: str) -> None:
+        """Record it on the instance that it is held for, where there is one."""
+        if each.target is None or (each.instance is None and each.target not in self.work.folds):
+            return
+        fold = self.work.folds.get(each.target)
+        if fold is None and each.instance is not None:
+            fold = self.work.load(self._saga.latest, each.instance)
+        if fold is not None:
+            self.work.hold(fold, envelope, reason)
+
+    def _count_ignored(self, message: Envelope | Arrived, reason: str) -> None:
+        self.facts.append(
+            MessageIgnored(consumer=self._saga.name, message_id=message.message_id, name=message.name, reason=reason)
+        )
+
+    def _dead_letter(
+        self, each: Routed, error: MessageError, *, claimed: bool = False, instance: UUID | None = None
+    ) -> None:
+        if claimed:
+            self._dispose(each, Disposition.DEAD_LETTERED)
+        message = each.message
+        letter = letter_of(self._saga.name, message.raw, message.envelope, message.body_hash, error, saga_id=instance)
+        self.dead_letters.append(letter)
+        self.facts.append(fact_of(letter))
+
+
+def _answers(fold: Fold, arrived: Arrived) -> bool:
+    """Whether it names a command of that instance: a business key alone may be another saga's, too."""
+    return arrived.causation_id is not None and find_target(fold.definition, fold.current, arrived) is not None
+
+
+def _arrived(each: Routed) -> Arrived:
+    envelope, event = each.message.envelope, each.message.event
+    if envelope is None or event is None:
+        raise LookupError("a message without an event is not applied")
+    return Arrived(
+        message_id=envelope.message_id,
+        name=envelope.name,
+        body=envelope.body,
+        event=event,
+        causation_id=envelope.causation_id,
+    )

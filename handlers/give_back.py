@@ -1,0 +1,105 @@
+"""A dead letter whose reader is elsewhere goes back to the queue that gave it up: same bytes, same id, by the outbox.
+
+Nobody here can know what its reader makes of it. What is known, and told, is whether the broker has taken it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from handlers.verdict import (
+    GIVEN_BACK,
+    NOT_FOUND,
+    Request,
+    Verdict,
+    closed,
+    failed_again,
+    tried,
+    verdict_on,
+    write,
+)
+from messages import codec
+from messages.errors import MessageError
+from outbox import store
+from outbox.interface import Changes, Outgoing
+from storage import dead_letters
+from storage.statements import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from messages.codec import Limits
+    from messages.envelope import Envelope
+    from outbox.unit import SqlStorage
+    from running import Runner
+    from storage.dead_letters import Letter
+
+GLANCE = 0.2
+"""Seconds between two looks whether the broker has taken what was given back."""
+
+
+class GiveBack:
+    """Gives letters back to their queues."""
+
+    def __init__(self, storage: SqlStorage, runner: Runner, *, limits: Limits) -> None:
+        self._storage = storage
+        self._runner = runner
+        self._limits = limits
+
+    async def replay(self, request: Request, *, dry_run: bool = False) -> Verdict:
+        """Put the message into the outbox for its queue. The same request again changes nothing.
+
+        Raises:
+            Trouble: the database is away or busy; asking again with the same request id is safe.
+        """
+        return await tried(self._runner, lambda: self._attempt(request, dry_run=dry_run))
+
+    async def foresee(self, request: Request, letter: Letter, _: object = None) -> Verdict:
+        """See `handlers.replays.Way.foresee`."""
+        try:
+            self._envelope(letter)
+        except MessageError as error:
+            return failed_again(request, error)
+        return verdict_on(
+            request, GIVEN_BACK, f"to queue {letter.queue}; what its reader makes of it is not known here"
+        )
+
+    async def untaken(self, message_ids: Collection[str], *, patience: float) -> Mapping[str, str]:
+        """Those that the broker has not taken within `patience` seconds, by id, with the reason as far as it is known.
+
+        Raises:
+            Trouble: the database is away or busy.
+        """
+        until = self._runner.monotonic() + patience
+        while True:
+            async with self._storage.database.read() as session:
+                standing = await store.standing(session, message_ids)
+            if not standing or self._runner.monotonic() >= until:
+                return {message_id: _why(*row) for message_id, row in standing.items()}
+            await self._runner.sleep(GLANCE)
+
+    async def _attempt(self, request: Request, *, dry_run: bool) -> Verdict:
+        async with self._storage.transaction() as unit:
+            letter = await dead_letters.find(unit.session, request.dead_letter_id)
+            if (ended := await closed(unit.session, request, letter)) is not None or letter is None:
+                return ended or verdict_on(request, NOT_FOUND, "")
+            verdict = await self.foresee(request, letter)
+            if dry_run:
+                return verdict
+            batch, failed, outgoing = Batch(), None, []
+            try:
+                outgoing.append(Outgoing(envelope=self._envelope(letter), exchange="", routing_key=letter.queue or ""))
+            except MessageError as error:
+                failed = error
+            write(batch, request, verdict, failed)
+            await unit.save(Changes(consumer=letter.consumer, outgoing=outgoing), also=batch)
+        return verdict
+
+    def _envelope(self, letter: Letter) -> Envelope:
+        return codec.open_envelope(letter.raw, self._limits)
+
+
+def _why(state: str, error: str) -> str:
+    if state == "returned":
+        return f"the broker gave it back: {error or 'it has no such queue'}"
+    return error or "no process with a relay has sent it yet; does antiphon run?"

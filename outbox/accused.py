@@ -1,0 +1,79 @@
+"""Messages that may have killed a process, as the database remembers them, and whether it is the database's fault.
+
+A note is committed before a suspect is met, and goes when it has come to an end: what is left tells how many processes
+had it in hand, alone, when they died. A process notes a message once, however often it tries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storage.statements import Statement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from outbox.interface import Accused
+    from storage.database import Session
+
+_NOTE = """
+    insert into suspect (consumer, source, message_id, body_hash, life, notes, noted_at)
+    values (:consumer, :source, :message_id, :body_hash, :life, 1, {now})
+    on conflict (consumer, source, message_id, body_hash) do update set
+        notes = suspect.notes + case when suspect.life = excluded.life then 0 else 1 end,
+        life = excluded.life, noted_at = excluded.noted_at
+    returning notes
+"""
+_NOTE_DOWN = Statement.of(postgresql=_NOTE.format(now="clock_timestamp()"), sqlite=_NOTE.format(now=":now"))
+_THIS_ONE = """
+    consumer = :consumer and source = :source and message_id = :message_id and body_hash = :body_hash
+"""
+_ACQUIT = Statement.both(f"delete from suspect where {_THIS_ONE}")
+_NOTED = Statement.both("select source, message_id, body_hash, notes from suspect where consumer = :consumer")
+# Nothing is changed; but whoever locks one of these tables against writing, or against everything, makes it fail.
+_PROBED = ("saga", "saga_event", "saga_key", "inbox", "timer", "outbox", "dead_letter")
+_REACH = Statement.of(
+    postgresql="with "
+    + ", ".join(f"r_{table} as (delete from {table} where false)" for table in _PROBED)
+    + " select 1",
+    sqlite="select 1",
+)
+
+
+async def note(session: Session, message: Accused, life: UUID, now: datetime) -> int:
+    """See `outbox.interface.Storage.note_accused`. `now` is the host's, for SQLite."""
+    parameters = _named(message) | {"life": life} | ({} if session.postgresql else {"now": now})
+    (row,) = await session.fetch(_NOTE_DOWN, parameters)
+    return int(row.notes)
+
+
+async def acquit(session: Session, message: Accused) -> None:
+    """See `outbox.interface.Storage.acquit`."""
+    await session.fetch(_ACQUIT, _named(message))
+
+
+async def noted(session: Session, messages: Sequence[Accused]) -> list[int]:
+    """See `outbox.interface.Storage.noted`."""
+    if not messages:
+        return []
+    rows = await session.fetch(_NOTED, {"consumer": messages[0].consumer})
+    known = {(row.source, row.message_id, bytes(row.body_hash)): row.notes for row in rows}
+    return [known.get((each.source, each.message_id, each.body_hash), 0) for each in messages]
+
+
+async def probe(session: Session, message: Accused, life: UUID, now: datetime) -> None:
+    """See `outbox.interface.Storage.probe`. The message is nobody's, and gone at the end of the transaction."""
+    await session.fetch(_REACH, {})
+    await note(session, message, life, now)
+    await acquit(session, message)
+
+
+def _named(message: Accused) -> dict[str, object]:
+    return {
+        "consumer": message.consumer,
+        "source": message.source,
+        "message_id": message.message_id,
+        "body_hash": message.body_hash,
+    }

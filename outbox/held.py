@@ -1,0 +1,215 @@
+"""Messages that are held until they can be applied: kept raw, taken in order of arrival by whoever unblocks them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from messages.printable import printable
+from outbox.interface import Held, RipeHeld
+from storage.properties import packed, unpacked
+from storage.statements import Statement, Write, as_uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+    from outbox.interface import KnownType
+    from storage.database import Session
+    from storage.statements import Batch
+
+MAX_NAME = 255
+
+_COLUMNS = """
+    h.held_id, h.saga_type, h.source, h.message_id, h.body_hash, h.name, h.schema_version, h.body, h.properties,
+    h.reason, h.business_key, h.saga_id
+"""
+_INTO = """
+    insert into held (
+        saga_type, source, message_id, body_hash, name, schema_version, body, properties, reason, business_key, saga_id,
+        received_at, expires_at
+    )
+"""
+_ONCE = "on conflict (saga_type, source, message_id) do nothing"
+HOLD = Write(
+    name="held_hold",
+    columns={
+        "saga_type": "text",
+        "source": "text",
+        "message_id": "text",
+        "body_hash": "bytea",
+        "name": "text",
+        "schema_version": "bigint",
+        "body": "bytea",
+        "properties": "text",
+        "reason": "text",
+        "business_key": "text",
+        "saga_id": "uuid",
+        "expires_in": "float8",
+    },
+    postgresql=f"""
+        {_INTO} select saga_type, source, message_id, body_hash, name, schema_version, body, properties, reason,
+                       business_key, saga_id, clock_timestamp(),
+                       clock_timestamp() + expires_in * interval '1 second' from {{rows}} {_ONCE}
+    """,
+    sqlite=f"""
+        {_INTO} values (:saga_type, :source, :message_id, :body_hash, :name, :schema_version, :body, :properties,
+                        :reason, :business_key, :saga_id, :now,
+                        strftime('%Y-%m-%dT%H:%M:%f000Z', :now, :expires_in || ' seconds')) {_ONCE}
+    """,
+)
+REHOLD = Write(
+    name="held_rehold",
+    columns={"held_id": "bigint", "reason": "text", "saga_id": "uuid", "lasting": "boolean"},
+    postgresql="""
+        update held h set reason = r.reason, saga_id = r.saga_id,
+                          expires_at = case when r.lasting then null else h.expires_at end
+        from {rows} where h.held_id = r.held_id
+    """,
+    sqlite="""
+        update held set reason = :reason, saga_id = :saga_id,
+                        expires_at = case when :lasting then null else expires_at end
+        where held_id = :held_id
+    """,
+)
+RELEASE = Write(
+    name="held_release",
+    columns={"held_id": "bigint"},
+    postgresql="delete from held h using {rows} where h.held_id = r.held_id",
+    sqlite="delete from held where held_id = :held_id",
+)
+
+_FOR = Statement.of(
+    postgresql=f"""
+        select {_COLUMNS} from held h where h.saga_id = any(cast(:ids as uuid[])) order by h.held_id for update
+    """,
+    sqlite=f"""
+        select {_COLUMNS} from held h where h.saga_id in (select value from json_each(:ids)) order by h.held_id
+    """,
+)
+_LOCK = Statement.of(
+    postgresql=f"""
+        select {_COLUMNS} from held h where h.held_id = any(cast(:ids as bigint[])) order by h.held_id
+        for update skip locked
+    """,
+    sqlite=f"""
+        select {_COLUMNS} from held h where h.held_id in (select value from json_each(:ids)) order by h.held_id
+    """,
+)
+_AWAITED = Statement.of(
+    postgresql="select saga_id from held where saga_id = any(cast(:ids as uuid[]))",
+    sqlite="select saga_id from held where saga_id in (select value from json_each(:ids))",
+)
+# What each reason waits for: the instance, the end of its pause, a process that knows its version or the message's.
+_RIPE = Statement.of(
+    postgresql=f"""
+        select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp(), false) as expired
+        from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
+        where h.saga_type = any(cast(:types as text[]))
+          and (h.expires_at < clock_timestamp()
+               or (h.reason = 'early' and s.saga_id is not null)
+               or (h.reason = 'paused' and not s.paused)
+               or (h.reason = 'version' and s.saga_id is not null and exists (
+                    select 1 from unnest(cast(:version_types as text[]), cast(:versions as bigint[]))
+                         as v(type, version)
+                    where v.type = s.saga_type and v.version = s.version))
+               or (h.reason = 'version' and s.saga_id is null and exists (
+                    select 1 from unnest(cast(:event_types as text[]), cast(:events as text[]),
+                                         cast(:schema_versions as bigint[])) as e(type, name, version)
+                    where e.type = h.saga_type and e.name = h.name and e.version >= h.schema_version)))
+        order by h.held_id limit cast(:limit as bigint)
+    """,
+    sqlite=f"""
+        select {_COLUMNS}, coalesce(h.expires_at < :now, 0) as expired
+        from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
+        where h.saga_type in (select value from json_each(:types))
+          and (h.expires_at < :now
+               or (h.reason = 'early' and s.saga_id is not null)
+               or (h.reason = 'paused' and not s.paused)
+               or (h.reason = 'version' and s.saga_id is not null and exists (
+                    select 1 from json_each(:version_types) t join json_each(:versions) v on v.key = t.key
+                    where t.value = s.saga_type and v.value = s.version))
+               or (h.reason = 'version' and s.saga_id is null and exists (
+                    select 1 from json_each(:event_types) t
+                    join json_each(:events) e on e.key = t.key join json_each(:schema_versions) v on v.key = t.key
+                    where t.value = h.saga_type and e.value = h.name and v.value >= h.schema_version)))
+        order by h.held_id limit :limit
+    """,
+)
+
+
+def save(batch: Batch, *, held: Sequence[Held], reheld: Sequence[Held], unheld: Sequence[int]) -> None:
+    """Add messages to hold, other reasons for those that are held on, and the removal of those that are not."""
+    batch.add(
+        HOLD,
+        [
+            (
+                each.saga_type,
+                each.source,
+                each.message_id,
+                each.body_hash,
+                printable(each.name, MAX_NAME),
+                each.schema_version,
+                each.raw.body,
+                packed(each.raw),
+                each.reason,
+                each.business_key,
+                each.saga_id,
+                each.expires_in,
+            )
+            for each in held
+        ],
+    )
+    batch.add(
+        REHOLD, sorted((each.held_id or 0, each.reason, each.saga_id, each.expires_in is None) for each in reheld)
+    )
+    batch.add(RELEASE, [(held_id,) for held_id in sorted(unheld)])
+
+
+async def locked_for(session: Session, saga_ids: Collection[object]) -> Sequence[Held]:
+    """See `outbox.interface.Unit.held_for`."""
+    return [_held(row) for row in await session.fetch(_FOR, {"ids": sorted(saga_ids, key=str)})]
+
+
+async def locked(session: Session, held_ids: Collection[int]) -> Sequence[Held]:
+    """See `outbox.interface.Unit.lock_held`."""
+    return [_held(row) for row in await session.fetch(_LOCK, {"ids": sorted(held_ids)})]
+
+
+async def awaited(session: Session, saga_ids: Collection[object]) -> frozenset[object]:
+    """Those instances that messages are held for."""
+    return frozenset(as_uuid(row.saga_id) for row in await session.fetch(_AWAITED, {"ids": sorted(saga_ids, key=str)}))
+
+
+async def ripe(session: Session, known: Collection[KnownType], limit: int, now: datetime) -> Sequence[RipeHeld]:
+    """See `outbox.interface.Storage.ripe_held`."""
+    versions = [(each.saga_type, version) for each in known for version in sorted(each.versions)]
+    events = [(each.saga_type, name, version) for each in known for name, version in sorted(each.events.items())]
+    parameters: dict[str, object] = {
+        "types": [each.saga_type for each in known],
+        "version_types": [saga_type for saga_type, _ in versions],
+        "versions": [version for _, version in versions],
+        "event_types": [saga_type for saga_type, _, _ in events],
+        "events": [name for _, name, _ in events],
+        "schema_versions": [version for _, _, version in events],
+        "limit": limit,
+    }
+    rows = await session.fetch(_RIPE, parameters if session.postgresql else {**parameters, "now": now})
+    return [RipeHeld(held=_held(row), expired=bool(row.expired)) for row in rows]
+
+
+def _held(row: Row[Any]) -> Held:
+    return Held(
+        held_id=row.held_id,
+        saga_type=row.saga_type,
+        source=row.source,
+        message_id=row.message_id,
+        body_hash=bytes(row.body_hash),
+        name=row.name,
+        schema_version=row.schema_version,
+        raw=unpacked(bytes(row.body), row.properties),
+        reason=row.reason,
+        business_key=row.business_key,
+        saga_id=None if row.saga_id is None else as_uuid(row.saga_id),
+    )

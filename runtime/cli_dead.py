@@ -1,0 +1,290 @@
+"""The command line of dead letters: names, arguments and help texts; see `runtime.cli`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.shell import After, Json, Limit, carry_out
+from runtime.wanted import Wanted
+
+dead = typer.Typer(help="See, replay and discard the messages that nobody could process.", no_args_is_help=True)
+
+STATUSES = ("open", "replayed", "discarded", "all")
+
+_Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters by their ids.")]
+_Reason = Annotated[str, typer.Option("--with-reason", "--reason", help="Only those dead-lettered for this reason.")]
+_WithReason = Annotated[str, typer.Option("--with-reason", help="Only those dead-lettered for this reason.")]
+_ErrorClass = Annotated[str, typer.Option("--error-class", help="Only those with this class of error.")]
+_Name = Annotated[str, typer.Option("--name", help="Only messages of this name.")]
+_Consumer = Annotated[
+    str, typer.Option("--consumer", help="Only for this saga type, participant.NAME, or queue of somebody else's.")
+]
+_Saga = Annotated[str, typer.Option("--saga", metavar="ID|KEY", help="Only of this instance.")]
+_Status = Annotated[str, typer.Option("--status", help=f"Only those that are {', '.join(STATUSES)}.")]
+_Since = Annotated[
+    str, typer.Option("--since", metavar="WHEN", help="Only what came since: a time (ISO 8601), or how long ago (2h).")
+]
+_Until = Annotated[str, typer.Option("--until", metavar="WHEN", help="Only what came before, written likewise.")]
+_All = Annotated[bool, typer.Option("--all", help="Every open dead letter.")]
+_Most = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many, those first that came first.")]
+_Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would become of each, and change nothing.")]
+_Actor = Annotated[str, typer.Option("--actor", help="Who; it is recorded. Default: the user logged in.")]
+
+
+@dead.command("groups")
+def groups(
+    *,
+    with_reason: _Reason = "",
+    error_class: _ErrorClass = "",
+    name: _Name = "",
+    consumer: _Consumer = "",
+    saga: _Saga = "",
+    status: _Status = "open",
+    since: _Since = "",
+    until: _Until = "",
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Put dead letters that are alike together: by reason, class of error, message and consumer."""
+    from runtime.commands import dead as command
+
+    wanted = Wanted(
+        reason=with_reason,
+        error_class=error_class,
+        name=name,
+        consumer=consumer,
+        saga=saga,
+        status=_status(status),
+        since=since,
+        until=until,
+    )
+    carry_out(lambda: command.groups(wanted, limit=limit, as_json=as_json))
+
+
+@dead.command("list")
+def list_letters(
+    ids: _Ids = None,
+    *,
+    with_reason: _Reason = "",
+    error_class: _ErrorClass = "",
+    name: _Name = "",
+    consumer: _Consumer = "",
+    saga: _Saga = "",
+    status: _Status = "",
+    since: _Since = "",
+    until: _Until = "",
+    limit: Limit = 50,
+    after: After = "",
+    as_json: Json = False,
+) -> None:
+    """List dead letters, the newest first; without --status or ids those that nobody has dealt with."""
+    from runtime.commands import dead as command
+
+    wanted = Wanted(
+        ids=tuple(ids or ()),
+        reason=with_reason,
+        error_class=error_class,
+        name=name,
+        consumer=consumer,
+        saga=saga,
+        status=_status(status or ("all" if ids else "open")),
+        since=since,
+        until=until,
+    )
+    carry_out(lambda: command.list_letters(wanted, limit=limit, after=after or None, as_json=as_json))
+
+
+@dead.command("show")
+def show(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="The dead letter's id.")],
+    body: Annotated[bool, typer.Option("--body", help="Print the bytes of its body, and nothing else.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter as it arrived, and what was done with it."""
+    if body and as_json:
+        raise typer.BadParameter("one of --body and --json", param_hint="'--body'")
+    from runtime.commands import dead as command
+
+    carry_out(lambda: command.show(identity, body=body, as_json=as_json))
+
+
+@dead.command("export")
+def export(
+    ids: _Ids = None,
+    *,
+    with_reason: _Reason = "",
+    error_class: _ErrorClass = "",
+    name: _Name = "",
+    consumer: _Consumer = "",
+    saga: _Saga = "",
+    status: _Status = "",
+    since: _Since = "",
+    until: _Until = "",
+    limit: _Most = None,
+    output: Annotated[str, typer.Option("--output", metavar="FILE", help="Write there instead of to stdout.")] = "",
+) -> None:
+    """Write dead letters as JSON lines, complete and without loss, those first that came first."""
+    from runtime.commands import dead as command
+
+    wanted = Wanted(
+        ids=tuple(ids or ()),
+        reason=with_reason,
+        error_class=error_class,
+        name=name,
+        consumer=consumer,
+        saga=saga,
+        status=_status(status or ("all" if ids else "open")),
+        since=since,
+        until=until,
+    )
+    carry_out(lambda: command.export(wanted, limit=limit, output=output))
+
+
+@dead.command("replay")
+def replay(
+    ids: _Ids = None,
+    *,
+    with_reason: _WithReason = "",
+    error_class: _ErrorClass = "",
+    name: _Name = "",
+    consumer: _Consumer = "",
+    saga: _Saga = "",
+    since: _Since = "",
+    until: _Until = "",
+    every: _All = False,
+    limit: _Most = None,
+    dry_run: _Dry = False,
+    rate: Annotated[float | None, typer.Option("--rate", min=0.001, help="At most so many per second.")] = None,
+    edit: Annotated[
+        str,
+        typer.Option("--edit", metavar="FILE", help="For one letter: its new body, or its edited export; - is stdin."),
+    ] = "",
+    resume: Annotated[
+        int | None, typer.Option("--resume", metavar="JOB", help="Go on with a replay that ended early.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")] = "",
+    actor: _Actor = "",
+    as_json: Json = False,
+) -> None:
+    """Have dead letters processed once more, in the database, and say what became of each.
+
+    One first, then ten, then the rest: it stops where everything fails again. It survives its process (--resume)."""
+    from runtime.commands import replay as command
+
+    wanted = Wanted(
+        ids=tuple(ids or ()),
+        reason=with_reason,
+        error_class=error_class,
+        name=name,
+        consumer=consumer,
+        saga=saga,
+        since=since,
+        until=until,
+    )
+    if resume is not None:
+        _alone(wanted, all=every, limit=limit, dry_run=dry_run, edit=edit, reason=reason, actor=actor)
+        carry_out(lambda: command.resume(resume, rate=rate, as_json=as_json))
+    _chosen(wanted, every=every)
+    if edit and len(wanted.ids) != 1:
+        raise typer.BadParameter("it takes exactly one dead letter, by its id", param_hint="'--edit'")
+    if dry_run and rate is not None:
+        raise typer.BadParameter("a dry run is not slowed down; leave it out", param_hint="'--rate'")
+    given = _read(edit) if edit else None
+    asked = command.Asked(wanted=wanted, limit=limit, reason=reason, actor=actor)
+    if given is not None:
+        carry_out(lambda: command.replay_edited(asked, given, dry_run=dry_run, as_json=as_json))
+    if dry_run:
+        carry_out(lambda: command.foresee(asked, as_json=as_json))
+    carry_out(lambda: command.replay(asked, rate=rate, as_json=as_json))
+
+
+@dead.command("discard")
+def discard(
+    ids: _Ids = None,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")],
+    with_reason: _WithReason = "",
+    error_class: _ErrorClass = "",
+    name: _Name = "",
+    consumer: _Consumer = "",
+    saga: _Saga = "",
+    since: _Since = "",
+    until: _Until = "",
+    every: _All = False,
+    limit: _Most = None,
+    dry_run: _Dry = False,
+    actor: _Actor = "",
+    as_json: Json = False,
+) -> None:
+    """Say of dead letters that nobody is to process them; they stay visible, with who, when and why."""
+    if not reason.strip():
+        raise typer.BadParameter("say why; it is recorded", param_hint="'--reason'")
+    from runtime.commands import replay as command
+
+    wanted = Wanted(
+        ids=tuple(ids or ()),
+        reason=with_reason,
+        error_class=error_class,
+        name=name,
+        consumer=consumer,
+        saga=saga,
+        since=since,
+        until=until,
+    )
+    _chosen(wanted, every=every)
+    asked = command.Asked(wanted=wanted, limit=limit, reason=reason, actor=actor)
+    carry_out(lambda: command.discard(asked, dry_run=dry_run, as_json=as_json))
+
+
+@dead.command("jobs")
+def jobs(
+    job: Annotated[int | None, typer.Argument(metavar="JOB", help="Only this one, with its letters.")] = None,
+    *,
+    limit: Limit = 50,
+    after: After = "",
+    as_json: Json = False,
+) -> None:
+    """List the replays, the newest first; or show one with the verdict on each letter."""
+    from runtime.commands import replay as command
+
+    if job is None:
+        carry_out(lambda: command.jobs(limit=limit, after=after or None, as_json=as_json))
+    carry_out(lambda: command.job(job, as_json=as_json))
+
+
+def _status(status: str) -> str | None:
+    if status not in STATUSES:
+        raise typer.BadParameter(f"{status}: a status is one of {', '.join(STATUSES)}", param_hint="'--status'")
+    return None if status == "all" else status
+
+
+def _chosen(wanted: Wanted, *, every: bool) -> None:
+    """Ids, or a filter, or all: exactly one of them, so that nobody replays more than they meant to."""
+    given = [bool(wanted.ids), bool(wanted.filters), every]
+    if not any(given):
+        raise typer.BadParameter("name dead letters by their ids, give a filter, or --all", param_hint="'ID...'")
+    if sum(given) > 1:
+        raise typer.BadParameter("ids, a filter and --all exclude each other; give one of them", param_hint="'ID...'")
+
+
+def _alone(wanted: Wanted, **others: object) -> None:
+    """A job that is resumed has its letters, its reason and who began it."""
+    too_much = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
+    if wanted.ids or wanted.filters or too_much:
+        named = ", ".join([*wanted.ids, *wanted.filters[::2], *too_much])
+        raise typer.BadParameter(
+            f"a job knows its letters and why they are replayed; leave out {named}", param_hint="'--resume'"
+        )
+
+
+def _read(edit: str) -> bytes:
+    if edit == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(edit).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{edit}: {error.strerror or error}", param_hint="'--edit'") from None

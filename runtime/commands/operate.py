@@ -1,0 +1,129 @@
+"""`sagas cancel`, `retry`, `skip`, `resolve`, `undo`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+import getpass
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from handlers.operations import Operation, Operations
+from messages.errors import OperationRefused, Trouble
+from running import AsyncioRunner
+from runtime.database import opened
+from runtime.exits import OK
+from runtime.loading import load_modules
+from runtime.printing import console, line, print_json
+from runtime.settings import load
+from sagas.decision import Action, Operated
+from storage.queries import Queries
+
+if TYPE_CHECKING:
+    from handlers.operations import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the command line asks for. What is empty was not given."""
+
+    action: Action
+    identity: str
+    step: str
+    saga_type: str
+    reason: str
+    actor: str
+    request_id: str
+    revision: int | None
+
+
+async def operate(request: Request, *, as_json: bool) -> int:
+    """Carry the action out and print where the instance stands then.
+
+    Raises:
+        OperationRefused: there is no such instance, or the action does not fit where it stands.
+        Trouble: the database is away; the text names the request id under which to ask again.
+    """
+    settings = load().settings
+    known = load_modules(settings.modules, limits=settings.limits)
+    operated = Operated(
+        action=request.action,
+        actor=request.actor or actor(),
+        reason=request.reason,
+        request_id=request.request_id or str(uuid.uuid4()),
+        step=request.step or None,
+    )
+    async with opened(settings) as storage:
+        found = await Queries(storage.database).saga(request.identity, saga_type=request.saga_type or None)
+        if found is None:
+            raise OperationRefused(
+                f"no instance has the id or business key {request.identity!r}; antiphon sagas list shows some"
+            )
+        operations = Operations(
+            known.sagas,
+            namespace=settings.namespace,
+            storage=storage,
+            runner=AsyncioRunner(),
+            report=lambda _: None,
+            limits=settings.limits,
+        )
+        operation = Operation(saga_id=found.saga.saga_id, operated=operated, revision=request.revision)
+        try:
+            outcome = await operations.carry_out(operation)
+        except Trouble as error:
+            raise type(error)(
+                f"{error}; ask again with --request-id {operated.request_id}: it is done once, however often asked"
+            ) from error
+    _print(outcome, operated, as_json=as_json)
+    return OK
+
+
+def actor() -> str:
+    """Who acts, where nobody is named: the user of the operating system."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"
+
+
+_DONE = {
+    Action.CANCEL: "cancelled",
+    Action.RETRY: "retried",
+    Action.SKIP: "skipped",
+    Action.RESOLVE: "resolved",
+    Action.UNDO: "undo sent",
+    Action.PAUSE: "paused",
+    Action.RESUME: "resumed",
+}
+
+
+def _print(outcome: Outcome, operated: Operated, *, as_json: bool) -> None:
+    instance = outcome.instance
+    if as_json:
+        print_json(
+            {
+                "saga_id": instance.saga_id,
+                "saga_type": instance.saga_type,
+                "business_key": instance.key,
+                "action": operated.action,
+                "repeated": outcome.repeated,
+                "request_id": operated.request_id,
+                "status": instance.status,
+                "phase": instance.phase,
+                "paused": instance.paused,
+                "attention": dict(instance.attention),
+                "waiting_for": instance.waiting_for,
+                "revision": instance.revision,
+            }
+        )
+        return
+    out = console()
+    done = "done before under this request id" if outcome.repeated else _DONE[operated.action]
+    paused = ", paused" if instance.paused else ""
+    out.print(line(f"{instance.saga_type} {instance.key}: {done}; it is {instance.status}{paused}", "bold"))
+    if instance.waiting_for:
+        out.print(line(f"  waiting for  {instance.waiting_for}"))
+    for reason, detail in instance.attention.items():
+        out.print(line(f"  attention    {reason}: {detail}", "red"))
+    out.print(Text(f"  antiphon sagas show {instance.saga_id}"))
