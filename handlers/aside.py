@@ -15,9 +15,10 @@ from bisect import insort
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from handlers.blame import is_to_blame
 from handlers.facts import MessagesSetAside
 from handlers.handle import Attempt
-from messages.errors import DatabaseBusy, DatabaseExhausted, MessageError, Trouble
+from messages.errors import MessageError, Trouble
 from messages.value import value
 from outbox.facts import LoopTroubled
 
@@ -303,14 +304,8 @@ class Aside:
             self._failed(piece, error)
 
     async def blames(self, error: Trouble) -> bool:
-        """Whether what failed is to blame, and not the database: it is busy with this, and a probe succeeds."""
-        if not isinstance(error, DatabaseBusy) or isinstance(error, DatabaseExhausted):
-            return False
-        try:
-            await self._handler.storage.probe()
-        except (Trouble, MessageError):
-            return False
-        return True
+        """Whether what failed may be to blame for it."""
+        return await is_to_blame(self._handler.storage, error)
 
     def _failed(self, piece: _Piece, error: Trouble) -> None:
         now = self._runner.monotonic()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from handlers.blame import is_to_blame
 from handlers.work import Work
 from messages.errors import MessageError, Trouble
 from outbox.facts import LoopTroubled
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sagas.instance import Timer
 
 _CONSUMER = "timers"
+_LONGEST_PUT_OFF = 60.0
+_MOST_PUT_OFF = 10_000
 
 
 class Timers:
@@ -55,6 +58,7 @@ class Timers:
         self._report = report
         self._sweep_seconds = sweep
         self._batch = batch
+        self._later: dict[UUID, tuple[float, float]] = {}  # sagas put off: until when, and after what pause
         self._stopping = False
 
     async def run(self) -> None:
@@ -72,25 +76,53 @@ class Timers:
         """Fire everything that is due, and say in how many seconds the next one is.
 
         What cannot be fired now, because another process holds its saga or this one lacks its version, stays due: it
-        is passed over, so that those behind it do not wait for it.
+        is passed over, so that those behind it do not wait for it. So is what fails, until all others have had their
+        turn; then it is tried saga by saga.
         """
-        passed = 0
+        passed, next_in = 0, None
+        failed: list[DueTimer] = []
         while not self._stopping:
             due, next_in = await self._storage.due_timers(list(self._types), self._batch, skip=passed)
-            if not due:
-                return next_in
-            passed += len(due) - await self._fired(due)
-        return None
+            fired = await self._fired([timer for timer in due if not self._is_put_off(timer)], failed)
+            passed += len(due) - fired
+            if len(due) < self._batch:
+                next_in = 0.0 if fired else next_in  # what fired may have set another that is due already
+                break
+        for saga_id, timers in _by_saga(failed).items():
+            if self._stopping:
+                break
+            if await self._fired(timers, []):
+                self._later.pop(saga_id, None)
+            else:
+                self._put_off(saga_id)
+        return next_in
 
-    async def _fired(self, due: Sequence[DueTimer]) -> int:
-        """Fire them together, or saga by saga where the database refuses what one of them makes; how many are done."""
+    async def _fired(self, due: Sequence[DueTimer], failed: list[DueTimer]) -> int:
+        """Fire them together; how many are done. Those of a transaction that fails by its own doing are `failed`."""
+        if not due:
+            return 0
         try:
             return await self.fire(due)
         except MessageError as error:
-            if len({timer.saga_id for timer in due}) == 1:
-                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._sweep_seconds))
-                return 0
-        return sum([await self._fired(timers) for timers in _by_saga(due).values()])
+            self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._sweep_seconds))
+        except Trouble as error:
+            if not await is_to_blame(self._storage, error):
+                raise
+            self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._sweep_seconds))
+        failed.extend(due)
+        return 0
+
+    def _is_put_off(self, timer: DueTimer) -> bool:
+        until, _ = self._later.get(timer.saga_id, (0.0, 0.0))
+        return self._runner.monotonic() < until
+
+    def _put_off(self, saga_id: UUID) -> None:
+        """Try its timers again after a growing pause, or a thousand of its kind would take every round's time."""
+        _, pause = self._later.pop(saga_id, (0.0, self._sweep_seconds / 2))
+        pause = min(pause * 2, _LONGEST_PUT_OFF)
+        self._later[saga_id] = (self._runner.monotonic() + pause, pause)
+        if len(self._later) > _MOST_PUT_OFF:
+            del self._later[next(iter(self._later))]
 
     def stop(self) -> None:
         """Return from `run` after the round under way."""

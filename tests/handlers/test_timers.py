@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import text
 
+from handlers.facts import SagaMoved
 from handlers.timers import Timers
 from messages.catalog.ordering import StockReserved
 from messages.envelope import Raw
+from outbox.facts import LoopTroubled
+from outbox.unit import SqlStorage
+from running import AsyncioRunner
 from sagas import Patience, Policies, Retry, definition_of, with_policies
 from sagas.catalog.ordering import PlaceOrder
 from tests.handlers.house import NAMESPACE, House, kinds, outbox, placed, rows
 from transport.topology import Queue
 
 if TYPE_CHECKING:
-    from outbox.interface import ClaimedRow
-    from outbox.unit import SqlStorage
+    from collections.abc import Collection, Sequence
+
+    from outbox.interface import ClaimedRow, DueTimer
     from sagas.definition import Definition
+    from storage import Database
 
 RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 BRIEF = timedelta(milliseconds=1)
@@ -226,3 +233,118 @@ async def test_due_timers_can_be_passed_over(house: House) -> None:
     all_due, _ = await house.storage.due_timers([house.definition.type], 9)
     rest, _ = await house.storage.due_timers([house.definition.type], 9, skip=1)
     assert list(rest) == list(all_due)[1:]
+
+
+@pytest.mark.parametrize("state", ["22003", "57014"])
+async def test_a_thousand_timers_that_cannot_be_fired_delay_no_other(postgresql: Database, state: str) -> None:
+    storage = SqlStorage(postgresql)
+    house = await House(storage, hurried()).open()
+    for first in range(0, 1_000, 200):
+        await house.take(*(house.message(placed(f"sick-{n}")) for n in range(first, first + 200)))
+    await house.take(*(house.message(placed(f"well-{n}")) for n in range(5)))
+    await execute(postgresql, "delete from outbox")
+    body = f"""
+        begin  -- as for an instance whose data the database refuses, or on which every statement runs out of time
+            if exists (select 1 from saga where saga_id = new.saga_id and key like 'sick-%') then
+                raise exception 'it cannot be done' using errcode = '{state}';
+            end if;
+            return new;
+        end
+    """  # noqa: S608 - nobody's words
+    await execute(postgresql, f"create function spoil() returns trigger language plpgsql as $$ {body} $$")
+    await execute(postgresql, "create trigger spoil before insert on saga_event for each row execute function spoil()")
+    await due(house)
+    timers = Timers(
+        {house.definition.type: {1: house.definition}},
+        namespace=NAMESPACE,
+        storage=storage,
+        relay=house.relay,
+        runner=FastRunner(),
+        report=house.facts.append,
+    )
+    loop = asyncio.create_task(timers.run())
+    try:
+        async with asyncio.timeout(60):
+            while len(resent(house, "well-")) < 5:  # noqa: ASYNC110 - facts have no event
+                await asyncio.sleep(0.01)
+        pages = 1_000 / 200
+        assert len(troubles(house)) <= pages + 1, "they were tried one by one before the others had their turn"
+        await execute(postgresql, "drop function spoil cascade")
+        async with asyncio.timeout(60):
+            while len(resent(house, "sick-")) < 1_000:  # noqa: ASYNC110 - facts have no event
+                await asyncio.sleep(0.05)
+    finally:
+        timers.stop()
+        await asyncio.wait_for(loop, 60)
+        await execute(postgresql, "drop function if exists spoil cascade")
+
+
+def resent(house: House, prefix: str) -> set[str]:
+    """The keys of the instances whose command was sent again."""
+    return {
+        fact.key
+        for fact in house.facts
+        if isinstance(fact, SagaMoved) and fact.entry.kind == "command_resent" and fact.key.startswith(prefix)
+    }
+
+
+def troubles(house: House) -> list[LoopTroubled]:
+    return [fact for fact in house.facts if isinstance(fact, LoopTroubled)]
+
+
+async def execute(database: Database, sql: str) -> None:
+    async with database.write() as session:
+        await session.connection.execute(text(sql))
+
+
+async def test_of_any_number_of_timers_that_are_due_no_more_than_a_batch_is_held(database: Database) -> None:
+    storage = Counted(SqlStorage(database))
+    house = await House(storage, hurried()).open()
+    async with database.write() as session:
+        numbers = "with recursive numbers(i) as (select 1 union all select i + 1 from numbers where i < 10000)"
+        saga = "gen_random_uuid()" if database.postgresql else "printf('%08d-0000-4000-8000-000000000000', i)"
+        late = "now()" if database.postgresql else "'2026-01-01T00:00:00.000000Z'"
+        await session.connection.execute(
+            text(
+                "insert into timer (saga_id, name, saga_type, generation, due_at) "  # noqa: S608 - nobody's words
+                f"{numbers} select {saga}, 'reserve', 'PlaceOrder', 1, {late} from numbers"
+            )
+        )
+    loop = asyncio.create_task(house.timers.run())
+    async with asyncio.timeout(120):
+        while storage.seen < 10_000:  # noqa: ASYNC110 - a counter does not tell
+            await asyncio.sleep(0.01)
+    house.timers.stop()
+    await asyncio.wait_for(loop, 60)
+    assert storage.most == 200
+
+
+class FastRunner(AsyncioRunner):
+    """The real one, forty times as fast."""
+
+    def monotonic(self) -> float:
+        """See `running.Runner`."""
+        return super().monotonic() * 40
+
+    async def sleep(self, seconds: float) -> None:
+        """See `running.Runner`."""
+        await super().sleep(seconds / 40)
+
+
+class Counted:
+    """Everything of the storage it wraps, and how many due timers it handed out: at most at once, and in all."""
+
+    def __init__(self, storage: SqlStorage) -> None:
+        self._storage = storage
+        self.most = self.seen = 0
+
+    async def due_timers(
+        self, saga_types: Collection[str], limit: int, *, skip: int = 0
+    ) -> tuple[Sequence[DueTimer], float | None]:
+        """See `outbox.interface.Storage`."""
+        due, next_in = await self._storage.due_timers(saga_types, limit, skip=skip)
+        self.most, self.seen = max(self.most, len(due)), self.seen + len(due)
+        return due, next_in
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._storage, name)
