@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from handlers.handle import Decided, Handler
     from messages.codec import Limits
     from messages.envelope import Raw
+    from outbox.pressure import Pressure
     from running import Runner
     from transport.interface import Consumer, Delivery, Transport
 
@@ -118,8 +119,9 @@ class SagaConsumer:
         batch: int = 200,
         prefetch: int = 400,
         suspects: Suspects | None = None,
+        pressure: Pressure | None = None,
     ) -> None:
-        """`suspects` are those of the whole process."""
+        """`suspects` and `pressure` are those of the whole process; in process there is no `pressure`."""
         self.name = f"consumer.{handler.consumer}"
         self._handler = handler
         self._transport = transport
@@ -130,12 +132,14 @@ class SagaConsumer:
         self._batch = batch
         self._prefetch = prefetch
         self._suspects = suspects or Suspects(handler.storage, runner)
+        self._pressure = pressure
         self._consumer: Consumer | None = None
         self._drained = False
         self._arrived = 0
         self._receiving: asyncio.Task[Sequence[Delivery]] | None = None
         self._settling: deque[asyncio.Task[None]] = deque()
         self._stopping = False
+        self._halted = asyncio.Event()
 
     @property
     def attached(self) -> bool:
@@ -175,6 +179,8 @@ class SagaConsumer:
                 if self._drained:
                     break
                 continue
+            if not await self._passable(aside):
+                break
             batch, later = _Batch(held[: self._batch], batch), held[self._batch :]
             settling = self._settle(consumer, aside, batch)
             self._settling.append(self._runner.start(settling, name=f"{self.name}.batch"))
@@ -200,6 +206,7 @@ class SagaConsumer:
     async def stop(self) -> None:
         """Ask for no more; `run` returns after the batch under way."""
         self._stopping = True
+        self._halted.set()
         if self._consumer is not None:
             await self._consumer.stop()
 
@@ -235,14 +242,32 @@ class SagaConsumer:
     def _decoded(self, raw: Raw) -> Decoded:
         return decode(raw, self._handler.latest, self._limits)
 
+    async def _passable(self, aside: Aside) -> bool:
+        """Wait while what was made already cannot leave; what was received stays unacknowledged. False at a stop."""
+        if self._pressure is None or self._pressure.reason is None:
+            return True
+        waits = [
+            self._runner.start(self._pressure.passable(), name=f"{self.name}.paused"),
+            self._runner.start(self._halted.wait(), name=f"{self.name}.halted"),
+        ]
+        try:
+            await self._first(aside, waits)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.wait(waits)
+        return not self._halted.is_set()
+
     async def _received(self, aside: Aside, until: asyncio.Future[Any] | None) -> None:
-        """Wait until something was received or freed; a batch that fails meanwhile ends the loop, not only the next."""
-        ends = [each for each in (self._receiving, until) if each is not None]
-        while not any(end.done() for end in ends) and not aside.freeing.done():
+        """Wait until something was received or freed, or until then."""
+        await self._first(aside, [each for each in (self._receiving, until, aside.freeing) if each is not None])
+
+    async def _first(self, aside: Aside, ends: Sequence[asyncio.Future[Any]]) -> None:
+        """Wait until one of these is done; a batch that fails meanwhile ends the loop, not only the next batch."""
+        while not any(end.done() for end in ends):
             under_way = [task for task in (*self._settling, aside.working) if task is not None]
             await asyncio.wait(
-                [*ends, aside.freeing, *(task for task in under_way if not task.done())],
-                return_when=asyncio.FIRST_COMPLETED,
+                [*ends, *(task for task in under_way if not task.done())], return_when=asyncio.FIRST_COMPLETED
             )
             for task in under_way:
                 if task.done():

@@ -58,6 +58,20 @@ class CircuitClosed:
 
 
 @value
+class ConsumingPaused:
+    """Saga consumers take no further batch, but for one now and then, until what waits has gone out."""
+
+    reason: str
+
+
+@value
+class ConsumingResumed:
+    """Saga consumers go on, after so many seconds."""
+
+    after: float
+
+
+@value
 class LoopTroubled:
     """A loop met trouble with the database or the broker and runs again in `retry_in` seconds."""
 

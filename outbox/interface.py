@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from messages.envelope import Envelope, Raw
+    from outbox.pressure import Backlog
     from sagas.decision import HistoryEntry
     from sagas.instance import Instance
     from sagas.watching import Watched
@@ -381,6 +382,10 @@ class Storage(Protocol):
 
     async def claim_probe(self, destination: Destination, *, token: UUID, lease: float) -> Sequence[ClaimedRow]:
         """Claim the oldest row for a destination, due or not; none where there is none that nobody holds."""
+        ...
+
+    async def backlog(self) -> Backlog:
+        """What could go out now and has not been claimed, but for what goes where nothing was taken just now."""
         ...
 
     async def hurry_outbox(self, destination: Destination) -> None:

@@ -8,11 +8,13 @@ only those two can be withdrawn.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from messages.printable import printable
 from messages.value import value
 from outbox.interface import ClaimedRow
+from outbox.pressure import LONG, MANY, Backlog
 from outbox.rows import outgoing as loaded
 from storage.statements import Statement, Write, as_uuid
 
@@ -98,6 +100,24 @@ _FOR_IT = "o.exchange = cast(:exchange as text) and o.routing_key = cast(:routin
 _CLAIM_PROBE = _claiming(
     postgresql=f"{_FOR_IT} and (o.next_attempt_at <= now() or {_WAITS})",
     sqlite=f"{_FOR_IT} and (o.next_attempt_at <= :now or {_WAITS})",
+)
+# What goes where nothing was taken just now waits for a probe: see `outbox.breaker`.
+_COUNT = f"""
+    with gone as (
+        select exchange, routing_key from outbox
+        where attempts > 0 and (state in ('returned', 'refused') or (state = 'claimed' and not maybe_sent))
+    )
+    select count(*) as waiting, count(case when next_attempt_at <= {{long_ago}} then 1 end) as late
+    from (
+        select o.next_attempt_at from outbox o
+        where o.next_attempt_at <= {{now}} and {_IS_HEAD}
+          and (o.exchange, o.routing_key) not in (select exchange, routing_key from gone)
+        limit {MANY}
+    ) as due
+"""
+_BACKLOG = Statement.of(
+    postgresql=_COUNT.format(now="now()", long_ago=f"now() - interval '{LONG:g} seconds'"),
+    sqlite=_COUNT.format(now=":now", long_ago=":long_ago"),
 )
 _HURRY = Statement.of(
     postgresql=f"""
@@ -253,6 +273,13 @@ def _wanted(session: Session, wanted: Due | Probe) -> tuple[Statement, dict[str,
         return _CLAIM, {**bounds, "closed": closed}
     exchanges, routing_keys = [each for each, _ in closed], [each for _, each in closed]
     return _CLAIM, {**bounds, "exchanges": exchanges, "routing_keys": routing_keys}
+
+
+async def backlog(session: Session, now: datetime) -> Backlog:
+    """See `outbox.interface.Storage.backlog`. `now` is the host's, for SQLite."""
+    clock: dict[str, object] = {} if session.postgresql else {"now": now, "long_ago": now - timedelta(seconds=LONG)}
+    (row,) = await session.fetch(_BACKLOG, clock)
+    return Backlog(waiting=row.waiting, late=row.late)
 
 
 async def hurry(session: Session, destination: Destination, now: datetime) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         RipeHeld,
         RowOutcome,
     )
+    from outbox.pressure import Backlog
     from storage.database import Database, Session
 
 _KEEP_ORDER = Statement.both("select pg_advisory_xact_lock(hashtextextended(cast(:lane as text), 0))")
@@ -224,6 +225,11 @@ class SqlStorage:
             now = self._now()
             probe = store.Probe(destination=destination, now=now)
             return await store.claim(session, probe, token=token, lease=lease, until=now + timedelta(seconds=lease))
+
+    async def backlog(self) -> Backlog:
+        """See `outbox.interface.Storage.backlog`."""
+        async with self.database.read() as session:
+            return await store.backlog(session, self._now())
 
     async def hurry_outbox(self, destination: Destination) -> None:
         """See `outbox.interface.Storage.hurry_outbox`."""

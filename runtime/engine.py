@@ -24,6 +24,7 @@ from handlers.suspects import Suspects
 from handlers.timers import Timers
 from handlers.watchdog import Watchdog
 from messages.errors import ConfigurationError
+from outbox.pressure import Pressure
 from outbox.relay import Relay
 from outbox.unit import SqlStorage
 from runtime import definitions, schema
@@ -160,6 +161,7 @@ class Engine:
         self.transport = transport_for(settings, runner, report)
         self._suspects = Suspects(self.storage, runner)
         self.relay = self._relay()
+        self._pressure = self._gauge()
         self._consumers: list[SagaConsumer | ParticipantConsumer | DeadLetterImport] = [
             *(self._saga_consumers() if "consumer" in parts else ()),
             *([self._dead_letter_import()] if "consumer" in parts and not settings.in_process else ()),
@@ -305,6 +307,8 @@ class Engine:
         components += self._retention()
         if "relay" in self.parts:
             components.append(self.relay)
+        if self._pressure is not None:
+            components.append(self._pressure)
         if self.parts:
             components.append(self._watchdog())
         for component in components:
@@ -333,6 +337,12 @@ class Engine:
             relay.stop()  # rows are then born unclaimed, for the process that has one
         return relay
 
+    def _gauge(self) -> Pressure | None:
+        if "consumer" not in self.parts or self._settings.in_process:
+            return None
+        publisher = self.transport.publisher
+        return Pressure(self.storage, publisher, self._runner, self._report, sweep=self._settings.sweep)
+
     def _saga_consumers(self) -> list[SagaConsumer]:
         return [self._saga_consumer(saga_type, versions) for saga_type, versions in self._known.sagas.items()]
 
@@ -356,6 +366,7 @@ class Engine:
             batch=self._settings.batch,
             prefetch=self._settings.prefetch,
             suspects=self._suspects,
+            pressure=self._pressure,
         )
 
     def _participant_consumer(self, name: str) -> ParticipantConsumer:

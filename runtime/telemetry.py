@@ -48,6 +48,8 @@ NAMES: Mapping[type, tuple[str, str]] = {
     outbox.EventUnrouted: ("message.event_unrouted", "info"),
     outbox.CircuitOpened: ("circuit.opened", "warning"),
     outbox.CircuitClosed: ("circuit.closed", "info"),
+    outbox.ConsumingPaused: ("consuming.paused", "warning"),
+    outbox.ConsumingResumed: ("consuming.resumed", "info"),
     outbox.LoopTroubled: ("loop.troubled", "warning"),
     outbox.RowsRemoved: ("retention.removed", "info"),
     transport.BrokerConnected: ("broker.connected", "info"),

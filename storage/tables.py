@@ -152,6 +152,8 @@ outbox = Table(
 )
 Index("outbox_by_message", outbox.c.message_id)
 Index("outbox_by_path", outbox.c.saga_id, outbox.c.path, outbox.c.outbox_id)
+_TRIED = text("attempts > 0")
+Index("outbox_tried", outbox.c.exchange, outbox.c.routing_key, postgresql_where=_TRIED, sqlite_where=_TRIED)
 
 timer = Table(
     "timer",

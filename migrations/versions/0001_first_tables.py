@@ -466,6 +466,7 @@ def upgrade() -> None:
     )
     op.create_index("outbox_by_message", "outbox", ["message_id"])
     op.create_index("outbox_by_path", "outbox", ["saga_id", "path", "outbox_id"])
+    _where("outbox_tried", "outbox", ["exchange", "routing_key"], "attempts > 0")
     op.create_table(
         "timer",
         sa.Column("saga_id", IDENTITY, nullable=False),
