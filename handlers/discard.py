@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handlers.verdict import DISCARDED, NOT_FOUND, Request, Verdict, closed, tried, verdict_on
+from handlers.repair import tried
+from handlers.verdict import DISCARDED, NOT_FOUND, Request, Verdict, closed, verdict_on
 from outbox.interface import Changes
 from storage import dead_letters
 from storage.statements import Batch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from handlers.repair import tried
 from handlers.verdict import (
     GIVEN_BACK,
     NOT_FOUND,
@@ -14,7 +15,6 @@ from handlers.verdict import (
     Verdict,
     closed,
     failed_again,
-    tried,
     verdict_on,
     write,
 )

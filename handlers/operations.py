@@ -5,31 +5,26 @@ Acts in the operator's own process, with or without a broker: what it sends is l
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from handlers.deciding import Deciding, SagaType
-from messages.errors import OperationRefused, Trouble
+from handlers.deciding import Deciding
+from handlers.repair import Repair, tried
+from messages.errors import OperationRefused
 from messages.value import value
-from outbox.interface import InboxEntry
+from outbox.interface import InboxEntry, Storage
 from sagas.decision import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from uuid import UUID
 
-    from handlers.work import Definitions
-    from messages.codec import Limits
-    from outbox.interface import Storage, Unit
-    from running import Runner
+    from handlers.deciding import SagaType
+    from outbox.interface import InboxRow, Unit
     from sagas.decision import Operated
     from sagas.instance import Instance
 
 CONSUMER = "operator"
 """Under which the inbox knows the ids of operators' requests."""
-
-_TRIES = 5
 
 
 @value
@@ -49,24 +44,8 @@ class Outcome:
     repeated: bool
 
 
-class Operations:
+class Operations(Repair[Storage]):
     """Carries out operators' actions."""
-
-    def __init__(
-        self,
-        sagas: Mapping[str, Definitions],
-        *,
-        namespace: str,
-        storage: Storage,
-        runner: Runner,
-        report: Callable[[object], None],
-        limits: Limits,
-    ) -> None:
-        self._sagas = {name: SagaType(definitions, namespace) for name, definitions in sagas.items()}
-        self._storage = storage
-        self._runner = runner
-        self._report = report
-        self._limits = limits
 
     async def carry_out(self, operation: Operation) -> Outcome:
         """Do it once, whatever the number of times it is asked for under one request id.
@@ -75,26 +54,18 @@ class Operations:
             OperationRefused: it does not fit; the text says why and what does. Nothing was changed.
             Trouble: the database is away or busy; asking again with the same request id is safe.
         """
-        tries = 0
-        while True:
-            try:
-                outcome = await self._attempt(operation)
-                return replace(outcome, repeated=outcome.repeated and not tries)  # it may have been our own try
-            except Trouble:
-                tries += 1
-                if tries == _TRIES:
-                    raise
-            await self._runner.sleep(0.1 * 2**tries)
+        token = self._runner.token()
+        return await tried(self._runner, lambda: self._attempt(operation, token))
 
-    async def _attempt(self, operation: Operation) -> Outcome:
+    async def _attempt(self, operation: Operation, token: UUID) -> Outcome:
         operated = operation.operated
         async with self._storage.transaction() as unit:
             locked = await unit.lock([operation.saga_id], wait=True)
             instance = locked.instances.get(operation.saga_id)
             if instance is None or locked.now is None:
                 raise OperationRefused(f"no instance has the id {operation.saga_id}; antiphon sagas list shows some")
-            if await self._done_before(unit, operation):
-                return Outcome(instance=instance, repeated=True)
+            if (done := await self._done_before(unit, operation, token)) is not None:
+                return Outcome(instance=instance, repeated=done.token != token)  # or it was an earlier try of our own
             saga = self._fitting(instance, operation.revision)
             deciding = Deciding(saga, unit, locked.now, self._limits)
             fold = deciding.work.load(saga.definitions[instance.version], instance)
@@ -106,17 +77,17 @@ class Operations:
             self._report(fact)
         return Outcome(instance=fold.current, repeated=False)
 
-    async def _done_before(self, unit: Unit, operation: Operation) -> bool:
+    async def _done_before(self, unit: Unit, operation: Operation, token: UUID) -> InboxRow | None:
         operated = operation.operated
         said = f"{operation.saga_id}/{operated.action}/{operated.step}"
         entry = InboxEntry(source="", message_id=operated.request_id, body_hash=sha256(said.encode()).digest())
-        claimed = await unit.claim_inbox(CONSUMER, self._runner.token(), [entry])
+        claimed = await unit.claim_inbox(CONSUMER, token, [entry])
         known = claimed.known.get(("", operated.request_id))
         if known is not None and known.body_hash != entry.body_hash:
             raise OperationRefused(
                 f"the request id {operated.request_id} was used for something else; leave it out, or take another"
             )
-        return known is not None
+        return known
 
     def _fitting(self, instance: Instance, revision: int | None) -> SagaType:
         if revision is not None and revision != instance.revision:

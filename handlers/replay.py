@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from handlers.deciding import Deciding, SagaType, claim_keys
+from handlers.deciding import Deciding, claim_keys
 from handlers.decoding import decode
 from handlers.facts import MessageIgnored
+from handlers.repair import Repair, tried
 from handlers.routing import Router
 from handlers.verdict import (
     DUPLICATE,
@@ -28,24 +29,21 @@ from handlers.verdict import (
     verdict_on,
     write,
 )
-from messages.errors import IdConflict, MessageError, OperationRefused, Trouble
+from messages.errors import IdConflict, MessageError, OperationRefused
 from outbox.interface import InboxEntry
+from outbox.unit import SqlStorage
 from sagas.decision import Action, Disposition, Operated
 from storage import dead_letters
 from storage.statements import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
+    from handlers.deciding import SagaType
     from handlers.routing import Routed
-    from handlers.work import Definitions
-    from messages.codec import Limits
     from outbox.interface import DeadLetter
-    from outbox.unit import SqlStorage, SqlUnit
-    from running import Runner
+    from outbox.unit import SqlUnit
     from storage.dead_letters import Letter
-
-_TRIES = 5
 
 
 class _TakenBack(Exception):  # noqa: N818
@@ -56,24 +54,8 @@ class _TakenBack(Exception):  # noqa: N818
         self.verdict = verdict
 
 
-class Replayer:
+class Replayer(Repair[SqlStorage]):
     """Replays the dead letters of sagas."""
-
-    def __init__(
-        self,
-        sagas: Mapping[str, Definitions],
-        *,
-        namespace: str,
-        storage: SqlStorage,
-        runner: Runner,
-        report: Callable[[object], None],
-        limits: Limits,
-    ) -> None:
-        self._sagas = {name: SagaType(definitions, namespace) for name, definitions in sagas.items()}
-        self._storage = storage
-        self._runner = runner
-        self._report = report
-        self._limits = limits
 
     async def replay(
         self,
@@ -95,15 +77,7 @@ class Replayer:
             Trouble: the database is away or busy; asking again with the same request id is safe.
         """
         request = Request(dead_letter_id=dead_letter_id, actor=actor, reason=reason, request_id=request_id)
-        tries = 0
-        while True:
-            try:
-                return await self._attempt(request, first, dry_run=dry_run)
-            except Trouble:
-                tries += 1
-                if tries == _TRIES:
-                    raise
-            await self._runner.sleep(0.1 * 2**tries)
+        return await tried(self._runner, lambda: self._attempt(request, first, dry_run=dry_run))
 
     async def _attempt(
         self, request: Request, first: Callable[[SqlUnit], Awaitable[int]] | None, *, dry_run: bool
@@ -140,17 +114,21 @@ class Replayer:
             raise _TakenBack(ended or verdict_on(request, NOT_FOUND, ""))  # somebody was faster: nothing of it may stay
         deciding = Deciding(saga, unit, claimed.now, self._limits, owners)
         known = claimed.known.get(routed.identity) if routed.identity is not None else None
+        failed: MessageError | DeadLetter | None
         if known is None:
             verdict, failed = await _decided(deciding, routed, request)
             await _let_go_on(unit, deciding, letter, request)
         elif known.body_hash == letter.body_hash:
             verdict, failed = verdict_on(request, DUPLICATE, "a copy of it was handled before"), None
         else:
-            text = f"message id {letter.message_id} was used before for another body; edit it to give it a new one"
-            verdict, failed = failed_again(request, IdConflict(text)), IdConflict(text)
+            failed = IdConflict(
+                f"message id {letter.message_id} was used before for another body; edit it to give it a new one"
+            )
+            verdict = failed_again(request, failed)
         batch = Batch()
         write(batch, request, verdict, failed)
-        await unit.save(replace(await deciding.changes(), dead_letters=()), also=batch)
+        others = [each for each in deciding.dead_letters if each is not failed]  # of what was held for a start
+        await unit.save(replace(await deciding.changes(), dead_letters=others), also=batch)
         facts += [fact for fact in (*deciding.facts, *deciding.work.facts()) if failed is None]
         return verdict
 
@@ -192,9 +170,9 @@ async def _decided(
         error = routed.message.error or MessageError("it cannot be read")
         return failed_again(request, error), error
     await deciding.apply(routed)
-    if deciding.dead_letters:
-        [again] = deciding.dead_letters
-        return verdict_on(request, FAILED_AGAIN, f"{again.reason}: {again.error}", again.saga_id), again
+    for letter in deciding.dead_letters:
+        if (letter.source, letter.message_id) == routed.identity:
+            return verdict_on(request, FAILED_AGAIN, f"{letter.reason}: {letter.error}", letter.saga_id), letter
     outcome = {
         None: PROCESSED,
         Disposition.APPLIED.value: PROCESSED,

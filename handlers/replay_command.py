@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from handlers.decoding import uuid_of
+from handlers.repair import tried
 from handlers.verdict import (
     DUPLICATE,
     IGNORED,
@@ -18,7 +19,6 @@ from handlers.verdict import (
     Verdict,
     closed,
     failed_again,
-    tried,
     verdict_on,
     write,
 )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from messages.errors import MessageError, Trouble
+from messages.errors import MessageError
 from messages.value import value
 from storage import dead_letters
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
     from outbox.interface import DeadLetter
-    from running import Runner
     from storage.database import Session
     from storage.dead_letters import Letter
     from storage.statements import Batch
@@ -28,8 +26,6 @@ DISCARDED = "discarded"
 NOT_FOUND = "not_found"
 GIVEN_BACK = "given_back"
 NOT_TAKEN = "not_taken"
-
-_TRIES = 5
 
 UNSETTLED = frozenset({FAILED_AGAIN, NOT_FOUND, NOT_TAKEN})
 """Outcomes after which somebody has to look at the letter once more."""
@@ -127,20 +123,3 @@ def verdict_on(
 ) -> Verdict:
     """A verdict on the letter that the request names."""
     return Verdict(dead_letter_id=request.dead_letter_id, outcome=outcome, detail=detail, saga_id=saga_id, seq=seq)
-
-
-async def tried(runner: Runner, attempt: Callable[[], Awaitable[Verdict]]) -> Verdict:
-    """What an attempt comes to, with patience for a database that is busy; each has to see what earlier ones did.
-
-    Raises:
-        Trouble: it lasts. Whether the letter was replayed is not known; asking again with the same request id is safe.
-    """
-    tries = 0
-    while True:
-        try:
-            return await attempt()
-        except Trouble:
-            tries += 1
-            if tries == _TRIES:
-                raise
-        await runner.sleep(0.1 * 2**tries)

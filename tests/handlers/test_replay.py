@@ -20,6 +20,7 @@ from storage import dead_letters
 from storage.statements import Batch, Statement
 from tests.handlers.house import LIMITS, NAMESPACE, WINDOW, House, corrupted, dead, kinds, placed, rows
 from tests.handlers.lossy import Lossy
+from transport.topology import saga_queue
 
 if TYPE_CHECKING:
     from handlers.verdict import Verdict
@@ -129,6 +130,23 @@ async def test_a_start_that_raised_is_replayed_into_an_instance(house: House, st
     [letter] = await dead_lettered(house, house.message(placed()))
     assert (await replay(house, letter)).outcome == "processed"
     assert await kinds(storage, house.id_of("o-1")) == ["started", "command_sent"]
+
+
+async def test_what_was_held_for_a_replayed_start_and_raises_is_a_letter_of_its_own(
+    house: House, storage: SqlStorage
+) -> None:
+    [letter] = await dead_lettered(house, house.message(placed()))
+    queue = saga_queue(NAMESPACE, "PlaceOrder")
+    for attempt in (1, 2):
+        early = house.answer("o-1", RESERVED, "reserve", attempt=attempt)
+        await house.take(replace(early, routing_key=queue))
+    house.definition = replace(broken(), starts=house.definition.starts)
+    assert (await replay(house, letter)).outcome == "processed"
+    assert (await house.instance("o-1")).status == "parked"
+    assert await status(storage) == ["replayed", "open"]
+    assert not await rows(storage, "select * from v_held")
+    [kept] = await rows(storage, "select * from v_dead_letter where status = 'open'")
+    assert (kept.reason, str(kept.saga_id)) == ("method_raised", str(house.id_of("o-1")))
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
