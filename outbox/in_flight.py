@@ -103,7 +103,9 @@ class InFlight:
             self._flying[ticket] = replace(self._flying[ticket], until=until)
 
     def _thin_out(self, destination: Destination) -> None:
+        """Also where others have too much: nothing that goes there would end any more, and have it looked at again."""
         rows, size = MAX_ROWS - len(self._flying), MAX_BYTES - self._bytes
-        if self._rows_to[destination] <= rows // 2 and self._bytes_to[destination] <= size // 2:
+        fits = self._rows_to[destination] <= rows // 2 and self._bytes_to[destination] <= size // 2
+        if fits or not self._rows_to[destination]:
             self._crowded.discard(destination)
             self._thinned()

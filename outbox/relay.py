@@ -223,13 +223,19 @@ class Relay:
         """Publish one row to every destination whose pause is over; where none waits any more, all is well."""
         if self._stopping or not self._publisher.ready:
             return
-        for destination in self._breaker.probes(self._runner.monotonic()):
-            token, until = self._runner.token(), self._runner.monotonic() + self._lease_seconds
-            rows = await self._storage.claim_probe(destination, token=token, lease=self._lease_seconds)
-            if rows:
-                await self._hand_over(rows, until)
-            else:
-                self._close_circuit(destination)
+        waiting = self._breaker.probes(self._runner.monotonic())
+        try:
+            while waiting:
+                token, until = self._runner.token(), self._runner.monotonic() + self._lease_seconds
+                rows = await self._storage.claim_probe(waiting[0], token=token, lease=self._lease_seconds)
+                destination = waiting.pop(0)
+                if rows:
+                    await self._hand_over(rows, until)
+                else:
+                    self._close_circuit(destination)
+        finally:
+            for destination in waiting:  # half-open, and nothing was published that could decide
+                self._breaker.undecided(destination, self._runner.monotonic(), self._runner.random())
 
     def _believe_probes(self) -> None:
         """In process a probe that did not come back at once was taken, however long its consumer works on it."""

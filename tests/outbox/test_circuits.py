@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from messages.errors import DatabaseBusy
 from outbox.breaker import FIRST_PAUSE, THRESHOLD
 from outbox.facts import CircuitClosed, CircuitOpened
 from outbox.in_flight import MAX_ROWS
@@ -25,7 +26,7 @@ from transport.topology import Queue, Topology
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from outbox.interface import Outgoing
+    from outbox.interface import ClaimedRow, Destination, Outgoing
     from outbox.unit import SqlStorage
     from transport.interface import Publication, Publisher, Transport
 
@@ -55,6 +56,25 @@ class Counting:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._publisher, name)
+
+
+class Busy:
+    """Everything of the storage it wraps, but that it refuses probes while told to."""
+
+    def __init__(self, storage: SqlStorage) -> None:
+        self._storage = storage
+        self.refusing = False
+        self.refused = 0
+
+    async def claim_probe(self, destination: Destination, *, token: UUID, lease: float) -> Sequence[ClaimedRow]:
+        """See `outbox.interface.Storage`."""
+        if self.refusing:
+            self.refused += 1
+            raise DatabaseBusy("not now")
+        return await self._storage.claim_probe(destination, token=token, lease=lease)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._storage, name)
 
 
 class Clock(AsyncioRunner):
@@ -233,6 +253,22 @@ async def test_a_dead_one_that_nothing_waits_for_any_more_is_forgotten(storage: 
     async with tripped(Post(storage)) as post:
         async with storage.database.write() as session:
             await session.fetch(Statement.both("delete from outbox"), {})
+        await post.closed()
+
+
+async def test_a_probe_that_the_database_had_no_time_for_is_made_up_for(storage: SqlStorage) -> None:
+    busy = Busy(storage)
+    async with tripped(Post(busy)) as post:  # type: ignore[arg-type]
+        busy.refusing = True
+
+        async def refused() -> bool:
+            post.clock.ahead += 1
+            return bool(busy.refused)
+
+        await post.until(refused)
+        busy.refusing = False
+        revived = Queue.of_participant("antiphon", "gone", commands=(DEAD,))
+        await post.transport.declare(Topology(namespace="antiphon", queues=(revived,)))
         await post.closed()
 
 
