@@ -33,6 +33,7 @@ INTERVAL = 15.0
 
 _CONSUMER = "watchdog"
 _FIRST = UUID(int=0)
+_PAGES = 50  # found by one statement, which costs the same whatever it finds: a broker's outage makes all suspects
 _JITTER = 0.25  # part of the interval, so that processes started together do not all look at once
 
 Watching = tuple["Suspect", "Decision"]
@@ -78,10 +79,12 @@ class Watchdog:
         Raises:
             Trouble: the database is away or busy; what was decided before stands.
         """
-        page: Sequence[UUID] = [_FIRST]
-        while page and not self._stopped.is_set():
-            page = await self._storage.suspects(page[-1], self._page)
-            await self._judge(page)
+        found: Sequence[UUID] = [_FIRST]
+        while found and not self._stopped.is_set():
+            found = await self._storage.suspects(found[-1], self._page * _PAGES)
+            for begin in range(0, len(found), self._page):
+                if not self._stopped.is_set():
+                    await self._judge(found[begin : begin + self._page])
 
     async def _judge(self, page: Sequence[UUID]) -> None:
         """Judge them together, or one by one where one of them cannot be read or written."""

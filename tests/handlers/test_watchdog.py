@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +24,10 @@ from storage.statements import as_time
 from tests.handlers.house import House, kinds, placed, rows
 from tests.services.waiting import until_async
 from tests.storage.world import Row, Someone, World, anyone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
 
 HERE = Here(versions={"PlaceOrder": {1}}, takers={"stock.ReserveStock": "stock"})
 BOUND = 30.0
@@ -175,6 +179,28 @@ async def test_what_waits_until_a_probe_is_taken_finds_no_queue_either(
     await Guard(storage).look()
     assert await attention(storage, "o-1") == {"unroutable"}
     assert await attention(storage, "o-2") == {"outbox_overdue"}
+
+
+class Counting(SqlStorage):
+    """Counts how often it was asked for suspects."""
+
+    asked = 0
+
+    async def suspects(self, after: UUID, limit: int) -> Sequence[UUID]:
+        """See `outbox.interface.Storage`."""
+        self.asked += 1
+        return await super().suspects(after, limit)
+
+
+async def test_many_suspects_are_looked_for_seldom_and_judged_in_small_transactions(
+    storage: SqlStorage, world: World
+) -> None:
+    counting = Counting(storage.database)
+    await world.settle(*(Someone(key=f"o-{each}", outbox=[Row(created=-400)]) for each in range(25)))
+    guard = Guard(counting, page=2)
+    await guard.look()
+    assert len(guard.facts) == 25
+    assert counting.asked == 2
 
 
 async def test_while_a_watchdog_runs_the_statement_finds_nobody(storage: SqlStorage, world: World) -> None:
