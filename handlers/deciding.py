@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from messages.envelope import Envelope
     from outbox.interface import Claimed, KeyOwner, MessageKey, Unit
     from outbox.relay import Lease
+    from sagas.definition import Definition
 
 EARLY = "early"
 PAUSED = "paused"
@@ -43,11 +44,14 @@ PATIENCE = 24 * 3600.0
 
 
 class SagaType:
-    """One saga type as this process knows it: its versions, the highest of which starts new instances."""
+    """One saga type as this process knows it: its versions, the highest of which starts new instances.
+
+    `latest` is that one, and reads what instances of the others wait for as well.
+    """
 
     def __init__(self, definitions: Definitions, namespace: str) -> None:
         self.definitions = definitions
-        self.latest = definitions[max(definitions)]
+        self.latest = _reading_all(definitions)
         self.name = self.latest.type
         self.namespace = namespace
         self.queue = saga_queue(namespace, self.name)
@@ -62,6 +66,14 @@ class SagaType:
             start_id=start.message_id,
             start_hash=body_hash,
         )
+
+
+def _reading_all(definitions: Definitions) -> Definition:
+    """The highest version, with the events of all; where several know one, as the highest of them does."""
+    versions = [definitions[version] for version in sorted(definitions)]
+    latest = versions[-1]
+    replies = {name: event for each in versions for name, event in each.events.items() if name not in each.starts}
+    return replace(latest, events={**replies, **latest.events})
 
 
 async def claim_keys(saga: SagaType, unit: Unit, messages: Sequence[Decoded]) -> dict[str, KeyOwner]:

@@ -7,9 +7,10 @@ that came too early for something that never came.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from handlers.deciding import Deciding, claim_keys
+from handlers.deciding import EARLY, Deciding, claim_keys
 from handlers.decoding import decode
 from handlers.facts import MessageDeadLettered
 from handlers.routing import Router
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from running import Runner
 
 _BATCH = 100
+_REST = 9.0  # times as long as the look before: where very much is held each look is dear, and takes a tenth at most
 
 
 class HeldMessages:
@@ -47,7 +49,7 @@ class HeldMessages:
         limits: Limits,
         sweep: float = 1.0,
     ) -> None:
-        """`sweep` is the pause in seconds between two looks at the table."""
+        """`sweep` is the least pause in seconds between two looks at the table."""
         self._sagas = {saga.name: saga for saga in sagas}
         self._known = [_known(saga) for saga in sagas]
         self._storage = storage
@@ -56,21 +58,33 @@ class HeldMessages:
         self._report = report
         self._limits = limits
         self._sweep_seconds = sweep
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Look for messages that may be applied now, until stopped."""
-        while not self._stopping:
+        while not self._stopping.is_set():
+            pause, more = self._sweep_seconds, True
             try:
-                while not self._stopping and await self.sweep():
-                    pass
+                while more and not self._stopping.is_set():
+                    began = self._runner.monotonic()
+                    more = await self.sweep()
+                    pause = max(self._sweep_seconds, _REST * (self._runner.monotonic() - began))
             except Trouble as error:
-                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._sweep_seconds))
-            await self._runner.sleep(self._sweep_seconds)
+                pause = self._sweep_seconds
+                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=pause))
+            await self._rest(pause)
 
     def stop(self) -> None:
         """Return from `run` after the messages under way."""
-        self._stopping = True
+        self._stopping.set()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait that long, or until `stop`."""
+        try:
+            async with self._runner.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
 
     async def sweep(self) -> bool:
         """Deal with what is ripe, and say whether there may be more of it that can be dealt with now.
@@ -125,7 +139,7 @@ class HeldMessages:
             return 0
         async with self._storage.transaction() as unit:
             there = await unit.lock_held([each.held_id for each in ripe if each.held_id is not None])
-            letters = [_letter(row, error) for row in there]
+            letters = [_letter(row, error) for row in there if error is not None or row.reason == EARLY]
             await self._bury(unit, saga, letters)
         for letter, _ in letters:
             self._report(
@@ -154,10 +168,7 @@ class HeldMessages:
 
 
 def _known(saga: SagaType) -> KnownType:
-    events: dict[str, int] = {}
-    for definition in saga.definitions.values():
-        for name, event in definition.events.items():
-            events[name] = max(event.schema_version, events.get(name, 0))
+    events = {name: event.schema_version for name, event in saga.latest.events.items()}
     return KnownType(saga_type=saga.name, versions=frozenset(saga.definitions), events=events)
 
 
@@ -184,4 +195,4 @@ def _letter(row: Held, error: MessageError | None) -> tuple[DeadLetter, int]:
 
 def _existing(row: Held) -> UUID | None:
     """The instance, unless that is what has not come."""
-    return None if row.reason == "early" else row.saga_id
+    return None if row.reason == EARLY else row.saga_id

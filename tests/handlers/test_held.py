@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
 from handlers.deciding import SagaType
 from handlers.facts import MessageDuplicated, MessageHeld
+from handlers.handle import Handler
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
 from messages.catalog.ordering import OrderPlaced, PaymentCompleted, ShippingLabelCreated, StockReserved
+from outbox.interface import KnownType
+from running import AsyncioRunner
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
 from sagas.decision import Action, Operated
 from storage.statements import Statement
 from tests.handlers.house import LIMITS, NAMESPACE, House, dead, kinds, placed, rows
+from tests.services.waiting import until_async
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from handlers.operations import Outcome
     from messages.envelope import Raw
+    from outbox.interface import RipeHeld
     from outbox.unit import SqlStorage
     from sagas import Definition
     from sagas.instance import Instance
@@ -181,6 +189,82 @@ async def test_a_reply_waits_for_a_process_that_knows_the_version_of_its_instanc
     after = await house.instance("o-1")
     assert list(after.steps) == ["reserve", "pay"]
     assert after.attention == {}
+
+
+class Slow(AsyncioRunner):
+    """Every look takes two seconds, and every pause is noted and ends at once."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        """See `running.Runner`."""
+        self.ahead += 2.0
+        return self.ahead
+
+    def timeout(self, seconds: float | None) -> Any:  # noqa: ANN401
+        """See `running.Runner`."""
+        self.pauses.append(seconds or 0.0)
+        return asyncio.timeout(0)
+
+
+async def test_a_dear_look_is_followed_by_a_long_rest(house: House) -> None:
+    house.runner = slow = Slow()
+    sweeping = sweep_of(house)
+    running = asyncio.create_task(sweeping.run())
+    await until_async(lambda: len(slow.pauses) >= 2, what="two pauses")
+    sweeping.stop()
+    await running
+    assert set(slow.pauses) == {18.0}
+
+
+async def test_what_is_about_to_expire_and_then_waits_for_people_stays(house: House, storage: SqlStorage) -> None:
+    early = direct(house.answer("o-1", RESERVED, "reserve"))
+    await house.take(early)
+    past = house.runner.now() - timedelta(seconds=1)
+    await _change(storage, "update held set expires_at = :past", past=past)
+    ripe = await storage.ripe_held([KnownType(saga_type="PlaceOrder", versions=frozenset({1}), events={})], 10)
+    await _change(storage, "update held set expires_at = null, reason = 'paused'")  # as another process sees it now
+    house.storage = Seen(storage, ripe)
+    await sweep_of(house).sweep()
+    assert await held(storage) == [("stock.StockReserved", "paused")]
+
+
+class Seen:
+    """Everything of the storage it wraps, as it was a moment ago."""
+
+    def __init__(self, storage: SqlStorage, ripe: Sequence[RipeHeld]) -> None:
+        self._storage = storage
+        self._ripe = ripe
+
+    async def ripe_held(self, *_: object) -> Sequence[RipeHeld]:
+        """See `outbox.interface.Storage`."""
+        return self._ripe
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._storage, name)
+
+
+async def test_a_reply_that_only_an_older_version_knows_is_applied_to_its_instance(
+    house: House, storage: SqlStorage
+) -> None:
+    first = house.definition
+    events = {name: event for name, event in first.events.items() if name != "stock.StockReserved"}
+    second = replace(first, version=2, events=events)
+    await house.take(house.message(placed()))
+    deployed = await House(storage, second).open()
+    deployed.handler = Handler(
+        {1: first, 2: second},
+        namespace=NAMESPACE,
+        storage=storage,
+        relay=deployed.relay,
+        report=deployed.facts.append,
+    )
+    deployed.definition = deployed.handler.latest
+    await deployed.take(house.answer("o-1", RESERVED, "reserve"))
+    assert await held(storage) == []
+    assert list((await house.instance("o-1")).steps) == ["reserve", "pay"]
 
 
 async def test_a_newer_schema_version_waits_for_a_process_that_reads_it(house: House, storage: SqlStorage) -> None:
