@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from handlers.blame import is_to_blame
 from handlers.facts import MessagesSetAside
 from handlers.handle import Attempt
+from handlers.suspects import accused_message, killed_process
 from messages.errors import MessageError, Trouble
 from messages.value import value
 from outbox.facts import LoopTroubled
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from handlers.handle import Handler
     from handlers.suspects import Suspects
     from messages.envelope import Raw
+    from outbox.interface import Accused
     from running import Runner
     from transport.interface import Consumer, Delivery
 
@@ -211,9 +213,7 @@ class Aside:
         """The least suspected go first: whoever is innocent must not wait behind whoever kills the process."""
         new = [piece for piece in self._pieces if piece.notes is None]
         try:
-            noted = await self._suspects.noted(
-                self._handler.consumer, [piece.messages[0].delivery.raw for piece in new]
-            )
+            noted = await self._suspects.noted([self._accused(piece) for piece in new])
         except Trouble as error:
             await self._runner.sleep(self._troubled(new[0], error))
             return
@@ -272,7 +272,7 @@ class Aside:
         prepared = await self._handler.handle(decoded, piece.attempt, wait=wait)
         await self._handler.finish(prepared, len(decoded))
         if piece.suspect:
-            await self._suspects.acquit(self._handler.consumer, piece.messages[0].delivery.raw)
+            await self._suspects.acquit(self._accused(piece))
         deferred = [each for index, each in enumerate(piece.messages) if index in prepared.deferred]
         done = [each for index, each in enumerate(piece.messages) if index not in prepared.deferred]
         self._replace(piece, [[each] for each in deferred])
@@ -281,14 +281,15 @@ class Aside:
     async def _try_alone(self, piece: _Piece) -> None:
         if not piece.refused:
             (message,) = piece.messages
-            raw = message.delivery.raw
-            killed = await self._suspects.note(self._handler.consumer, raw)
-            if killed is not None:
-                self._refuse(piece, killed)
+            if not await self._suspects.note(self._accused(piece)):
+                self._refuse(piece, killed_process(self._accused(piece)))
             else:
-                piece.messages = [replace(message, decoded=self._decode(raw))]
+                piece.messages = [replace(message, decoded=self._decode(message.delivery.raw))]
                 piece.ties |= self._ties(piece.messages)
         await self._try(piece)
+
+    def _accused(self, piece: _Piece) -> Accused:
+        return accused_message(self._handler.consumer, piece.messages[0].delivery.raw)
 
     # -- what becomes of a piece that failed
 

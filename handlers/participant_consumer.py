@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from handlers.answering import Answering
-from handlers.suspects import Suspects, suspicious
+from handlers.suspects import Suspects, accused_message, killed_process, suspicious
 from messages.errors import Trouble
 from messages.printable import in_words
 from outbox.facts import LoopTroubled
@@ -157,12 +157,12 @@ class ParticipantConsumer:
             await consumer.settle([delivery])
 
     async def _meet_alone(self, raw: Raw) -> None:
-        killed = await self._suspects.note(self.name, raw)
-        if killed is not None:
-            await self._answering.refuse(raw, killed)
-        else:
+        accused = accused_message(self.name, raw)
+        if await self._suspects.note(accused):
             await self._answering.take(raw)
-        await self._suspects.acquit(self.name, raw)
+        else:
+            await self._answering.refuse(raw, killed_process(accused))
+        await self._suspects.acquit(accused)
 
     async def _until_no_trouble(self, work: Callable[[], Awaitable[object]]) -> bool:
         """Do it until the database lets us; False when the process is stopping before it could be done."""

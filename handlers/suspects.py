@@ -1,8 +1,9 @@
-"""Messages that come again and again without an end: perhaps because they kill the process that takes them.
+"""What comes again and again without an end, a message or a timer: perhaps it kills the process that takes it.
 
-Whoever was in hand when a process died comes again, the guilty and the innocent alike. So such a message is met alone,
+Whoever was in hand when a process died comes again, the guilty and the innocent alike. So such a one is met alone,
 after a note that outlives the process. The innocent come to an end, and their notes vanish. Three notes are three
-processes that died while they had this one message in hand and no other suspect: it is a dead letter.
+processes that died while they had this one in hand and no other suspect: a message is a dead letter then, and a timer
+is not fired any more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from messages.envelope import Raw
-    from outbox.interface import Storage
+    from outbox.interface import DueTimer, Storage
     from running import Runner
     from transport.interface import Delivery
 
@@ -28,6 +29,10 @@ SUSPICIOUS = 3
 """Deliveries before this one, none of which came to an end."""
 
 MOST_NOTES = 3
+_TIMERS = "timers"
+CROWD = Accused(consumer=_TIMERS, source="", message_id="", body_hash=b"")
+"""Timers that are met together."""
+
 _LONGEST = 255  # characters of a name in the table
 
 
@@ -50,41 +55,53 @@ class Suspects:
         async with self._alone:
             yield
 
-    async def noted(self, consumer: str, raws: Sequence[Raw]) -> Sequence[int]:
-        """How many processes have noted each of them and were not heard of again.
+    async def noted(self, wanted: Sequence[Accused]) -> Sequence[int]:
+        """How many processes have noted each of them and were not heard of again; all are of one consumer.
 
         Raises:
             Trouble: ask again.
         """
-        return await self._storage.noted([_accused(consumer, raw) for raw in raws])
+        return await self._storage.noted(wanted)
 
-    async def note(self, consumer: str, raw: Raw) -> KilledProcess | None:
-        """Note that it is about to be met; what is wrong with it when it must not be met any more.
+    async def note(self, accused: Accused) -> bool:
+        """Note that it is about to be met; whether it may be.
 
         Raises:
             Trouble: it must not be met yet; call it again.
         """
-        accused = _accused(consumer, raw)
-        notes = await self._storage.note_accused(accused, self._life)
-        if notes <= MOST_NOTES:
-            return None
-        return KilledProcess(
-            f"{MOST_NOTES} processes died while they had this message in hand and no other suspect; find out why, mend "
-            "it, then replay",
-            message_id=accused.message_id,
-        )
+        return await self._storage.note_accused(accused, self._life) <= MOST_NOTES
 
-    async def acquit(self, consumer: str, raw: Raw) -> None:
+    async def note_crowd(self) -> bool:
+        """Note that many timers are about to be met together; whether they may be: no other process died of it."""
+        return await self._storage.note_accused(CROWD, self._life) == 1
+
+    async def acquit(self, accused: Accused) -> None:
         """It has come to an end.
 
         Raises:
             Trouble: the note may stand; call it again.
         """
-        await self._storage.acquit(_accused(consumer, raw))
+        await self._storage.acquit(accused)
 
 
-def _accused(consumer: str, raw: Raw) -> Accused:
-    """By what it is known without being read: reading it may be what kills."""
+def killed_process(accused: Accused) -> KilledProcess:
+    """What is wrong with a message that must not be met any more."""
+    return KilledProcess(
+        f"{MOST_NOTES} processes died while they had this message in hand and no other suspect; find out why, mend "
+        "it, then replay",
+        message_id=accused.message_id,
+    )
+
+
+def accused_timer(timer: DueTimer) -> Accused:
+    """A timer as it was armed: armed anew it is another, and nothing stands against it."""
+    return Accused(
+        consumer=_TIMERS, source=str(timer.saga_id), message_id=timer.name, body_hash=timer.fence.to_bytes(32)
+    )
+
+
+def accused_message(consumer: str, raw: Raw) -> Accused:
+    """A message by what it is known without being read: reading it may be what kills."""
     body_hash = codec.body_hash(raw.body)
     return Accused(
         consumer=consumer,

@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from handlers.blame import is_to_blame
+from handlers.suspects import CROWD, MOST_NOTES, Suspects, accused_timer
 from handlers.work import Work
 from messages.errors import MessageError, Trouble
 from outbox.facts import LoopTroubled
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from handlers.work import Definitions
-    from outbox.interface import ClaimedRow, DueTimer, Locked, Storage, Unit
+    from outbox.interface import Accused, ClaimedRow, DueTimer, Locked, Storage, Unit
     from outbox.relay import Lease, Relay
     from running import Runner
     from sagas.instance import Timer
 
 _CONSUMER = "timers"
+_MISSED = 10  # looks at the table that went by without its being fired
 _LONGEST_PUT_OFF = 60.0
 _MOST_PUT_OFF = 10_000
 
@@ -48,8 +50,9 @@ class Timers:
         report: Callable[[object], None],
         sweep: float = 1.0,
         batch: int = 200,
+        suspects: Suspects | None = None,
     ) -> None:
-        """`sweep` is the longest pause in seconds between two looks at the table."""
+        """`sweep` is the longest pause in seconds between two looks. `suspects` are those of the whole process."""
         self._types = types
         self._namespace = namespace
         self._storage = storage
@@ -58,7 +61,8 @@ class Timers:
         self._report = report
         self._sweep_seconds = sweep
         self._batch = batch
-        self._later: dict[UUID, tuple[float, float]] = {}  # sagas put off: until when, and after what pause
+        self._suspects = suspects or Suspects(storage, runner)
+        self._later: dict[UUID | Accused, tuple[float, float]] = {}  # what is put off: until when, after what pause
         self._stopping = False
 
     async def run(self) -> None:
@@ -83,7 +87,7 @@ class Timers:
         failed: list[DueTimer] = []
         while not self._stopping:
             due, next_in = await self._storage.due_timers(list(self._types), self._batch, skip=passed)
-            fired = await self._fired([timer for timer in due if not self._is_put_off(timer)], failed)
+            fired = await self._met([timer for timer in due if not self._is_put_off(timer)], failed)
             passed += len(due) - fired
             if len(due) < self._batch:
                 next_in = 0.0 if fired else next_in  # what fired may have set another that is due already
@@ -96,6 +100,41 @@ class Timers:
             else:
                 self._put_off(saga_id)
         return next_in
+
+    async def _met(self, due: Sequence[DueTimer], failed: list[DueTimer]) -> int:
+        """Fire them, warily if any is long overdue: perhaps because it kills whoever fires it. How many are done.
+
+        Together all the same, after a note: many are overdue after a mere outage, and that should cost little. But
+        where somebody has died of it they are fired one by one, the least suspected first.
+        """
+        if not any(timer.late >= _MISSED * self._sweep_seconds for timer in due):
+            return await self._fired(due, failed)
+        async with self._suspects.alone():
+            notes = await self._suspects.noted([accused_timer(timer) for timer in due])
+            noted = sorted(zip(due, notes, strict=True), key=lambda each: each[1])
+            if await self._suspects.note_crowd():
+                fired = await self._fired([timer for timer, notes in noted if not notes], failed)
+                noted = [(timer, notes) for timer, notes in noted if notes]
+            else:
+                fired = 0
+            for timer, _ in noted:
+                fired += await self._met_alone(timer, failed)
+            await self._suspects.acquit(CROWD)
+        return fired
+
+    async def _met_alone(self, timer: DueTimer, failed: list[DueTimer]) -> int:
+        accused = accused_timer(timer)
+        if not await self._suspects.note(accused):
+            error = (
+                f"timer {timer.name} of instance {timer.saga_id} is fired no more: {MOST_NOTES} processes died of it; "
+                "find out why, mend it, then retry the step or cancel the instance"
+            )
+            self._report(LoopTroubled(loop=self.name, error=error, retry_in=_LONGEST_PUT_OFF))
+            self._put_off(accused)
+            return 0
+        fired = await self._fired([timer], failed)
+        await self._suspects.acquit(accused)
+        return fired
 
     async def _fired(self, due: Sequence[DueTimer], failed: list[DueTimer]) -> int:
         """Fire them together; how many are done. Those of a transaction that fails by its own doing are `failed`."""
@@ -113,14 +152,16 @@ class Timers:
         return 0
 
     def _is_put_off(self, timer: DueTimer) -> bool:
-        until, _ = self._later.get(timer.saga_id, (0.0, 0.0))
+        if not self._later:
+            return False
+        until = max(self._later.get(each, (0.0, 0.0))[0] for each in (timer.saga_id, accused_timer(timer)))
         return self._runner.monotonic() < until
 
-    def _put_off(self, saga_id: UUID) -> None:
-        """Try its timers again after a growing pause, or a thousand of its kind would take every round's time."""
-        _, pause = self._later.pop(saga_id, (0.0, self._sweep_seconds / 2))
+    def _put_off(self, one: UUID | Accused) -> None:
+        """Try a saga's timers again after a growing pause, or a thousand of its kind would take every round's time."""
+        _, pause = self._later.pop(one, (0.0, self._sweep_seconds / 2))
         pause = min(pause * 2, _LONGEST_PUT_OFF)
-        self._later[saga_id] = (self._runner.monotonic() + pause, pause)
+        self._later[one] = (self._runner.monotonic() + pause, pause)
         if len(self._later) > _MOST_PUT_OFF:
             del self._later[next(iter(self._later))]
 

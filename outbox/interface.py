@@ -229,12 +229,13 @@ class Changes:
 
 @value
 class DueTimer:
-    """A candidate: the timer row as it was seen without a lock."""
+    """A candidate: the timer row as it was seen without a lock, so many seconds after it fell due."""
 
     saga_id: UUID
     saga_type: str
     name: str
     fence: int
+    late: float
 
 
 @value
@@ -265,7 +266,10 @@ class Suspect:
 
 @value
 class Accused:
-    """A message that may have killed a process, as one consumer meets it. `body_hash` is SHA-256 of its bytes."""
+    """What may have killed a process: a message as one consumer meets it, or a timer as it was armed.
+
+    Of a message `body_hash` is SHA-256 of its bytes. Of a timer `source` is its saga and `body_hash` its fence.
+    """
 
     consumer: str
     source: str

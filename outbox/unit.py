@@ -188,10 +188,7 @@ class SqlStorage:
         """See `outbox.interface.Storage.due_timers`."""
         async with self.database.read() as session:
             found, following = await timers.due(session, saga_types, limit, self._now(), skip=skip)
-        due = [
-            DueTimer(saga_id=row.saga_id, saga_type=row.saga_type, name=row.name, fence=row.generation) for row in found
-        ]
-        return due, following
+        return [_due_timer(row) for row in found], following
 
     async def ripe_held(self, known: Collection[KnownType], limit: int) -> Sequence[RipeHeld]:
         """See `outbox.interface.Storage.ripe_held`."""
@@ -312,3 +309,7 @@ class SqlStorage:
 
     def _now(self) -> datetime:
         return self.database.runner.now()
+
+
+def _due_timer(row: timers.DueRow) -> DueTimer:
+    return DueTimer(saga_id=row.saga_id, saga_type=row.saga_type, name=row.name, fence=row.generation, late=row.late)

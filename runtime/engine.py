@@ -414,6 +414,7 @@ class Engine:
             report=self._report,
             sweep=self._settings.sweep,
             batch=self._settings.batch,
+            suspects=self._suspects,
         )
 
     def _retention(self) -> list[Retention]:

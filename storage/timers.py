@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # now() can use the index, clock_timestamp() cannot; the statement is a transaction of its own, so they are the same.
 _DUE = Statement.of(
     postgresql="""
-        (select saga_id, saga_type, name, generation, null::float8 as wait, due_at from timer
+        (select saga_id, saga_type, name, generation, cast(extract(epoch from due_at - now()) as float8) as wait, due_at
+         from timer
          where due_at <= now() and saga_type = any(cast(:types as text[]))
          order by due_at, saga_id, name limit cast(:limit as bigint) offset cast(:skip as bigint))
         union all
@@ -69,12 +70,13 @@ SET_TIMER = Write(
 
 @value
 class DueRow:
-    """A timer row that was due when it was read, without a lock."""
+    """A timer row that was due when it was read, without a lock, and for how many seconds."""
 
     saga_id: UUID
     saga_type: str
     name: str
     generation: int
+    late: float
 
 
 async def due(
@@ -91,16 +93,16 @@ async def due(
     """
     parameters: dict[str, object] = {"types": sorted(saga_types), "limit": limit, "skip": skip}
     rows = await session.fetch(_DUE, parameters if session.postgresql else parameters | {"now": now})
+    waits = [row.wait if session.postgresql else (as_time(row.due_at) - now).total_seconds() for row in rows]
     found = [
-        DueRow(saga_id=as_uuid(row.saga_id), saga_type=row.saga_type, name=row.name, generation=row.generation)
-        for row in rows
+        DueRow(
+            saga_id=as_uuid(row.saga_id), saga_type=row.saga_type, name=row.name, generation=row.generation, late=-wait
+        )
+        for row, wait in zip(rows, waits, strict=True)
         if row.saga_id is not None
     ]
-    following = next((row for row in rows if row.saga_id is None), None)
-    if following is None:
-        return found, None
-    wait = following.wait if session.postgresql else (as_time(following.due_at) - now).total_seconds()
-    return found, max(0.0, wait)
+    following = [wait for row, wait in zip(rows, waits, strict=True) if row.saga_id is None]
+    return found, max(0.0, *following) if following else None
 
 
 def save(batch: Batch, pairs: Iterable[tuple[Instance | None, Instance]]) -> None:

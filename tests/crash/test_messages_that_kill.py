@@ -1,6 +1,7 @@
 """A message that kills the process that takes it: supervised, it kills a few times, and then it is a dead letter.
 
-The others that were in hand when it died are done, each once, and nobody is suspected in the end.
+The others that were in hand when it died are done, each once, and nobody is suspected in the end. A timer that kills
+the process that fires it is fired no more.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ Row = tuple[str, ...]
 
 BEFORE, BEHIND = [f"before-{n}" for n in range(4)], [f"behind-{n}" for n in range(4)]
 KILLER, DEADLY = "killer", "deadly"
+INNOCENT = sorted((each,) for each in (*BEFORE, *BEHIND))
+DOOMED = "doomed"
 ORDERS = [*BEFORE, KILLER, DEADLY, *BEHIND]
 LIVES = SUSPICIOUS + MOST_NOTES + 1
 """Processes that one killer needs: to become a suspect, to be noted, and the one that buries it."""
 
 COMPLETED = "select business_key from v_saga where phase = 'completed' order by business_key"
 LETTERS = "select consumer, reason from v_dead_letter order by consumer"
+TIMER_NOTES = "select cast(notes as text) from suspect where consumer = 'timers'"
 SUSPECTED = "select message_id from suspect"
 BURIED = [("GrimOrder", "killed_process"), ("participant.grim", "killed_process")]
 
@@ -75,22 +79,57 @@ async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
 
-async def test_in_one_process_on_sqlite(tmp_path: Path) -> None:
-    file = tmp_path / "shop.db"
-    settings = {"MODULES": "tests.crash.grim", "SWEEP": "0.1"}
-    setup = Setup(folder=tmp_path, database_url=f"sqlite:///{file}", settings=settings)
-    await finished("migrate", setup, "migrate")
-    for each in ORDERS:
-        words = ("publish", "ordering.OrderPlaced", order_body(each), "--message-id", start_id(each))
-        await finished("publish", setup, *words)
+class Alone:
+    """Everything in one process on SQLite."""
 
-    async def ask(statement: str) -> list[Row]:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as db:
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "shop.db"
+        settings = {"MODULES": "tests.crash.grim", "SWEEP": "0.1"}
+        self._setup = Setup(folder=folder, database_url=f"sqlite:///{self._file}", settings=settings)
+        self.process = Supervised(self._setup, "everything", antiphon("run"))
+
+    async def place(self, *orders: str) -> None:
+        """Place them, in this order."""
+        await finished("migrate", self._setup, "migrate")
+        for each in orders:
+            words = ("publish", "ordering.OrderPlaced", order_body(each), "--message-id", start_id(each))
+            await finished("publish", self._setup, *words)
+
+    async def ask(self, statement: str) -> list[Row]:
+        """The answer of the database."""
+        with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True, timeout=30)) as db:
             return list(db.execute(statement))
 
-    alone = Supervised(setup, "everything", antiphon("run"))
-    await buried(ask, [alone])
-    assert LIVES <= alone.lives <= 2 * LIVES
+
+async def test_in_one_process_on_sqlite(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    await alone.place(*ORDERS)
+    await buried(alone.ask, [alone.process])
+    assert LIVES <= alone.process.lives <= 2 * LIVES
+
+
+async def test_a_timer_is_fired_no_more(tmp_path: Path) -> None:
+    alone = Alone(tmp_path)
+    await alone.place(*BEFORE, DOOMED, *BEHIND)
+    running = asyncio.create_task(alone.process.run())
+
+    async def until(statement: str, *answer: Row) -> None:
+        async with asyncio.timeout(BOUND):
+            while await alone.ask(statement) != list(answer):
+                if running.done():
+                    running.result()
+                await asyncio.sleep(GLANCE)
+
+    try:
+        await until(TIMER_NOTES, (str(MOST_NOTES + 1),))
+        await until(COMPLETED, *INNOCENT)
+        lives = alone.process.lives
+        await alone.place("later")
+        await until(COMPLETED, *INNOCENT, ("later",))
+        assert alone.process.lives == lives
+    finally:
+        await _ended([running])
+    assert await alone.ask(LETTERS) == []
 
 
 async def test_on_a_broker(laboratory: Laboratory) -> None:

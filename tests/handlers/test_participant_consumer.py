@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from handlers import Context, Participant
 from handlers.participant_consumer import ParticipantConsumer
-from handlers.suspects import MOST_NOTES, SUSPICIOUS, Suspects
+from handlers.suspects import MOST_NOTES, SUSPICIOUS, Suspects, accused_message
 from messages import Command, Event
 from messages.codec import open_envelope
 from messages.errors import DatabaseBusy
@@ -167,7 +167,7 @@ async def test_what_three_processes_died_of_is_a_dead_letter(storage: SqlStorage
     async with running(table, storage, concurrency=4) as hall:
         raw = asked(Fold(sheet=1), key="s/1/do", message_id="sheet-1")
         for _ in range(MOST_NOTES):
-            await Suspects(storage, hall.runner).note("participant.table", raw)
+            await Suspects(storage, hall.runner).note(accused_message("participant.table", raw))
         await handed_out_before(hall, 1, 2)
         assert len(await hall.replies(1)) == 1
         await hall.sent()

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from handlers.facts import SagaMoved
+from handlers.suspects import MOST_NOTES, Suspects, accused_timer
 from handlers.timers import Timers
 from messages.catalog.ordering import StockReserved
 from messages.envelope import Raw
@@ -24,8 +25,10 @@ from transport.topology import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from outbox.interface import ClaimedRow, DueTimer
+    from outbox.unit import SqlUnit
     from sagas.definition import Definition
     from storage import Database
 
@@ -232,7 +235,7 @@ async def test_due_timers_can_be_passed_over(house: House) -> None:
     await due(house)
     all_due, _ = await house.storage.due_timers([house.definition.type], 9)
     rest, _ = await house.storage.due_timers([house.definition.type], 9, skip=1)
-    assert list(rest) == list(all_due)[1:]
+    assert [timer.saga_id for timer in rest] == [timer.saga_id for timer in all_due][1:]
 
 
 @pytest.mark.parametrize("state", ["22003", "57014"])
@@ -277,6 +280,58 @@ async def test_a_thousand_timers_that_cannot_be_fired_delay_no_other(postgresql:
         timers.stop()
         await asyncio.wait_for(loop, 60)
         await execute(postgresql, "drop function if exists spoil cascade")
+
+
+async def test_after_an_outage_what_is_long_overdue_fires_together_and_nobody_is_suspected(database: Database) -> None:
+    storage = SqlStorage(database)
+    counted = Counted(storage)
+    house = await House(counted, hurried()).open()
+    await house.take(*(house.message(placed(f"o-{n}")) for n in range(50)))
+    await execute(database, "delete from outbox")
+    await overdue(database)
+    counted.transactions = 0
+    await until_resent(house, {f"o-{n}" for n in range(50)})
+    assert counted.transactions <= 10
+    assert await rows(storage, "select message_id from suspect") == []
+
+
+async def test_where_somebody_died_they_fire_one_by_one_and_the_killer_no_more(database: Database) -> None:
+    storage = SqlStorage(database)
+    house = await House(storage, hurried()).open()
+    await house.take(*(house.message(placed(f"o-{n}")) for n in range(5)))
+    await execute(database, "delete from outbox")
+    await overdue(database)
+    found, _ = await storage.due_timers([house.definition.type], 100)
+    [killer] = [timer for timer in found if timer.saga_id == house.id_of("o-2")]
+    for _ in range(MOST_NOTES):
+        died = Suspects(storage, house.runner)
+        await died.note_crowd()
+        assert await died.note(accused_timer(killer))
+    await until_resent(house, {"o-0", "o-1", "o-3", "o-4"})
+    assert resent(house, "o-2") == set()
+    [told] = {fact.error for fact in troubles(house)}
+    assert f"timer {killer.name} of instance {killer.saga_id} is fired no more" in told
+    suspected = await rows(storage, "select source, notes from suspect")
+    assert [(row.source, row.notes) for row in suspected] == [(str(killer.saga_id), MOST_NOTES + 1)]
+
+
+async def overdue(database: Database) -> None:
+    """Let a minute pass for every timer."""
+    async with database.write() as session:
+        late = "now() - interval '1 min'" if session.postgresql else "'2026-01-01T00:00:00.000000Z'"
+        await session.connection.execute(text(f"update timer set due_at = {late} where name like '%do'"))  # noqa: S608
+
+
+async def until_resent(house: House, keys: set[str]) -> None:
+    """Let the timers run until the commands of these have been sent again."""
+    loop = asyncio.create_task(house.timers.run())
+    try:
+        async with asyncio.timeout(30):
+            while resent(house, "o-") != keys:  # noqa: ASYNC110 - facts have no event
+                await asyncio.sleep(0.01)
+    finally:
+        house.timers.stop()
+        await asyncio.wait_for(loop, 30)
 
 
 def resent(house: House, prefix: str) -> set[str]:
@@ -332,11 +387,16 @@ class FastRunner(AsyncioRunner):
 
 
 class Counted:
-    """Everything of the storage it wraps, and how many due timers it handed out: at most at once, and in all."""
+    """Everything of the storage it wraps; the due timers that it handed out at most and in all; its transactions."""
 
     def __init__(self, storage: SqlStorage) -> None:
         self._storage = storage
-        self.most = self.seen = 0
+        self.most = self.seen = self.transactions = 0
+
+    def transaction(self) -> AbstractAsyncContextManager[SqlUnit]:
+        """See `outbox.interface.Storage`."""
+        self.transactions += 1
+        return self._storage.transaction()
 
     async def due_timers(
         self, saga_types: Collection[str], limit: int, *, skip: int = 0
