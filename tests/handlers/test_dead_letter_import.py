@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -29,7 +29,7 @@ from storage.statements import Batch
 from tests.handlers.lossy import Lossy
 from tests.services.waiting import until_async
 from transport.rabbitmq import RabbitMQTransport
-from transport.topology import Queue, Topology, dead_exchange, dead_queue, saga_queue
+from transport.topology import Queue, Topology, dead_exchange, dead_queue, participant_queue, saga_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -240,6 +240,34 @@ async def test_a_message_that_a_reader_rejected_is_kept_with_where_and_why_and_l
     assert [event.kind for event in detail.events] == ["imported"]
     assert await post.left() == 0
     assert [fact.message_id for fact in post.facts if isinstance(fact, DeadLetterImported)] == ["m-1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values", "reason"),
+    [
+        ({"x-queue-type": "quorum"}, {"expiration": timedelta(milliseconds=1)}, "expired"),
+        ({"x-queue-type": "classic", "x-max-length": 1}, {}, "maxlen"),
+        ({"x-queue-type": "quorum", "x-delivery-limit": 1}, {}, "delivery_limit"),
+    ],
+)
+async def test_what_the_broker_gives_up_for_reasons_of_its_own_says_which(
+    post: Post, arguments: dict[str, Any], values: dict[str, Any], reason: str
+) -> None:
+    """As the queue of a participant elsewhere may be declared."""
+    arguments = arguments | {"x-dead-letter-exchange": dead_exchange(post.namespace)}
+    queue = await post.channel.declare_queue(
+        participant_queue(post.namespace, "billing"), durable=True, arguments=arguments
+    )
+    for message_id in ("m-1", "m-2") if reason == "maxlen" else ("m-1",):
+        await post.channel.default_exchange.publish(message(message_id, **values), queue.name)
+    for _ in range(2 if reason == "delivery_limit" else 0):
+        arrived = await until_async(lambda: queue.get(fail=False), what="the message in its queue")
+        assert arrived is not None
+        await arrived.nack(requeue=True)
+    async with post.importing():
+        [letter] = await post.until_kept(1)
+    assert (letter.message_id, letter.reason, letter.consumer) == ("m-1", reason, "participant.billing")
+    await queue.delete(if_unused=False, if_empty=False)
 
 
 async def test_copies_of_a_message_are_one_letter_and_counted(post: Post) -> None:
