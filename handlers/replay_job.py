@@ -68,7 +68,7 @@ class ReplayJob:
             dead_letter_id=item.dead_letter_id, actor=job.actor, reason=job.why, request_id=f"job-{job.job_id}"
         )
         verdict = await self._replays.replay(request)
-        await self._jobs.judge(job.job_id, item.dead_letter_id, verdict.outcome, verdict.detail)
+        await self._jobs.judge(job.job_id, item.position, verdict.outcome, verdict.detail)
         return verdict
 
     async def _see_given_back(self, job: Job) -> None:
@@ -84,7 +84,7 @@ class ReplayJob:
             outcome, detail = (
                 (GIVEN_BACK, "the broker has taken it") if why is None else (NOT_TAKEN, f"still in the outbox: {why}")
             )
-            await self._jobs.judge(job.job_id, item.dead_letter_id, outcome, f"{said}; {detail}")
+            await self._jobs.judge(job.job_id, item.position, outcome, f"{said}; {detail}")
 
 
 def stages(left: Sequence[Item]) -> Sequence[Sequence[Item]]:

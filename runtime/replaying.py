@@ -15,13 +15,13 @@ from handlers.replay import Replayer
 from handlers.replay_command import CommandReplayer
 from handlers.replay_job import ReplayJob
 from handlers.replays import Replays
-from messages.codec import Limits
 from outbox.relay import Relay
 from storage.replay_jobs import ReplayJobs
 from transport.in_process import InProcessTransport
 
 if TYPE_CHECKING:
     from handlers.participant import Participant
+    from messages.codec import Limits
     from outbox.unit import SqlStorage
     from runtime.loading import Known
     from runtime.settings import Settings
@@ -38,7 +38,7 @@ class Replaying:
 
 def replaying(settings: Settings, known: Known, storage: SqlStorage) -> Replaying:
     """The parts over this storage, which stays the caller's."""
-    runner, limits = storage.database.runner, Limits(max_body=settings.max_body)
+    runner, limits = storage.database.runner, settings.limits
     give_back = GiveBack(storage, runner, limits=limits)
     replays = Replays(
         storage,

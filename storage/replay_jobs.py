@@ -52,14 +52,14 @@ _ADD_ITEM = Write(
 )
 _JUDGE = Write(
     name="replay_job_item_judge",
-    columns={"job_id": "bigint", "dead_letter_id": "bigint", "outcome": "text", "detail": "text"},
+    columns={"job_id": "bigint", "position": "bigint", "outcome": "text", "detail": "text"},
     postgresql="""
         update dead_letter_job_item i set outcome = r.outcome, detail = r.detail, at = clock_timestamp()
-        from {rows} where i.job_id = r.job_id and i.dead_letter_id = r.dead_letter_id
+        from {rows} where i.job_id = r.job_id and i.position = r.position
     """,
     sqlite="""
         update dead_letter_job_item set outcome = :outcome, detail = :detail, at = :now
-        where job_id = :job_id and dead_letter_id = :dead_letter_id
+        where job_id = :job_id and position = :position
     """,
 )
 _TURN = Write(
@@ -152,9 +152,9 @@ class ReplayJobs:
             rows = await session.fetch(_ITEMS, {"job": job_id})
         return [_item(row) for row in rows]
 
-    async def judge(self, job_id: int, dead_letter_id: int, outcome: str, detail: str) -> None:
-        """Write down the verdict on a letter; a later one replaces it."""
-        await self._write(_JUDGE, (job_id, dead_letter_id, outcome, printable(detail, MAX_ERROR)))
+    async def judge(self, job_id: int, position: int, outcome: str, detail: str) -> None:
+        """Write down the verdict on the letter at this place; a later one replaces it."""
+        await self._write(_JUDGE, (job_id, position, outcome, printable(detail, MAX_ERROR)))
 
     async def turn(self, job_id: int, state: str) -> None:
         """Write down where a job is: `running`, `stopped` or `done`."""

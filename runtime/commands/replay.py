@@ -15,8 +15,7 @@ from rich.text import Text
 
 from handlers.discard import Discarder
 from handlers.editing import edited, replacing
-from handlers.verdict import DISCARDED, UNSETTLED, Request, Verdict
-from messages.codec import Limits
+from handlers.verdict import DISCARDED, NOT_TAKEN, UNSETTLED, Request, Verdict
 from messages.errors import OperationRefused, Trouble
 from runtime.commands.letters import filter_of, number
 from runtime.commands.operate import actor
@@ -28,7 +27,7 @@ from runtime.replaying import replaying
 from runtime.settings import load
 from storage import dead_letters
 from storage.letters import DeadLetterFilter, LetterQueries
-from storage.replay_jobs import RUNNING, STOPPED, ReplayJobs, begin
+from storage.replay_jobs import DONE, RUNNING, STOPPED, ReplayJobs, begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +80,7 @@ async def replay(asked: Asked, *, rate: float | None, as_json: bool) -> int:
         Trouble: the database is away; the text names the job to go on with.
     """
     settings = load().settings
-    known = load_modules(settings.modules)
+    known = load_modules(settings.modules, limits=settings.limits)
     async with opened(settings) as storage:
         ids = await _chosen(storage, asked)
         parts = replaying(settings, known, storage)
@@ -98,7 +97,7 @@ async def resume(job_id: int, *, rate: float | None, as_json: bool) -> int:
         Trouble: the database is away; the text names the job to go on with.
     """
     settings = load().settings
-    known = load_modules(settings.modules)
+    known = load_modules(settings.modules, limits=settings.limits)
     async with opened(settings) as storage:
         return await _run(replaying(settings, known, storage), job_id, rate=rate, as_json=as_json)
 
@@ -110,7 +109,7 @@ async def foresee(asked: Asked, *, as_json: bool) -> int:
         OperationRefused: the filter cannot be, or there is no such letter.
     """
     settings = load().settings
-    known = load_modules(settings.modules)
+    known = load_modules(settings.modules, limits=settings.limits)
     async with opened(settings) as storage:
         ids = await _chosen(storage, asked)
         replays = replaying(settings, known, storage).replays
@@ -127,14 +126,13 @@ async def replay_edited(asked: Asked, given: bytes, *, dry_run: bool, as_json: b
         OperationRefused: there is no such letter, it is not open, or edited it would fail again; nothing was changed.
     """
     settings = load().settings
-    known = load_modules(settings.modules)
+    known = load_modules(settings.modules, limits=settings.limits)
     async with opened(settings) as storage:
         database = storage.database
         letter = await _open_letter(storage, number(asked.wanted.ids[0]))
         parts, request = replaying(settings, known, storage), _request(letter.dead_letter_id, asked)
         raw = edited(letter, given, message_id=str(uuid.uuid4()), answers=_answers(known, letter))
-        limits = Limits(max_body=settings.max_body)
-        write = replacing(letter, raw, limits, actor=asked.who, why=asked.reason, now=database.runner.now())
+        write = replacing(letter, raw, settings.limits, actor=asked.who, why=asked.reason, now=database.runner.now())
         new = replace(letter, raw=raw, message_id=raw.message_id or "")
         verdict = await parts.replays.foresee(request, new, write)
         if not verdict.settled:
@@ -210,13 +208,18 @@ async def _run(parts: Replaying, job_id: int, *, rate: float | None, as_json: bo
         sys.stderr.write(
             f"job {job_id}: {counted(left, 'dead letter', 'dead letters')}; should it end early: {onward}\n"
         )
-    if left:
+    if left or await _unfinished(parts.jobs, job):
         try:
             with _progress(left) as told:
                 await parts.job.run(job, rate=rate or job.wanted.get("rate"), told=told)
         except Trouble as error:
             raise type(error)(f"{error}; go on with {onward}: nothing is done twice") from error
     return await _print_job(parts.jobs, job_id, as_json=as_json)
+
+
+async def _unfinished(jobs: ReplayJobs, job: Job) -> bool:
+    """Whether its process died behind the last verdict, or the broker had not taken something at its end."""
+    return job.state != DONE or any(item.outcome == NOT_TAKEN for item in await jobs.items(job.job_id))
 
 
 async def _found(jobs: ReplayJobs, job_id: int) -> Job:

@@ -76,6 +76,18 @@ class Office:
         finally:
             await database.close()
 
+    def change(self, sql: str) -> None:
+        """Carry out a statement."""
+        asyncio.run(self._change(sql))
+
+    async def _change(self, sql: str) -> None:
+        database = self._database()
+        try:
+            async with database.write() as session:
+                await session.connection.execute(text(sql))
+        finally:
+            await database.close()
+
     def _database(self) -> Database:
         return Database(self.settings["database_url"], AsyncioRunner(), namespace=self.settings["namespace"])
 
@@ -319,6 +331,16 @@ def test_a_replay_stops_where_everything_fails_and_says_how_to_go_on(office: Off
     assert office.ask("jobs", "1") == second
 
 
+def test_a_replay_knows_how_long_a_message_may_be(office: Office) -> None:
+    longer = SAGA.replace("Do(order_id=self.order_id)", 'Do(order_id="x" * 2000)')
+    (office.folder / "shop.py").write_text(longer + PARTICIPANT)
+    office.settings["max_body"] = "1024"
+    office.keep(asked("1"))
+    office.ask("replay", "--all")
+    assert office.rows("select * from v_outbox") == []
+    assert [row["attention"] for row in office.rows("select * from v_saga")] == ["method_raised"]
+
+
 def test_a_participants_letter_is_answered_in_the_database(office: Office) -> None:
     done, gone = office.keep(command("1"), command("leave"))
     would = office.ask("replay", "--all", "--dry-run")
@@ -431,6 +453,22 @@ def test_a_job_survives_its_process_and_does_nothing_twice(office: Office) -> No
     assert len(office.rows("select * from v_saga")) == 30
     assert len(office.rows("select * from dead_letter_event where kind = 'replayed'")) == 30
     assert office.ask("replay", "--resume", "1") == done
+
+
+def test_a_job_whose_process_died_after_its_last_verdict_ends_when_it_is_resumed(office: Office) -> None:
+    office.keep(asked("1"))
+    done = office.ask("replay", "--all")
+    office.change("update dead_letter_job set state = 'running', ended_at = null")
+    assert office.ask("replay", "--resume", "1") == done
+    assert [each["state"] for each in office.ask("jobs")] == ["done"]
+
+
+def test_a_letter_that_the_broker_had_not_taken_is_looked_for_when_its_job_is_resumed(office: Office) -> None:
+    office.keep(asked("1"))
+    office.ask("replay", "--all")
+    office.change("update dead_letter_job_item set outcome = 'not_taken', detail = 'to queue x; still in the outbox'")
+    [verdict] = office.ask("replay", "--resume", "1")["verdicts"]
+    assert (verdict["outcome"], verdict["detail"]) == ("given_back", "to queue x; the broker has taken it")
 
 
 def test_two_operators_at_once_have_one_effect_per_letter(office: Office) -> None:
