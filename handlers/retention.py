@@ -39,10 +39,14 @@ class Kind:
 
 
 def of_sagas(expiry: Expiry, *, sagas: float, inbox: float, dead_letters: float) -> list[Kind]:
-    """What sagas leave: instances count from their end, ids from their arrival, letters from their resolution."""
+    """What sagas leave: instances count from their end, ids from their arrival, letters from their resolution.
+
+    Notes of suspects go with the ids: what has not come for so long does not come any more.
+    """
     return [
         Kind(name="sagas", remove=expiry.sagas, age=sagas),
         Kind(name="inbox", remove=expiry.inbox, age=inbox),
+        Kind(name="suspects", remove=expiry.suspects, age=inbox),
         Kind(name="dead_letters", remove=expiry.dead_letters, age=dead_letters),
         Kind(name="jobs", remove=expiry.jobs, age=dead_letters),
     ]

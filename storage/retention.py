@@ -110,6 +110,16 @@ _DELETE_INBOX = _old(
     sqlite=f"delete from inbox where rowid in ({_OLD_INBOX.format(row='rowid', limit=':limit')}) returning 1",
 )
 
+# Whoever was met alone and came to no end, long ago: it is gone, or has become a dead letter elsewhere.
+_OLD_SUSPECTS = "select {row} from suspect where {{old}} limit {limit}"
+_DELETE_SUSPECTS = _old(
+    "noted_at",
+    postgresql="delete from suspect where ctid = any(array("
+    + _OLD_SUSPECTS.format(row="ctid", limit="cast(:limit as bigint)")
+    + " for update skip locked)) returning 1",
+    sqlite=f"delete from suspect where rowid in ({_OLD_SUSPECTS.format(row='rowid', limit=':limit')}) returning 1",
+)
+
 # An open one was not resolved yet, or is so no more: its time is null.
 _OLD_LETTERS = """
     select dead_letter_id from dead_letter where {{old}} order by resolved_at limit {limit}
@@ -237,6 +247,12 @@ class Expiry:
         """The ids of messages that were handled so long ago."""
         async with self._database.write() as session:
             gone = await session.fetch(_DELETE_INBOX, self._some(session, age))
+        return self._counted(len(gone))
+
+    async def suspects(self, age: float, _: Place | None = None) -> Step:
+        """Notes of messages that may have killed a process, so long after the last."""
+        async with self._database.write() as session:
+            gone = await session.fetch(_DELETE_SUSPECTS, self._some(session, age))
         return self._counted(len(gone))
 
     async def dead_letters(self, age: float, _: Place | None = None) -> Step:

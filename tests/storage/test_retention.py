@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from outbox.interface import Changes
+from outbox.interface import Accused, Changes
 from outbox.unit import SqlStorage
 from sagas.instance import Phase
 from storage import retention
@@ -214,6 +214,20 @@ async def test_an_instance_that_somebody_works_on_is_not_waited_for(postgresql: 
         assert (await Expiry(postgresql).sagas(DAY)).removed == 1
     assert await ids(storage, "saga") == {busy.saga_id}
     assert (await Expiry(postgresql).sagas(DAY)).removed == 1
+
+
+# -- suspects
+
+
+async def test_a_note_of_a_message_that_has_not_come_for_long_goes(storage: SqlStorage) -> None:
+    for name, days in (("old", 9), ("older", 20), ("young", 7)):
+        suspect = Accused(consumer=CONSUMER, source="", message_id=name, body_hash=b"1")
+        await storage.note_accused(suspect, uuid4())
+        sql = "update suspect set noted_at = :at where message_id = :name"
+        await run(storage, sql, at=ago(storage, days), name=name)
+    assert (await Expiry(storage.database, rows=1).suspects(8 * DAY)).removed == 1
+    assert await all_steps(Expiry(storage.database).suspects, 8 * DAY) == 1
+    assert [row.message_id for row in await run(storage, "select message_id from suspect")] == ["young"]
 
 
 # -- the inbox
