@@ -48,6 +48,21 @@ def main() -> NoReturn:
     raise AssertionError("unreachable: typer exits")
 
 
+def _print_versions(wanted: bool) -> None:
+    if wanted:
+        version()
+
+
+@app.callback()
+def options(
+    *,
+    versions: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_versions, help="Show the versions and end.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 def _chosen(only: str) -> frozenset[str]:
     """The parts that --only names; none means all."""
     parts = frozenset(part.strip() for part in only.split(",") if part.strip())

@@ -97,6 +97,11 @@ def test_wrong_settings_end_with_78_and_all_of_them(antiphon: Command) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_version_can_be_asked_for_as_everywhere(antiphon: Command) -> None:
+    asked = antiphon("--version")
+    assert (asked.returncode, asked.stdout) == (0, antiphon("version").stdout)
+
+
 def test_version_names_what_it_stands_on(antiphon: Command) -> None:
     assert {"antiphon", "python", "sqlalchemy"} <= set(json.loads(antiphon("version", "--json").stdout))
 
