@@ -186,6 +186,10 @@ class Deciding:
                 self._dead_letter(each, error, claimed=True)
         elif each.message.marker is not None:
             await self._give_up(each)
+        elif each.nobody:  # held until it could be read, which tells that it is for another saga type
+            self._dispose(each, Disposition.IGNORED)
+            if each.message.envelope is not None:
+                self._count_ignored(each.message.envelope, "unknown_instance")
         elif each.starts:
             await self._start(each)
         else:

@@ -32,6 +32,7 @@ _INTO = """
     )
 """
 _ONCE = "on conflict (saga_type, source, message_id) do nothing"
+_EXPIRES = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, :expires_in || ' seconds')"
 HOLD = Write(
     name="held_hold",
     columns={
@@ -56,20 +57,21 @@ HOLD = Write(
     sqlite=f"""
         {_INTO} values (:saga_type, :source, :message_id, :body_hash, :name, :schema_version, :body, :properties,
                         :reason, :business_key, :saga_id, :now,
-                        strftime('%Y-%m-%dT%H:%M:%f000Z', :now, :expires_in || ' seconds')) {_ONCE}
+                        {_EXPIRES}) {_ONCE}
     """,
 )
 REHOLD = Write(
     name="held_rehold",
-    columns={"held_id": "bigint", "reason": "text", "saga_id": "uuid", "lasting": "boolean"},
+    columns={"held_id": "bigint", "reason": "text", "saga_id": "uuid", "expires_in": "float8"},
     postgresql="""
         update held h set reason = r.reason, saga_id = r.saga_id,
-                          expires_at = case when r.lasting then null else h.expires_at end
+                          expires_at = case when r.expires_in is not null then coalesce(
+                              h.expires_at, clock_timestamp() + r.expires_in * interval '1 second') end
         from {rows} where h.held_id = r.held_id
     """,
-    sqlite="""
+    sqlite=f"""
         update held set reason = :reason, saga_id = :saga_id,
-                        expires_at = case when :lasting then null else expires_at end
+                        expires_at = case when :expires_in is not null then coalesce(expires_at, {_EXPIRES}) end
         where held_id = :held_id
     """,
 )
@@ -161,9 +163,8 @@ def save(batch: Batch, *, held: Sequence[Held], reheld: Sequence[Held], unheld: 
             for each in held
         ],
     )
-    batch.add(
-        REHOLD, sorted((each.held_id or 0, each.reason, each.saga_id, each.expires_in is None) for each in reheld)
-    )
+    again = sorted(reheld, key=lambda each: each.held_id or 0)
+    batch.add(REHOLD, [(each.held_id, each.reason, each.saga_id, each.expires_in) for each in again])
     batch.add(RELEASE, [(held_id,) for held_id in sorted(unheld)])
 
 

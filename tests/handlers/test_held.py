@@ -276,6 +276,30 @@ async def test_a_newer_schema_version_waits_for_a_process_that_reads_it(house: H
     assert not await dead(storage)
 
 
+async def test_what_nobody_here_waits_for_is_not_held_on_once_it_can_be_read(
+    house: House, storage: SqlStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = house.message(RESERVED, headers={"schema-version": 2, "causation-id": "of another saga type"})
+    await house.take(others)
+    assert await held(storage) == [("stock.StockReserved", "version")]
+    monkeypatch.setattr(StockReserved, "schema_version", 2)
+    await sweep_of(house).sweep()
+    assert await held(storage) == []
+    assert await dispositions_of(storage, others) == "ignored"
+
+
+async def test_what_can_be_read_and_comes_too_early_waits_no_longer_than_others(
+    house: House, storage: SqlStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = direct(house.answer("o-1", RESERVED, "reserve"))
+    await house.take(replace(early, headers={**early.headers, "schema-version": 2}))
+    monkeypatch.setattr(StockReserved, "schema_version", 2)
+    await sweep_of(house).sweep()
+    assert await held(storage) == [("stock.StockReserved", "early")]
+    [row] = await rows(storage, "select expires_at from v_held")
+    assert row.expires_at is not None
+
+
 async def test_a_start_of_a_newer_schema_version_starts_once_that_is_deployed(
     house: House, storage: SqlStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
