@@ -106,7 +106,7 @@ _AWAITED = Statement.of(
 # What each reason waits for: the instance, the end of its pause, a process that knows its version or the message's.
 _RIPE = Statement.of(
     postgresql=f"""
-        select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp(), false) as expired
+        select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp() and s.saga_id is null, false) as expired
         from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
         where h.saga_type = any(cast(:types as text[]))
           and (h.expires_at < clock_timestamp()
@@ -123,7 +123,7 @@ _RIPE = Statement.of(
         order by h.held_id limit cast(:limit as bigint)
     """,
     sqlite=f"""
-        select {_COLUMNS}, coalesce(h.expires_at < :now, 0) as expired
+        select {_COLUMNS}, coalesce(h.expires_at < :now and s.saga_id is null, 0) as expired
         from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
         where h.saga_type in (select value from json_each(:types))
           and (h.expires_at < :now

@@ -149,6 +149,19 @@ async def test_what_is_held_in_the_moment_of_a_birth_is_found_by_the_sweep(house
     assert await held(storage) == []
 
 
+async def test_what_can_be_applied_is_applied_however_long_nobody_was_there_to_do_it(
+    house: House, storage: SqlStorage
+) -> None:
+    await house.take(direct(house.answer("o-1", RESERVED, "reserve")))
+    await _change(storage, "update held set saga_id = null")
+    await house.take(house.message(placed()))
+    past = house.runner.now() - timedelta(seconds=1)
+    await _change(storage, "update held set saga_id = :id, expires_at = :past", id=house.id_of("o-1"), past=past)
+    await sweep_of(house).sweep()
+    assert list((await house.instance("o-1")).steps) == ["reserve", "pay"]
+    assert await dead(storage) == []
+
+
 async def test_a_reply_for_an_instance_that_was_removed_is_not_held(house: House, storage: SqlStorage) -> None:
     await house.take(house.message(placed()))
     await _change(storage, "delete from saga")
