@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sagas.watching import Here
 
 INTERVAL = 15.0
-"""Seconds between two rounds. With the patience of `sagas.watching` it stays below that of the statement."""
+"""Most seconds between two rounds. With the patience of `sagas.watching` it stays below that of the statement."""
 
 _CONSUMER = "watchdog"
 _FIRST = UUID(int=0)
@@ -51,13 +51,16 @@ class Watchdog:
         storage: Storage,
         runner: Runner,
         report: Callable[[object], None],
+        interval: float = INTERVAL,
         page: int = 100,
     ) -> None:
-        """`here` is what this process knows; `page` is how many instances one transaction looks at."""
+        """`here` is what this process knows; `interval` are the seconds from round to round; `page` is how many
+        instances one transaction looks at."""
         self._here = here
         self._storage = storage
         self._runner = runner
         self._report = report
+        self._interval = interval
         self._page = page
         self._stopped = asyncio.Event()
 
@@ -67,7 +70,7 @@ class Watchdog:
             try:
                 await self.look()
             except Trouble as error:
-                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=INTERVAL))
+                self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=self._interval))
 
     def stop(self) -> None:
         """Return from `run` after the page under way."""
@@ -97,7 +100,7 @@ class Watchdog:
         except Exception as error:  # whatever it is: the others are judged
             if len(page) == 1:
                 text = f"instance {page[0]} cannot be watched: {in_words(error)}"
-                self._report(LoopTroubled(loop=self.name, error=text, retry_in=INTERVAL))
+                self._report(LoopTroubled(loop=self.name, error=text, retry_in=self._interval))
                 return
         else:
             for fact in _facts(changed):
@@ -130,7 +133,7 @@ class Watchdog:
     async def _pause(self) -> bool:
         """Wait for the next round; whether it was stopped."""
         try:
-            async with self._runner.timeout(INTERVAL * (1 - _JITTER * self._runner.random())):
+            async with self._runner.timeout(self._interval * (1 - _JITTER * self._runner.random())):
                 await self._stopped.wait()
         except TimeoutError:
             pass

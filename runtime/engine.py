@@ -436,4 +436,5 @@ class Engine:
 
     def _watchdog(self) -> Watchdog:
         here = Here(versions=self._known.sagas, takers=self._known.takers)
-        return Watchdog(here, storage=self.storage, runner=self._runner, report=self._report)
+        interval = self._settings.watchdog_interval
+        return Watchdog(here, storage=self.storage, runner=self._runner, report=self._report, interval=interval)

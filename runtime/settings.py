@@ -139,6 +139,9 @@ class Settings(BaseModel):
     )
     confirm_timeout: Seconds = Field(5.0, gt=0, le=3600, description="How long to wait for the broker's confirm.")
     sweep: Seconds = Field(1.0, ge=0.01, le=3600, description="Pause between looks for rows that others left behind.")
+    watchdog_interval: Seconds = Field(
+        15.0, ge=0.1, le=15, description="Pause between looks for instances that wait in vain; at most 15s."
+    )
     startup_timeout: Seconds = Field(
         60.0, ge=0, le=86400, description="How long to wait for broker and database at the start; then exit 69."
     )

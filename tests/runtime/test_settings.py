@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers.watchdog import INTERVAL
 from messages.errors import ConfigurationError
 from runtime.settings import Settings, load, variable
 
@@ -126,6 +127,13 @@ def test_a_prefetch_below_two_batches_is_refused() -> None:
 
 def test_a_sweep_as_long_as_the_lease_is_refused() -> None:
     assert "ANTIPHON_LEASE" in problems({"ANTIPHON_LEASE": "3", "ANTIPHON_SWEEP": "3"})[0]
+
+
+def test_the_watchdog_may_look_more_often_but_not_so_rarely_that_rule_16_would_not_hold() -> None:
+    assert load({}).settings.watchdog_interval == INTERVAL
+    assert load({"ANTIPHON_WATCHDOG_INTERVAL": "500ms"}).settings.watchdog_interval == 0.5
+    for said in ("16s", "0"):
+        assert problems({"ANTIPHON_WATCHDOG_INTERVAL": said})[0].startswith(f"ANTIPHON_WATCHDOG_INTERVAL: {said!r} is ")
 
 
 def test_what_is_kept_for_ever_is_written_never() -> None:

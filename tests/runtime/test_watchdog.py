@@ -22,7 +22,7 @@ async def test_people_hear_of_a_command_that_nobody_takes(
     antiphon: Command, started: Callable[..., Process], servers: Settings, folder: Path
 ) -> None:
     (folder / "shop.py").write_text(SAGA + PARTICIPANT)
-    run = started("run", "--only", "relay,consumer", **servers)
+    run = started("run", "--only", "relay,consumer", watchdog_interval="1s", **servers)
     run.until("process.ready")
     antiphon("publish", "tiny.Asked", '{"order_id": "1"}', **servers)
     run.until("message.publication_failed")
