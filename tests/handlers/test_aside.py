@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from handlers.consumer import SagaConsumer
 from handlers.facts import MessageDeadLettered, MessagesSetAside, SagaMoved
@@ -27,13 +27,18 @@ from transport.interface import Publication
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from sqlalchemy import Connection
 
     from messages.envelope import Raw
     from storage import Database
 
 HASTE = 40.0
-"""A minute's patience is over in less than two seconds."""
+"""A minute's patience is over in less than two seconds: time enough for everything that must not wait so long."""
+
+RUSH = 400.0
+"""A minute is over in no time: where nothing is to be done before."""
 
 POISON = "poison"
 BUSY = ["57014", "53200", "55P03", "40001", "40P01"]
@@ -41,30 +46,45 @@ NOBODYS = ["08006", "53100", "57P01"]
 
 
 class FastRunner(AsyncioRunner):
-    """The real one, forty times as fast."""
+    """The real one, so many times as fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._haste = HASTE
+        self._ahead = 0.0
+
+    def rush(self) -> None:
+        """Be faster yet from now on."""
+        now = self.monotonic()
+        self._haste = RUSH
+        self._ahead += now - self.monotonic()
 
     def monotonic(self) -> float:
         """See `running.Runner`."""
-        return super().monotonic() * HASTE
+        return super().monotonic() * self._haste + self._ahead
 
     async def sleep(self, seconds: float) -> None:
         """See `running.Runner`."""
-        await super().sleep(seconds / HASTE)
+        await super().sleep(seconds / self._haste)
 
     def timeout(self, seconds: float | None):  # type: ignore[no-untyped-def]  # noqa: ANN201
         """See `running.Runner`."""
-        return super().timeout(None if seconds is None else seconds / HASTE)
+        return super().timeout(None if seconds is None else seconds / self._haste)
 
 
 class Ward(Hall):
     """A house whose queue is consumed in great haste."""
+
+    def __init__(self, storage: Any) -> None:  # noqa: ANN401 - a storage, or what behaves like one
+        super().__init__(storage)
+        self.clock = FastRunner()
 
     @asynccontextmanager
     async def consuming(self, batch: int) -> AsyncIterator[None]:
         """The loop runs for the length of the block, and never ends in between."""
         queue = saga_queue(NAMESPACE, self.definition.type)
         consumer = SagaConsumer(
-            self.handler, self.transport, FastRunner(), self.facts.append, queue=queue, limits=LIMITS, batch=batch
+            self.handler, self.transport, self.clock, self.facts.append, queue=queue, limits=LIMITS, batch=batch
         )
         loop = asyncio.create_task(consumer.run())
         try:
@@ -155,6 +175,7 @@ async def test_a_message_that_always_fails_is_found_by_halving_and_given_up_when
         assert not [fact for fact in house.facts if isinstance(fact, MessageDeadLettered)]
         await house.send(*(house.place(f"later-{n}") for n in range(50)))
         await house.until(lambda: len(house.started) == 1 + 40 + 50)
+        house.clock.rush()
         await house.told("MessageDeadLettered")
     assert await dead(storage) == [(POISON, "unprocessable")]
     (letter,) = await rows(storage, "select error from dead_letter")
@@ -167,6 +188,7 @@ async def test_a_message_that_always_fails_is_found_by_halving_and_given_up_when
 async def test_what_would_fail_for_every_message_counts_against_none(postgresql: Database, state: str) -> None:
     storage = SqlStorage(postgresql)
     house = await Ward(storage).open()
+    house.clock.rush()
     async with poisoned(postgresql, state), house.consuming(batch=100):
         await house.send(house.message(placed("o-1"), message_id=POISON), house.place("o-2"))
         await house.until(lambda: sum(isinstance(fact, LoopTroubled) for fact in house.facts) > 12)
@@ -203,6 +225,7 @@ async def test_whatever_is_set_aside_what_came_first_counts_first(
 ) -> None:
     monkeypatch.setattr("handlers.aside.ALONE_TIMES", 1_000)  # by chance one may well fail alone for a minute
     house = await Ward(Moody(SqlStorage(postgresql), seed, busy=15)).open()
+    house.clock.rush()
     await all_in_order(house, batch=1 + seed % 4)
     assert any(isinstance(fact, MessagesSetAside) for fact in house.facts)
 
@@ -298,8 +321,23 @@ async def test_the_probe_fails_when_somebody_keeps_everybody_from_writing(postgr
     storage = SqlStorage(postgresql)
     async with postgresql.write() as session:
         await session.connection.execute(text(f"lock table {table} in share mode"))
-        with pytest.raises(Trouble):
+        with soon_tired_of_locks(postgresql), pytest.raises(Trouble):
             await storage.probe()
+
+
+@contextmanager
+def soon_tired_of_locks(database: Database) -> Iterator[None]:
+    """Whoever begins a transaction meanwhile waits for a lock for a moment, and not for five seconds."""
+
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("set local lock_timeout = '50ms'")
+
+    engine = database.engine.sync_engine
+    event.listen(engine, "begin", begun)
+    try:
+        yield
+    finally:
+        event.remove(engine, "begin", begun)
 
 
 def noted(house: Ward, raw: Raw) -> Accused:
