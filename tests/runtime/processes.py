@@ -5,6 +5,7 @@ What a command gets is what a shell would give it: arguments, environment, curre
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -27,6 +28,9 @@ BOUND = 60.0
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     [
+        "aiosqlite",
+        "asyncpg",
+        "pydantic.v1",
         "runtime.cli",
         "runtime.commands.config",
         "runtime.commands.dead",
@@ -39,6 +43,11 @@ _FORKING.set_forkserver_preload(
         "runtime.commands.run",
         "runtime.commands.sagas",
         "tests.runtime.processes",
+        "typer._adapters",
+        "uvicorn.lifespan.off",
+        "uvicorn.protocols.http.auto",
+        "uvicorn.protocols.websockets.auto",
+        "uvloop",
     ]
 )
 
@@ -162,6 +171,7 @@ def _write(feed: Connection, text: str) -> None:
 
 def _run(arguments: tuple[str, ...], environment: dict[str, str], folder: str, streams: tuple[Connection, ...]) -> None:
     """In the new process: take the streams, the environment and the folder, and become the command."""
+    gc.freeze()  # what was imported before the fork is no garbage of this process
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
