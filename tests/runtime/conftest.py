@@ -8,10 +8,13 @@ import pytest
 
 from tests.runtime.processes import Ended, Process
 from tests.runtime.shop import SAGA
+from tests.storage.databases import empty_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+__all__ = ["antiphon", "empty_sqlite", "folder", "servers", "started"]
 
 Settings = dict[str, str]
 
@@ -40,13 +43,13 @@ def antiphon(folder: Path) -> Command:
 
 @pytest.fixture
 def started(folder: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Process]]:
-    """Starts a long-running command, with JSON logs and a free port; killed after the test if it still runs."""
+    """Starts a long-running command, with JSON logs, a free port and short pauses; killed after the test if it runs."""
     if "servers" in request.fixturenames:
         request.getfixturevalue("servers")  # first, so that nobody declares queues when they are cleared away
     processes: list[Process] = []
 
     def start(*arguments: str, **settings: str) -> Process:
-        process = Process(arguments, {"http_port": "0", "log_format": "json", **settings}, folder)
+        process = Process(arguments, {"http_port": "0", "log_format": "json", "sweep": "200ms", **settings}, folder)
         processes.append(process)
         return process
 

@@ -51,7 +51,7 @@ _TOUCHED = """
 """
 
 
-async def _empty(database: Database) -> None:
+async def empty(database: Database) -> None:
     """Bring the database to the newest version, without rows.
 
     Only what was written to is truncated: to truncate every table takes longer than most tests.
@@ -70,7 +70,7 @@ async def opened(
 ) -> AsyncIterator[Database]:
     """An empty database, closed after the block."""
     if kind == SQLITE:
-        await _copy_empty(request.getfixturevalue("empty_sqlite"), tmp_path / "antiphon.db")
+        await copy_empty(request.getfixturevalue("empty_sqlite"), tmp_path / "antiphon.db")
     database = Database(
         address_of(kind, request, tmp_path),
         AsyncioRunner(),
@@ -79,13 +79,14 @@ async def opened(
     )
     try:
         if kind != SQLITE:
-            await _empty(database)
+            await empty(database)
         yield database
     finally:
         await database.close()
 
 
-async def _copy_empty(template: Path, file: Path) -> None:
+async def copy_empty(template: Path, file: Path) -> None:
+    """A migrated SQLite file."""
     if not template.exists():  # noqa: ASYNC240 - a test's file
         database = Database(f"sqlite:///{template}", AsyncioRunner())
         await migrations.up(database)
