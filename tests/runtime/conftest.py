@@ -59,14 +59,12 @@ def started(folder: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
 
 
 @pytest.fixture
-def servers(
-    antiphon: Command, folder: Path, fresh_database: Callable[[], str], rabbitmq_url: str, namespace: str
-) -> Settings:
-    """Settings for a migrated PostgreSQL database and RabbitMQ, with a saga of one step that nobody answers."""
+def servers(antiphon: Command, folder: Path, postgres_url: str, rabbitmq_url: str, namespace: str) -> Settings:
+    """Settings for a migrated namespace on PostgreSQL and on RabbitMQ, with a saga of one step that nobody answers."""
     (folder / "shop.py").write_text(SAGA)
     settings = {
         "modules": "shop",
-        "database_url": fresh_database(),
+        "database_url": postgres_url,
         "broker_url": rabbitmq_url,
         "namespace": namespace,
         "http_port": "0",
