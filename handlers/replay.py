@@ -8,7 +8,7 @@ waits in the outbox for a relay.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from handlers.deciding import Deciding, claim_keys
 from handlers.decoding import decode
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from storage.dead_letters import Letter
 
 
+Instead: TypeAlias = "tuple[Letter, Callable[[SqlUnit], Awaitable[int]]]"
+"""A letter that is to take the place of the given one, and what writes it within a transaction and returns its id."""
+
+
 class _TakenBack(Exception):  # noqa: N818
     """Everything was decided, and nothing of it may stay."""
 
@@ -65,29 +69,24 @@ class Replayer(Repair[SqlStorage]):
         reason: str,
         request_id: str,
         dry_run: bool = False,
-        first: Callable[[SqlUnit], Awaitable[int]] | None = None,
+        instead: Instead | None = None,
     ) -> Verdict:
         """Apply the message of a letter. The same request again changes nothing and gets the same verdict.
 
-        With `dry_run` everything is done and then taken back: it needs the same locks. What is done `first`, in the
-        same transaction, names the letter in the place of the given one.
+        With `dry_run` everything is done and then taken back: it needs the same locks.
 
         Raises:
             OperationRefused: the letter is no saga's, or of a type that this process does not know.
             Trouble: the database is away or busy; asking again with the same request id is safe.
         """
         request = Request(dead_letter_id=dead_letter_id, actor=actor, reason=reason, request_id=request_id)
-        return await tried(self._runner, lambda: self._attempt(request, first, dry_run=dry_run))
+        return await tried(self._runner, lambda: self._attempt(request, instead, dry_run=dry_run))
 
-    async def _attempt(
-        self, request: Request, first: Callable[[SqlUnit], Awaitable[int]] | None, *, dry_run: bool
-    ) -> Verdict:
+    async def _attempt(self, request: Request, instead: Instead | None, *, dry_run: bool) -> Verdict:
         facts: list[object] = []
         try:
             async with self._storage.transaction() as unit:
-                if first is not None:
-                    request = replace(request, dead_letter_id=await first(unit))
-                verdict = await self._replay(unit, request, facts)
+                verdict = await self._replay(unit, request, instead, facts)
                 if dry_run:
                     raise _TakenBack(verdict)
         except _TakenBack as dry:
@@ -98,8 +97,8 @@ class Replayer(Repair[SqlStorage]):
             self._report(fact)
         return verdict
 
-    async def _replay(self, unit: SqlUnit, request: Request, facts: list[object]) -> Verdict:
-        seen = await dead_letters.find(unit.session, request.dead_letter_id)
+    async def _replay(self, unit: SqlUnit, request: Request, instead: Instead | None, facts: list[object]) -> Verdict:
+        seen = instead[0] if instead is not None else await dead_letters.find(unit.session, request.dead_letter_id)
         if (ended := await closed(unit.session, request, seen)) is not None or seen is None:
             return ended or verdict_on(request, NOT_FOUND, "")
         saga = self._saga_of(seen)
@@ -109,6 +108,8 @@ class Replayer(Repair[SqlStorage]):
         locked = await unit.lock(router.wanted([message]), wait=True)
         routed = router.route(0, message, locked)
         claimed = await unit.claim_inbox(saga.name, self._runner.token(), _entries(routed))
+        if instead is not None:
+            request = replace(request, dead_letter_id=await instead[1](unit))
         letter = await dead_letters.find(unit.session, request.dead_letter_id, lock=True)
         if (ended := await closed(unit.session, request, letter)) is not None or letter is None:
             raise _TakenBack(ended or verdict_on(request, NOT_FOUND, ""))  # somebody was faster: nothing of it may stay

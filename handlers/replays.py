@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from handlers.give_back import GiveBack
-    from handlers.replay import Replayer
+    from handlers.replay import Instead, Replayer
     from handlers.replay_command import CommandReplayer
     from outbox.unit import SqlStorage, SqlUnit
     from storage.dead_letters import Letter
@@ -37,8 +37,8 @@ class Way(Protocol):
         """
         ...
 
-    async def foresee(self, request: Request, letter: Letter, first: Callable[[SqlUnit], Awaitable[int]]) -> Verdict:
-        """What would become of a letter that is not there and that `first` would write, with the same errors."""
+    async def foresee(self, request: Request, letter: Letter, write: Callable[[SqlUnit], Awaitable[int]]) -> Verdict:
+        """What would become of a letter that is not there and that `write` would write, with the same errors."""
         ...
 
 
@@ -76,9 +76,9 @@ class Replays:
         except OperationRefused as error:
             return verdict_on(request, FAILED_AGAIN, str(error), letter.saga_id)
 
-    async def foresee(self, request: Request, letter: Letter, first: Callable[[SqlUnit], Awaitable[int]]) -> Verdict:
+    async def foresee(self, request: Request, letter: Letter, write: Callable[[SqlUnit], Awaitable[int]]) -> Verdict:
         """See `Way.foresee`."""
-        return await (await self._way(letter)).foresee(request, letter, first)
+        return await (await self._way(letter)).foresee(request, letter, write)
 
     async def _way(self, letter: Letter) -> Way:
         consumer, queue = letter.consumer, letter.queue
@@ -109,17 +109,15 @@ class _BySaga:
     async def replay(self, request: Request, *, dry_run: bool = False) -> Verdict:
         return await self._ask(request, dry_run=dry_run)
 
-    async def foresee(self, request: Request, _: Letter, first: Callable[[SqlUnit], Awaitable[int]]) -> Verdict:
-        return await self._ask(request, dry_run=True, first=first)
+    async def foresee(self, request: Request, letter: Letter, write: Callable[[SqlUnit], Awaitable[int]]) -> Verdict:
+        return await self._ask(request, dry_run=True, instead=(letter, write))
 
-    async def _ask(
-        self, request: Request, *, dry_run: bool, first: Callable[[SqlUnit], Awaitable[int]] | None = None
-    ) -> Verdict:
+    async def _ask(self, request: Request, *, dry_run: bool, instead: Instead | None = None) -> Verdict:
         return await self._replayer.replay(
             request.dead_letter_id,
             actor=request.actor,
             reason=request.reason,
             request_id=request.request_id,
             dry_run=dry_run,
-            first=first,
+            instead=instead,
         )

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from handlers.editing import replacing
 from handlers.operations import Operation, Operations
 from handlers.replay import Replayer
 from messages.catalog.ordering import PaymentCompleted, StockReserved
@@ -23,10 +24,12 @@ from tests.handlers.lossy import Lossy
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
+    from handlers.replay import Instead
     from handlers.verdict import Verdict
     from messages.envelope import Raw
     from outbox.unit import SqlStorage
     from sagas import Definition
+    from tests.storage.databases import Counter
 
 RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 
@@ -72,6 +75,7 @@ async def replay(
     request_id: str = "",
     dry_run: bool = False,
     storage: Any = None,  # noqa: ANN401
+    instead: Instead | None = None,
 ) -> Verdict:
     replayer = Replayer(
         {house.definition.type: {house.definition.version: house.definition}},
@@ -82,7 +86,12 @@ async def replay(
         limits=LIMITS,
     )
     return await replayer.replay(
-        letter, actor="ann", reason="mended", request_id=request_id or str(uuid4()), dry_run=dry_run
+        letter,
+        actor="ann",
+        reason="mended",
+        request_id=request_id or str(uuid4()),
+        dry_run=dry_run,
+        instead=instead,
     )
 
 
@@ -147,6 +156,23 @@ async def test_what_was_held_for_a_replayed_start_and_raises_is_a_letter_of_its_
     assert not await rows(storage, "select * from v_held")
     [kept] = await rows(storage, "select * from v_dead_letter where status = 'open'")
     assert (kept.reason, str(kept.saga_id)) == ("method_raised", str(house.id_of("o-1")))
+
+
+async def test_an_edited_letter_is_locked_behind_its_instance_like_any_other(
+    house: House, storage: SqlStorage, counter: Counter
+) -> None:
+    await house.take(house.message(placed()))
+    [number] = await dead_lettered(house, house.answer("o-1", RESERVED, "reserve"))
+    async with storage.database.read() as session:
+        letter = await dead_letters.find(session, number)
+    assert letter is not None
+    new = replace(letter, raw=replace(letter.raw, message_id="new"))
+    write = replacing(letter, new.raw, LIMITS, actor="ann", why="mended", now=house.runner.now())
+    counter.reset()
+    assert (await replay(house, number, dry_run=True, instead=(new, write))).outcome == "processed"
+    instance = next(place for place, sql in enumerate(counter.statements) if "from saga where" in sql)
+    edited = next(place for place, sql in enumerate(counter.statements) if "insert into dead_letter" in sql)
+    assert instance < edited
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
