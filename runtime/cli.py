@@ -6,6 +6,7 @@ Nothing heavy is imported before a command is chosen. The commands on dead lette
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from typing import Annotated, NoReturn
 
 import typer
@@ -189,35 +190,8 @@ _Revision = Annotated[
 ]
 
 
-def _on_the_whole(action: str, help_text: str) -> None:
-    """A command that concerns a whole instance."""
-
-    def command(
-        *,
-        identity: _Identity,
-        reason: _Reason,
-        saga_type: _Type = "",
-        actor: _Actor = "",
-        request_id: _Request = "",
-        revision: _Revision = None,
-        as_json: Json = False,
-    ) -> None:
-        _operate(
-            action,
-            identity=identity,
-            saga_type=saga_type,
-            reason=reason,
-            actor=actor,
-            request_id=request_id,
-            revision=revision,
-            as_json=as_json,
-        )
-
-    sagas.command(action, help=help_text)(command)
-
-
-def _on_a_step(action: str, help_text: str) -> None:
-    """A command that concerns one step of an instance."""
+def _action(action: str, help_text: str, *, of_a_step: bool = True) -> None:
+    """A command that concerns one step of an instance, or the whole of it."""
 
     def command(
         *,
@@ -230,8 +204,13 @@ def _on_a_step(action: str, help_text: str) -> None:
         revision: _Revision = None,
         as_json: Json = False,
     ) -> None:
-        _operate(
-            action,
+        if not reason.strip():
+            raise typer.BadParameter("say why; it stands in the history", param_hint="'--reason'")
+        from runtime.commands import operate
+        from sagas.decision import Action
+
+        request = operate.Request(
+            action=Action(action),
             identity=identity,
             step=step,
             saga_type=saga_type,
@@ -239,49 +218,22 @@ def _on_a_step(action: str, help_text: str) -> None:
             actor=actor,
             request_id=request_id,
             revision=revision,
-            as_json=as_json,
         )
+        carry_out(lambda: operate.operate(request, as_json=as_json))
 
+    whole = signature(command, eval_str=True)
+    taken = [each for each in whole.parameters.values() if of_a_step or each.name != "step"]
+    command.__signature__ = whole.replace(parameters=taken)  # type: ignore[attr-defined]
     sagas.command(action, help=help_text)(command)
 
 
-def _operate(
-    action: str,
-    *,
-    identity: str,
-    step: str = "",
-    saga_type: str,
-    reason: str,
-    actor: str,
-    request_id: str,
-    revision: int | None,
-    as_json: bool,
-) -> None:
-    if not reason.strip():
-        raise typer.BadParameter("say why; it stands in the history", param_hint="'--reason'")
-    from runtime.commands import operate as command
-    from sagas.decision import Action
-
-    request = command.Request(
-        action=Action(action),
-        identity=identity,
-        step=step,
-        saga_type=saga_type,
-        reason=reason,
-        actor=actor,
-        request_id=request_id,
-        revision=revision,
-    )
-    carry_out(lambda: command.operate(request, as_json=as_json))
-
-
-_on_the_whole("cancel", "Turn an instance back: what it did is undone, the last first.")
-_on_a_step("retry", "Let an instance go on where it stands still, or send its open command at once.")
-_on_a_step("skip", "Go on without a step, or without undoing one. The instance counts it.")
-_on_a_step("resolve", "Say that an undo was done by hand. The instance counts it.")
-_on_a_step("undo", "Send the undo of an effect that came too late to be undone (attention: orphaned effect).")
-_on_the_whole("pause", "Let an instance stand still: it sends nothing, and what arrives for it is held.")
-_on_the_whole("resume", "Let a paused instance go on; what was held for it is applied, in order of arrival.")
+_action("cancel", "Turn an instance back: what it did is undone, the last first.", of_a_step=False)
+_action("retry", "Let an instance go on where it stands still, or send its open command at once.")
+_action("skip", "Go on without a step, or without undoing one. The instance counts it.")
+_action("resolve", "Say that an undo was done by hand. The instance counts it.")
+_action("undo", "Send the undo of an effect that came too late to be undone (attention: orphaned effect).")
+_action("pause", "Let an instance stand still: it sends nothing, and what arrives for it is held.", of_a_step=False)
+_action("resume", "Let a paused instance go on; what was held for it is applied, in order of arrival.", of_a_step=False)
 
 
 @held.command("list")

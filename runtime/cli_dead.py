@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -12,6 +15,8 @@ from runtime.shell import After, Json, Limit, carry_out
 from runtime.wanted import Wanted
 
 dead = typer.Typer(help="See, replay and discard the messages that nobody could process.", no_args_is_help=True)
+
+_Body: TypeAlias = Callable[..., None]
 
 STATUSES = ("open", "replayed", "discarded", "all")
 
@@ -35,48 +40,66 @@ _Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would become of 
 _Actor = Annotated[str, typer.Option("--actor", help="Who; it is recorded. Default: the user logged in.")]
 
 
+def _choosing(*, ids: bool = True, status: str | None = None) -> Callable[[_Body], _Body]:
+    """Let a command be told which letters, by ids and filters; it gets them as `wanted`.
+
+    `status` is the default of a filter by that, where there is one; empty stands for all of those named by id, or the
+    open ones. Where --reason is not taken for why it is done, it is another word for --with-reason.
+    """
+
+    def decorate(command: _Body) -> _Body:
+        own = signature(command, eval_str=True).parameters
+        filters: dict[str, Any] = {
+            "with_reason": _WithReason if "reason" in own else _Reason,
+            "error_class": _ErrorClass,
+            "name": _Name,
+            "consumer": _Consumer,
+            "saga": _Saga,
+            **({} if status is None else {"status": _Status}),
+            "since": _Since,
+            "until": _Until,
+        }
+
+        @wraps(command)
+        def whole(**given: Any) -> None:  # noqa: ANN401
+            named = tuple(given.pop("ids", None) or ())
+            words = {name: given.pop(name) for name in filters}
+            words["reason"] = words.pop("with_reason")
+            words["status"] = _status(words.get("status") or ("all" if named and status is not None else "open"))
+            command(wanted=Wanted(ids=named, **words), **given)
+
+        added = [_option("ids", _Ids, None)] if ids else []
+        added += [_option(name, kind, (status if name == "status" else "")) for name, kind in filters.items()]
+        rest = [each for each in own.values() if each.name != "wanted"]
+        whole.__signature__ = Signature([*added, *rest])  # type: ignore[attr-defined]
+        return whole
+
+    return decorate
+
+
+def _option(name: str, kind: object, default: object) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+
+
 @dead.command("groups")
+@_choosing(ids=False, status="open")
 def groups(
     *,
-    with_reason: _Reason = "",
-    error_class: _ErrorClass = "",
-    name: _Name = "",
-    consumer: _Consumer = "",
-    saga: _Saga = "",
-    status: _Status = "open",
-    since: _Since = "",
-    until: _Until = "",
+    wanted: Wanted,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
     """Put dead letters that are alike together: by reason, class of error, message and consumer."""
     from runtime.commands import dead as command
 
-    wanted = Wanted(
-        reason=with_reason,
-        error_class=error_class,
-        name=name,
-        consumer=consumer,
-        saga=saga,
-        status=_status(status),
-        since=since,
-        until=until,
-    )
     carry_out(lambda: command.groups(wanted, limit=limit, as_json=as_json))
 
 
 @dead.command("list")
+@_choosing(status="")
 def list_letters(
-    ids: _Ids = None,
     *,
-    with_reason: _Reason = "",
-    error_class: _ErrorClass = "",
-    name: _Name = "",
-    consumer: _Consumer = "",
-    saga: _Saga = "",
-    status: _Status = "",
-    since: _Since = "",
-    until: _Until = "",
+    wanted: Wanted,
     limit: Limit = 50,
     after: After = "",
     as_json: Json = False,
@@ -84,17 +107,6 @@ def list_letters(
     """List dead letters, the newest first; without --status or ids those that nobody has dealt with."""
     from runtime.commands import dead as command
 
-    wanted = Wanted(
-        ids=tuple(ids or ()),
-        reason=with_reason,
-        error_class=error_class,
-        name=name,
-        consumer=consumer,
-        saga=saga,
-        status=_status(status or ("all" if ids else "open")),
-        since=since,
-        until=until,
-    )
     carry_out(lambda: command.list_letters(wanted, limit=limit, after=after or None, as_json=as_json))
 
 
@@ -113,48 +125,24 @@ def show(
 
 
 @dead.command("export")
+@_choosing(status="")
 def export(
-    ids: _Ids = None,
     *,
-    with_reason: _Reason = "",
-    error_class: _ErrorClass = "",
-    name: _Name = "",
-    consumer: _Consumer = "",
-    saga: _Saga = "",
-    status: _Status = "",
-    since: _Since = "",
-    until: _Until = "",
+    wanted: Wanted,
     limit: _Most = None,
     output: Annotated[str, typer.Option("--output", metavar="FILE", help="Write there instead of to stdout.")] = "",
 ) -> None:
     """Write dead letters as JSON lines, complete and without loss, those first that came first."""
     from runtime.commands import dead as command
 
-    wanted = Wanted(
-        ids=tuple(ids or ()),
-        reason=with_reason,
-        error_class=error_class,
-        name=name,
-        consumer=consumer,
-        saga=saga,
-        status=_status(status or ("all" if ids else "open")),
-        since=since,
-        until=until,
-    )
     carry_out(lambda: command.export(wanted, limit=limit, output=output))
 
 
 @dead.command("replay")
+@_choosing()
 def replay(
-    ids: _Ids = None,
     *,
-    with_reason: _WithReason = "",
-    error_class: _ErrorClass = "",
-    name: _Name = "",
-    consumer: _Consumer = "",
-    saga: _Saga = "",
-    since: _Since = "",
-    until: _Until = "",
+    wanted: Wanted,
     every: _All = False,
     limit: _Most = None,
     dry_run: _Dry = False,
@@ -175,16 +163,6 @@ def replay(
     One first, then ten, then the rest: it stops where everything fails again. It survives its process (--resume)."""
     from runtime.commands import replay as command
 
-    wanted = Wanted(
-        ids=tuple(ids or ()),
-        reason=with_reason,
-        error_class=error_class,
-        name=name,
-        consumer=consumer,
-        saga=saga,
-        since=since,
-        until=until,
-    )
     if resume is not None:
         _alone(wanted, all=every, limit=limit, dry_run=dry_run, edit=edit, reason=reason, actor=actor)
         carry_out(lambda: command.resume(resume, rate=rate, as_json=as_json))
@@ -203,17 +181,11 @@ def replay(
 
 
 @dead.command("discard")
+@_choosing()
 def discard(
-    ids: _Ids = None,
     *,
+    wanted: Wanted,
     reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")],
-    with_reason: _WithReason = "",
-    error_class: _ErrorClass = "",
-    name: _Name = "",
-    consumer: _Consumer = "",
-    saga: _Saga = "",
-    since: _Since = "",
-    until: _Until = "",
     every: _All = False,
     limit: _Most = None,
     dry_run: _Dry = False,
@@ -225,16 +197,6 @@ def discard(
         raise typer.BadParameter("say why; it is recorded", param_hint="'--reason'")
     from runtime.commands import replay as command
 
-    wanted = Wanted(
-        ids=tuple(ids or ()),
-        reason=with_reason,
-        error_class=error_class,
-        name=name,
-        consumer=consumer,
-        saga=saga,
-        since=since,
-        until=until,
-    )
     _chosen(wanted, every=every)
     asked = command.Asked(wanted=wanted, limit=limit, reason=reason, actor=actor)
     carry_out(lambda: command.discard(asked, dry_run=dry_run, as_json=as_json))
