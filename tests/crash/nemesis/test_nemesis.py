@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.crash.driver import Setup
+from tests.crash.nemesis.customers import Customers
 from tests.crash.nemesis.deeds import KINDS, Kind, dealt
+from tests.crash.script import Script
 from tests.crash.soak.report import written
 from tests.crash.soak.run import Plan, Soak
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.crash.laboratory import Laboratory
 
 SEED = int(os.environ.get("ANTIPHON_TEST_SEED", "1"))
@@ -44,6 +49,15 @@ async def test_everything_at_once_loses_nothing_and_does_nothing_twice(laborator
     assert {kind for kind in Kind if not findings.faults[kind]} == set(), "invalid: these faults were not tried"
     assert findings.books["dead letters replayed"], "invalid: nothing was there to be replayed"
     assert findings.wrong == []
+
+
+def test_an_order_whose_saga_is_yet_to_be_mended_does_not_go_through(tmp_path: Path) -> None:
+    setup = Setup(folder=tmp_path, database_url="")
+    customers = Customers(setup=setup, script=Script(), per_second=1, broken="7$")
+    assert customers.goes_through("o-0000146")
+    assert not customers.goes_through("o-0000147")
+    assert not customers.goes_through("o-0000143"), "it is placed by way of the database"
+    assert not customers.goes_through("o-0000146~payment=late:1")
 
 
 def test_a_seed_deals_the_same_deeds_for_ever_and_every_kind_in_one_round() -> None:

@@ -126,7 +126,7 @@ class Soak:
         """
         setup, findings, plan = laboratory.setup, self.findings, self.plan
         script = Script(seed=plan.seed, mix=MIX)
-        customers = Customers(setup=setup, script=script, per_second=plan.starts)
+        customers = Customers(setup=setup, script=script, per_second=plan.starts, broken=plan.broken)
         async with AsyncExitStack() as stack:
             posts = await self._posts(laboratory, stack)
             crew = await stack.enter_async_context(Crew(setup=setup, script=script))
