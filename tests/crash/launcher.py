@@ -11,11 +11,11 @@ never. Everything is wrapped from outside, where the product is put together: it
 
 `--hurried` gives the ordering saga short timeouts, `--impatient` every dealing with the database. `--policies` gives
 the saga those that one names, in seconds: `{"deadline": 2, "calls": {"pay": [1, 8]}}` waits a second for each of eight
-sends, and with a third number twice as long each time, up to that. `--skew` sets the host's clock so far ahead, as far
-as the product can see it. As long as there is a `--broken` file, the saga raises when the stock of an order is reserved
-that the pattern in that file matches. With `--ledger` the participants, which then live in the process, leave a ledger
-there of the commands that reached them; their effects stand in the table `crash_effect` of the database, written in the
-transaction of the effect itself.
+sends, and with a third number twice as long each time, up to that; a fourth says how many times as long instead.
+`--skew` sets the host's clock so far ahead, as far as the product can see it. As long as there is a `--broken` file,
+the saga raises when the stock of an order is reserved that the pattern in that file matches. With `--ledger` the
+participants, which then live in the process, leave a ledger there of the commands that reached them; their effects
+stand in the table `crash_effect` of the database, written in the transaction of the effect itself.
 """
 
 from __future__ import annotations
@@ -73,11 +73,16 @@ if TYPE_CHECKING:
     from transport.topology import Topology
 
 
-def patience(timeout: timedelta, attempts: int, cap: timedelta | None = None) -> Patience:
-    """Wait so long, so often; with a cap, twice as long each time until it is that long."""
-    factor = 1.0 if cap is None else 2.0
-    retry = Retry(attempts=attempts, backoff=timeout, factor=factor, cap=cap or timeout)
+def patience(timeout: timedelta, attempts: int, cap: timedelta | None = None, factor: float = 2.0) -> Patience:
+    """Wait so long, so often; with a cap, twice as long each time (or by another factor) until it is that long."""
+    growing = 1.0 if cap is None else factor
+    retry = Retry(attempts=attempts, backoff=timeout, factor=growing, cap=cap or timeout)
     return Patience(timeout=timeout, retry=retry)
+
+
+def told_patience(wait: float, attempts: int, cap: float | None = None, factor: float = 2.0) -> Patience:
+    """The same in seconds."""
+    return patience(timedelta(seconds=wait), attempts, None if cap is None else timedelta(seconds=cap), factor)
 
 
 SHORT = timedelta(seconds=1)
@@ -334,10 +339,7 @@ def policies_of(arguments: argparse.Namespace) -> Mapping[str, Policies] | None:
     if arguments.policies is None:
         return POLICIES if arguments.hurried else None
     told = json.loads(arguments.policies)
-    calls = {
-        name: patience(timedelta(seconds=wait), attempts, *(timedelta(seconds=cap) for cap in caps))
-        for name, (wait, attempts, *caps) in told["calls"].items()
-    }
+    calls = {name: told_patience(*words) for name, words in told["calls"].items()}
     deadline = timedelta(seconds=told["deadline"]) if "deadline" in told else None
     return {"PlaceOrder": Policies(deadline=deadline, calls=calls)}
 
