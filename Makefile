@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
 WORKERS ?= 2
-CRASH_WORKERS ?= 3
+CRASH_WORKERS ?= 4
 ARGS ?=
 NODE := $(and $(shell command -v node),$(shell command -v npm))
 
@@ -22,7 +22,7 @@ demo: $(VENV)/.installed  ## one process on SQLite, no server: places orders and
 test: check  ## everything: lint, types, unit, property, integration and crash tests on real servers
 	@$(BIN)/python -m tests.services \
 	  "$(PYTEST) -n $(WORKERS) --ignore tests/crash $(if $(NODE),,-m 'not node') $(ARGS)" \
-	  "$(PYTEST) -n $(CRASH_WORKERS) -m 'not soak' tests/crash $(ARGS)"
+	  "$(PYTEST) -n $(CRASH_WORKERS) --maxschedchunk 1 -m 'not soak' tests/crash $(ARGS)"
 	@$(if $(NODE),,echo "Not run: the tests of the participant in Node.js, because node and npm are not here. With them: make examples")
 
 check: lint types  ## what is checked without running the code
@@ -45,7 +45,7 @@ integration: $(VENV)/.installed-dev  ## tests on PostgreSQL and RabbitMQ
 	@$(PYTEST) -n $(WORKERS) -m 'integration and not node' $(ARGS)
 
 crash: $(VENV)/.installed-dev  ## tests that kill processes and cut connections
-	@$(PYTEST) -n $(WORKERS) -m 'not soak' tests/crash $(ARGS)
+	@$(PYTEST) -n $(CRASH_WORKERS) --maxschedchunk 1 -m 'not soak' tests/crash $(ARGS)
 
 soak: $(VENV)/.installed-dev  ## half an hour of orders under fire (SOAK="--minutes 3"), then tests that take minutes, or the rights of root
 	@$(BIN)/python -m tests.crash.soak $(SOAK)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
+import pytest
 
 from tests.crash.driver import Setup, Shop, finished, order_body, order_placed, start_id
 from tests.crash.laboratory import Laboratory
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.services.private import PrivateRabbitMQ
+
+pytestmark = pytest.mark.long(45)  # one after the other, on one broker that is started for them
 
 COMPLETED = {"completed"}
 USER = "sidecar"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from tests.crash.driver import Setup, Shop, order_body, start_id
 from tests.crash.forking import Program
@@ -62,6 +63,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.long(17)
 async def test_what_the_database_cannot_do_now_is_tried_again_and_counts_against_no_message(
     laboratory: Laboratory,
 ) -> None:
@@ -130,6 +132,7 @@ async def session(url: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
+@pytest.mark.long(17)
 async def test_a_database_that_is_restarted_is_waited_for_with_every_message_in_hand(
     private_postgres: PrivatePostgres, rabbitmq_url: str, namespace: str, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def next_version(folder: Path) -> Path:
     return tree
 
 
+@pytest.mark.long(19)
 async def test_the_next_version_is_rolled_out_under_load_and_taken_back(laboratory: Laboratory, tmp_path: Path) -> None:
     wires = await laboratory.wires()
     ours = await laboratory.sidecar("ours", wires)

@@ -27,7 +27,7 @@ SEED = int(os.environ.get("ANTIPHON_TEST_SEED", "1"))
 ROUNDS = 4  # deeds on each of four wires: with two to each server, every kind once
 
 
-@pytest.mark.soak
+@pytest.mark.long(40)
 async def test_everything_at_once_loses_nothing_and_does_nothing_twice(laboratory: Laboratory) -> None:
     """`make soak` does the same for half an hour."""
     plan = Plan(
