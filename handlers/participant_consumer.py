@@ -148,21 +148,18 @@ class ParticipantConsumer:
             self._working.add(self._runner.start(self._take(consumer, delivery), name=f"{self.name}.command"))
 
     async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
-        if not suspicious(delivery):
-            done = await self._until_no_trouble(lambda: self._answering.take(delivery.raw))
-        else:
-            async with self._suspects.alone():
-                done = await self._until_no_trouble(lambda: self._meet_alone(delivery.raw))
-        if done:
+        take = self._meet_alone if suspicious(delivery) else self._answering.take
+        if await self._until_no_trouble(lambda: take(delivery.raw)):
             await consumer.settle([delivery])
 
     async def _meet_alone(self, raw: Raw) -> None:
         accused = accused_message(self.name, raw)
-        if await self._suspects.note(accused):
-            await self._answering.take(raw)
-        else:
-            await self._answering.refuse(raw, killed_process(accused))
-        await self._suspects.acquit(accused)
+        async with self._suspects.alone():
+            if await self._suspects.note(accused):
+                await self._answering.take(raw)
+            else:
+                await self._answering.refuse(raw, killed_process(accused))
+            await self._suspects.acquit(accused)
 
     async def _until_no_trouble(self, work: Callable[[], Awaitable[object]]) -> bool:
         """Do it until the database lets us; False when the process is stopping before it could be done."""

@@ -1,19 +1,19 @@
 """What comes again and again without an end, a message or a timer: perhaps it kills the process that takes it.
 
 Whoever was in hand when a process died comes again, the guilty and the innocent alike. So such a one is met alone,
-after a note that outlives the process. The innocent come to an end, and their notes vanish. Three notes are three
-processes that died while they had this one in hand and no other suspect: a message is a dead letter then, and a timer
-is not fired any more.
+after a note that outlives the process. The innocent come to an end, and their notes vanish; so do those of a process
+that is hindered and lives. Three notes are three processes that died while they had this one in hand and no other
+suspect: a message is a dead letter then, and a timer is not fired any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from messages import codec
-from messages.errors import KilledProcess
+from messages.errors import KilledProcess, Trouble
 from messages.printable import printable
 from outbox.interface import Accused
 
@@ -33,6 +33,7 @@ _TIMERS = "timers"
 CROWD = Accused(consumer=_TIMERS, source="", message_id="", body_hash=b"")
 """Timers that are met together."""
 
+_BRIEF = 5.0  # seconds
 _LONGEST = 255  # characters of a name in the table
 
 
@@ -46,14 +47,41 @@ class Suspects:
 
     def __init__(self, storage: Storage, runner: Runner) -> None:
         self._storage = storage
+        self._runner = runner
         self._life = runner.token()
         self._alone = asyncio.Lock()
+        self._withdrawing = False  # notes stand that should not
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Wait until no other suspect is being met in this process."""
+        """Wait until no other suspect is being met in this process.
+
+        Trouble ends the block without telling how it went with the suspect; but it did not kill us.
+
+        Raises:
+            Trouble: as in the block, or before it: what was noted earlier could not be withdrawn yet.
+        """
         async with self._alone:
-            yield
+            if self._withdrawing:
+                await self._withdraw()
+            try:
+                yield
+            except BaseException as error:
+                self._withdrawing = True
+                if isinstance(error, Trouble):
+                    await self.leave()
+                raise
+
+    async def leave(self) -> None:
+        """Withdraw what stands of this process, if that can be done now: it was hindered or ends, and is not killed."""
+        if self._withdrawing:
+            with suppress(Trouble, TimeoutError):
+                async with self._runner.timeout(_BRIEF):
+                    await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        await self._storage.withdraw_notes(self._life)
+        self._withdrawing = False
 
     async def noted(self, wanted: Sequence[Accused]) -> Sequence[int]:
         """How many processes have noted each of them and were not heard of again; all are of one consumer.

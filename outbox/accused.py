@@ -1,7 +1,8 @@
-"""Messages that may have killed a process, as the database remembers them, and whether it is the database's fault.
+"""What may have killed a process, as the database remembers it, and whether it is the database's fault.
 
-A note is committed before a suspect is met, and goes when it has come to an end: what is left tells how many processes
-had it in hand, alone, when they died. A process notes a message once, however often it tries.
+A note is committed before a suspect is met. It goes when the suspect has come to an end, or when the process that wrote
+it was still there to say that it has not: what is left tells how many processes had it in hand, alone, when they died.
+A note is one life's: a process notes a suspect once, however often it tries.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ if TYPE_CHECKING:
     from storage.database import Session
 
 _NOTE = """
-    insert into suspect (consumer, source, message_id, body_hash, life, notes, noted_at)
-    values (:consumer, :source, :message_id, :body_hash, :life, 1, {now})
-    on conflict (consumer, source, message_id, body_hash) do update set
-        notes = suspect.notes + case when suspect.life = excluded.life then 0 else 1 end,
-        life = excluded.life, noted_at = excluded.noted_at
-    returning notes
+    insert into suspect (consumer, source, message_id, body_hash, life, noted_at)
+    values (:consumer, :source, :message_id, :body_hash, :life, {now})
+    on conflict (consumer, source, message_id, body_hash, life) do update set noted_at = excluded.noted_at
 """
 _NOTE_DOWN = Statement.of(postgresql=_NOTE.format(now="clock_timestamp()"), sqlite=_NOTE.format(now=":now"))
 _THIS_ONE = """
     consumer = :consumer and source = :source and message_id = :message_id and body_hash = :body_hash
 """
+_NOTES = Statement.both(f"select count(*) as notes from suspect where {_THIS_ONE}")
 _ACQUIT = Statement.both(f"delete from suspect where {_THIS_ONE}")
-_NOTED = Statement.both("select source, message_id, body_hash, notes from suspect where consumer = :consumer")
+_WITHDRAW = Statement.both("delete from suspect where life = :life")
+_NOTED = Statement.both("""
+    select source, message_id, body_hash, count(*) as notes from suspect
+    where consumer = :consumer group by source, message_id, body_hash
+""")
 # Nothing is changed; but whoever locks one of these tables against writing, or against everything, makes it fail.
 _PROBED = ("saga", "saga_event", "saga_key", "inbox", "timer", "outbox", "dead_letter")
 _REACH = Statement.of(
@@ -45,13 +48,19 @@ _REACH = Statement.of(
 async def note(session: Session, message: Accused, life: UUID, now: datetime) -> int:
     """See `outbox.interface.Storage.note_accused`. `now` is the host's, for SQLite."""
     parameters = _named(message) | {"life": life} | ({} if session.postgresql else {"now": now})
-    (row,) = await session.fetch(_NOTE_DOWN, parameters)
+    await session.fetch(_NOTE_DOWN, parameters)
+    (row,) = await session.fetch(_NOTES, _named(message))
     return int(row.notes)
 
 
 async def acquit(session: Session, message: Accused) -> None:
     """See `outbox.interface.Storage.acquit`."""
     await session.fetch(_ACQUIT, _named(message))
+
+
+async def withdraw(session: Session, life: UUID) -> None:
+    """See `outbox.interface.Storage.withdraw_notes`."""
+    await session.fetch(_WITHDRAW, {"life": life})
 
 
 async def noted(session: Session, messages: Sequence[Accused]) -> list[int]:

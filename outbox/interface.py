@@ -432,6 +432,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def withdraw_notes(self, life: UUID) -> None:
+        """Remove whatever this life has noted: it is still there, so nothing of that has killed it."""
+        ...
+
     async def noted(self, wanted: Sequence[Accused]) -> Sequence[int]:
         """How often each was noted; all are of one consumer."""
         ...

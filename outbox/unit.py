@@ -278,6 +278,11 @@ class SqlStorage:
         async with self.database.read() as session:
             return await accused.noted(session, wanted)
 
+    async def withdraw_notes(self, life: UUID) -> None:
+        """See `outbox.interface.Storage.withdraw_notes`."""
+        async with self.database.write() as session:
+            await accused.withdraw(session, life)
+
     async def acquit(self, message: Accused) -> None:
         """See `outbox.interface.Storage.acquit`."""
         async with self.database.write() as session:

@@ -198,6 +198,7 @@ class Engine:
         if self._loops:
             await asyncio.wait([task for _, task in self._loops])
         await self.transport.close()
+        await self._suspects.leave()
         await self.database.close()
         self._held.close()
 

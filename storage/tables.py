@@ -344,10 +344,9 @@ suspect = Table(
     _needed("message_id", bytewise),
     _needed("body_hash", octets),
     _needed("life", identity),
-    _needed("notes", whole),
     _needed("noted_at", moment),
-    _key("suspect", "consumer", "source", "message_id", "body_hash"),
-    comment="Messages that may have killed a process: notes counts the lives that met one alone and saw no end of it.",
+    _key("suspect", "consumer", "source", "message_id", "body_hash", "life"),
+    comment="What may have killed a process: one row for each life that met it alone and has not said how it went.",
 )
 
 STORAGE_PARAMETERS = {

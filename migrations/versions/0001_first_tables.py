@@ -632,10 +632,9 @@ def upgrade() -> None:
         sa.Column("message_id", BYTEWISE, nullable=False),
         sa.Column("body_hash", OCTETS, nullable=False),
         sa.Column("life", IDENTITY, nullable=False),
-        sa.Column("notes", WHOLE, nullable=False),
         sa.Column("noted_at", MOMENT, nullable=False),
-        sa.PrimaryKeyConstraint("consumer", "source", "message_id", "body_hash", name="suspect_pkey"),
-        comment="Messages that may have killed a process: notes counts the lives that met one alone and saw no end of it.",
+        sa.PrimaryKeyConstraint("consumer", "source", "message_id", "body_hash", "life", name="suspect_pkey"),
+        comment="What may have killed a process: one row for each life that met it alone and has not said how it went.",
     )
     if _on_postgresql():
         _upgrade_postgresql()

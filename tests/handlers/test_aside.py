@@ -12,11 +12,11 @@ from sqlalchemy import event, text
 
 from handlers.consumer import SagaConsumer
 from handlers.facts import MessageDeadLettered, MessagesSetAside, SagaMoved
-from handlers.suspects import MOST_NOTES, SUSPICIOUS
+from handlers.suspects import MOST_NOTES, SUSPICIOUS, Suspects
 from messages import codec
 from messages.catalog.ordering import PaymentCompleted, StockReserved
 from messages.codec import open_envelope
-from messages.errors import Trouble
+from messages.errors import DatabaseAway, Trouble
 from outbox.facts import LoopTroubled
 from outbox.interface import Accused
 from outbox.unit import SqlStorage
@@ -28,6 +28,7 @@ from transport.topology import saga_queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from uuid import UUID
 
     from sqlalchemy import Connection
 
@@ -148,7 +149,10 @@ async def execute(database: Database, sql: str) -> None:
 
 
 async def suspects(storage: SqlStorage) -> list[tuple[str, int]]:
-    return [(row.message_id, row.notes) for row in await rows(storage, "select * from suspect order by message_id")]
+    found = await rows(
+        storage, "select message_id, count(*) as notes from suspect group by message_id order by message_id"
+    )
+    return [(row.message_id, row.notes) for row in found]
 
 
 @pytest.mark.parametrize("state", BUSY)
@@ -308,6 +312,41 @@ async def test_one_process_notes_a_message_once_however_often_it_tries(database:
     assert list(await storage.noted([suspect, noted(house, house.place("o-2"))])) == [2, 0]
     await storage.acquit(suspect)
     assert await suspects(storage) == []
+
+
+async def test_trouble_that_processes_live_through_makes_no_killer_of_what_they_had_in_hand(database: Database) -> None:
+    sound = SqlStorage(database)
+    storage, house = Hindered(sound), Ward(sound)
+    suspect = noted(house, house.place("o-1"))
+    lives = [Suspects(storage, house.runner) for _ in range(2)]
+    for number in range(4 * MOST_NOTES):
+        storage.hindered = number % 3 == 0
+        life = lives[number % 2]
+        with pytest.raises(DatabaseAway):
+            async with life.alone():
+                assert await life.note(suspect)
+                raise DatabaseAway("the server closed the connection")
+        storage.hindered = False
+    for life in lives:
+        await life.leave()
+    assert await suspects(sound) == []
+
+
+class Hindered:
+    """A storage that cannot take notes back while it is hindered."""
+
+    def __init__(self, storage: SqlStorage) -> None:
+        self._storage = storage
+        self.hindered = False
+
+    async def withdraw_notes(self, life: UUID) -> None:
+        """See `outbox.interface.Storage`."""
+        if self.hindered:
+            raise DatabaseAway("it is still away")
+        await self._storage.withdraw_notes(life)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._storage, name)
 
 
 async def test_the_probe_of_a_database_that_works_leaves_nothing_behind(database: Database) -> None:
