@@ -150,7 +150,8 @@ class Deciding:
         router = Router(self._saga.latest, self._saga.namespace, self.owners)
         for index, row in enumerate(rows):
             routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
-            if not routed.deferred:
+            starts_another = routed.starts and (routed.message.key or "") not in self.owners  # the sweep claims its key
+            if not routed.deferred and not starts_another:
                 await self.apply(replace(routed, held=row.held_id, identity=(row.source, row.message_id)))
 
     async def changes(self, lease: Lease | None = None, confirmed: Sequence[tuple[int, UUID]] = ()) -> Changes:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from handlers.deciding import SagaType
     from messages.codec import Limits
-    from outbox.interface import Held, Storage, Unit
+    from outbox.interface import Held, RipeHeld, Storage, Unit
     from outbox.relay import Relay
     from running import Runner
 
@@ -89,17 +89,30 @@ class HeldMessages:
     async def sweep(self) -> bool:
         """Deal with what is ripe, and say whether there may be more of it that can be dealt with now.
 
+        What another process holds the instance of is passed over, with all else that waits for that instance.
+
         Raises:
             Trouble: nothing more was done, or nobody knows; what was done is ripe no longer.
         """
-        ripe = await self._storage.ripe_held(self._known, _BATCH)
+        passed: set[UUID] = set()
+        while len(ripe := await self._storage.ripe_held(self._known, _BATCH, passed)) == _BATCH:
+            if await self._deal_with(ripe):
+                return True
+            held_up = {each.held.saga_id for each in ripe if each.held.saga_id is not None}
+            if not held_up:
+                return False
+            passed |= held_up
+        await self._deal_with(ripe)
+        return False
+
+    async def _deal_with(self, ripe: Sequence[RipeHeld]) -> int:
         done = 0
         for saga_type in sorted({each.held.saga_type for each in ripe}):
             saga = self._sagas[saga_type]
             ours = [each for each in ripe if each.held.saga_type == saga_type]
             done += await self._expire(saga, [each.held for each in ours if each.expired])
             done += await self._apply(saga, [each.held for each in ours if not each.expired])
-        return len(ripe) == _BATCH and done > 0
+        return done
 
     async def _apply(self, saga: SagaType, ripe: Sequence[Held]) -> int:
         """Apply messages together, or one by one where the database refuses what one of them makes."""

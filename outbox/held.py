@@ -12,6 +12,7 @@ from storage.statements import Statement, Write, as_uuid
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from sqlalchemy import Row
 
@@ -109,6 +110,7 @@ _RIPE = Statement.of(
         select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp() and s.saga_id is null, false) as expired
         from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
         where h.saga_type = any(cast(:types as text[]))
+          and (h.saga_id is null or h.saga_id <> all(cast(:without as uuid[])))
           and (h.expires_at < clock_timestamp()
                or (h.reason = 'early' and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
@@ -126,6 +128,7 @@ _RIPE = Statement.of(
         select {_COLUMNS}, coalesce(h.expires_at < :now and s.saga_id is null, 0) as expired
         from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
         where h.saga_type in (select value from json_each(:types))
+          and (h.saga_id is null or h.saga_id not in (select value from json_each(:without)))
           and (h.expires_at < :now
                or (h.reason = 'early' and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
@@ -183,7 +186,9 @@ async def awaited(session: Session, saga_ids: Collection[object]) -> frozenset[o
     return frozenset(as_uuid(row.saga_id) for row in await session.fetch(_AWAITED, {"ids": sorted(saga_ids, key=str)}))
 
 
-async def ripe(session: Session, known: Collection[KnownType], limit: int, now: datetime) -> Sequence[RipeHeld]:
+async def ripe(
+    session: Session, known: Collection[KnownType], limit: int, without: Collection[UUID], now: datetime
+) -> Sequence[RipeHeld]:
     """See `outbox.interface.Storage.ripe_held`."""
     versions = [(each.saga_type, version) for each in known for version in sorted(each.versions)]
     events = [(each.saga_type, name, version) for each in known for name, version in sorted(each.events.items())]
@@ -194,6 +199,7 @@ async def ripe(session: Session, known: Collection[KnownType], limit: int, now: 
         "event_types": [saga_type for saga_type, _, _ in events],
         "events": [name for _, name, _ in events],
         "schema_versions": [version for _, _, version in events],
+        "without": sorted(without),
         "limit": limit,
     }
     rows = await session.fetch(_RIPE, parameters if session.postgresql else {**parameters, "now": now})

@@ -360,8 +360,13 @@ class Storage(Protocol):
         """
         ...
 
-    async def ripe_held(self, known: Collection[KnownType], limit: int) -> Sequence[RipeHeld]:
-        """Held messages that may be applied now by a process that knows these types, or have expired; oldest first."""
+    async def ripe_held(
+        self, known: Collection[KnownType], limit: int, without: Collection[UUID] = ()
+    ) -> Sequence[RipeHeld]:
+        """Held messages that may be applied now by a process that knows these types, or have expired; oldest first.
+
+        None for an instance `without`: those that could not be dealt with a moment ago.
+        """
         ...
 
     async def suspects(self, after: UUID, limit: int) -> Sequence[UUID]:

@@ -190,10 +190,12 @@ class SqlStorage:
             found, following = await timers.due(session, saga_types, limit, self._now(), skip=skip)
         return [_due_timer(row) for row in found], following
 
-    async def ripe_held(self, known: Collection[KnownType], limit: int) -> Sequence[RipeHeld]:
+    async def ripe_held(
+        self, known: Collection[KnownType], limit: int, without: Collection[UUID] = ()
+    ) -> Sequence[RipeHeld]:
         """See `outbox.interface.Storage.ripe_held`."""
         async with self.database.read() as session:
-            return await held.ripe(session, known, limit, self._now())
+            return await held.ripe(session, known, limit, without, self._now())
 
     async def suspects(self, after: UUID, limit: int) -> Sequence[UUID]:
         """See `outbox.interface.Storage.suspects`."""

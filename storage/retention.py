@@ -138,8 +138,9 @@ _OLD_ITEMS = """
     select {row} from dead_letter_job_item i join dead_letter_job j on j.job_id = i.job_id
     where {{old}} order by i.job_id, i.position limit {limit}
 """
+_OVER = "coalesce(ended_at, case when state = 'stopped' then created_at end)"
 _DELETE_ITEMS = _old(
-    "j.ended_at",
+    _OVER,
     postgresql="delete from dead_letter_job_item where ctid = any(array("
     + _OLD_ITEMS.format(row="i.ctid", limit="cast(:limit as bigint)")
     + " for update skip locked)) returning 1",
@@ -152,7 +153,7 @@ _EMPTY = """
         select 1 from dead_letter_job_item i where i.job_id = dead_letter_job.job_id
     ) returning job_id
 """
-_DELETE_JOBS = _old("ended_at", postgresql=_EMPTY, sqlite=_EMPTY)
+_DELETE_JOBS = _old(_OVER, postgresql=_EMPTY, sqlite=_EMPTY)
 _PARTICIPANTS_ROW = """
     select participant, {id} as id, idempotency_key, {{old}} as old from {table}
     where (participant, {id}) > ({begin}) order by participant, {id} limit {limit}
@@ -263,7 +264,7 @@ class Expiry:
         return self._counted(len(gone))
 
     async def jobs(self, age: float, _: Place | None = None) -> Step:
-        """The verdicts of replays that ended so long ago, and then the replays."""
+        """The verdicts of replays that ended so long ago (or began, if they were stopped), and then the replays."""
         async with self._database.write() as session:
             gone = await session.fetch(_DELETE_ITEMS, self._some(session, age))
             await session.fetch(_DELETE_JOBS, self._older(session, age))

@@ -288,22 +288,25 @@ def _progress(letters: int) -> Iterator[Callable[[Verdict], Verdict]]:
 
 
 async def _judged(storage: SqlStorage, verdicts: Sequence[Verdict]) -> list[Judged]:
-    """The verdicts with what their letters say."""
+    """The verdicts with what their letters say, or said: retention may have removed one meanwhile."""
     ids = [verdict.dead_letter_id for verdict in verdicts]
     page = await LetterQueries(storage.database).page(DeadLetterFilter(ids=ids, status=None), limit=len(ids))
-    letters = {letter.dead_letter_id: letter for letter in page.dead_letters}
-    return [
-        Judged(
-            dead_letter_id=verdict.dead_letter_id,
-            name=letters[verdict.dead_letter_id].name,
-            message_id=letters[verdict.dead_letter_id].message_id,
-            outcome=verdict.outcome,
-            detail=verdict.detail,
-            saga_id=verdict.saga_id,
-            seq=verdict.seq,
+    named = {letter.dead_letter_id: (letter.name, letter.message_id) for letter in page.dead_letters}
+    judged = []
+    for verdict in verdicts:
+        name, message_id = named.get(verdict.dead_letter_id, ("", ""))
+        judged.append(
+            Judged(
+                dead_letter_id=verdict.dead_letter_id,
+                name=name,
+                message_id=message_id,
+                outcome=verdict.outcome,
+                detail=verdict.detail,
+                saga_id=verdict.saga_id,
+                seq=verdict.seq,
+            )
         )
-        for verdict in verdicts
-    ]
+    return judged
 
 
 async def _print_job(jobs: ReplayJobs, job_id: int, *, as_json: bool) -> int:

@@ -15,12 +15,15 @@ from handlers.facts import MessageDuplicated, MessageHeld
 from handlers.handle import Handler
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
+from messages import codec
 from messages.catalog.ordering import OrderPlaced, PaymentCompleted, ShippingLabelCreated, StockReserved
-from outbox.interface import KnownType
+from outbox.interface import Changes, Held, KnownType
+from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
 from sagas.decision import Action, Operated
+from sagas.instance import CallStatus
 from storage.statements import Statement
 from tests.handlers.house import LIMITS, NAMESPACE, House, dead, kinds, placed, rows
 from tests.services.waiting import until_async
@@ -32,9 +35,9 @@ if TYPE_CHECKING:
     from handlers.operations import Outcome
     from messages.envelope import Raw
     from outbox.interface import RipeHeld
-    from outbox.unit import SqlStorage
     from sagas import Definition
     from sagas.instance import Instance
+    from storage import Database
 
 RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 PAID = PaymentCompleted(order_id="o-1", payment_id="p-1")
@@ -113,6 +116,32 @@ async def test_what_arrives_for_a_paused_instance_is_held_and_applied_on_resume_
     assert told == ["message_held", "message_held", "reply_received", "reply_received"]
 
 
+async def test_what_was_held_for_an_instance_and_starts_one_since_a_new_version_is_left_to_the_sweep(
+    house: House, storage: SqlStorage
+) -> None:
+    await house.take(house.message(placed()))
+    await operate(house, Action.PAUSE)
+    start = house.message(placed("o-2"), message_id="start-2")
+    row = Held(
+        saga_type="PlaceOrder",
+        source="shop",
+        message_id="start-2",
+        body_hash=codec.body_hash(start.body),
+        name="ordering.OrderPlaced",
+        schema_version=1,
+        raw=start,
+        reason="paused",
+        saga_id=house.id_of("o-1"),
+    )
+    async with storage.transaction() as unit:
+        await unit.save(Changes(consumer="PlaceOrder", held=[row]))
+    await operate(house, Action.RESUME)
+    assert await held(storage) == [("ordering.OrderPlaced", "paused")]
+    await sweep_of(house).sweep()
+    assert await held(storage) == []
+    assert (await house.instance("o-2")).status == "running"
+
+
 async def dispositions_of(storage: SqlStorage, raw: Raw) -> str:
     return (await dispositions(storage))[raw.message_id or ""]
 
@@ -123,6 +152,25 @@ async def test_a_paused_instance_is_left_alone_by_the_sweep(house: House, storag
     await house.take(house.answer("o-1", RESERVED, "reserve"))
     assert not await sweep_of(house).sweep()
     assert len(await held(storage)) == 1
+
+
+async def test_however_much_waits_for_an_instance_that_somebody_holds_others_do_not_wait_behind_it(
+    postgresql: Database,
+) -> None:
+    storage = SqlStorage(postgresql)
+    house = await House(storage).open()
+    await house.take(house.message(placed()), house.message(placed("o-2")))
+    for key in ("o-1", "o-2"):
+        await operate(house, Action.PAUSE, key)
+    copies = [replace(house.answer("o-1", RESERVED, "reserve"), message_id=f"copy-{n}") for n in range(150)]
+    await house.take(*copies)
+    await house.take(house.answer("o-2", StockReserved(order_id="o-2", reservation_id="r-2"), "reserve"))
+    await _change(storage, "update saga set paused = false")
+    async with storage.transaction() as unit:
+        await unit.lock([house.id_of("o-1")])
+        await sweep_of(house).sweep()
+    assert len(await held(storage)) == 150
+    assert (await house.instance("o-2")).steps["reserve"].do.status is CallStatus.SUCCEEDED
 
 
 async def test_a_reply_that_came_straight_to_a_saga_that_is_not_there_yet_is_applied_at_its_birth(

@@ -239,10 +239,10 @@ async def test_due_timers_can_be_passed_over(house: House) -> None:
 
 
 @pytest.mark.parametrize("state", ["22003", "57014"])
-async def test_a_thousand_timers_that_cannot_be_fired_delay_no_other(postgresql: Database, state: str) -> None:
+async def test_any_number_of_timers_that_cannot_be_fired_delay_no_other(postgresql: Database, state: str) -> None:
     storage = SqlStorage(postgresql)
     house = await House(storage, hurried()).open()
-    for first in range(0, 1_000, 200):
+    for first in range(0, 400, 200):
         await house.take(*(house.message(placed(f"sick-{n}")) for n in range(first, first + 200)))
     await house.take(*(house.message(placed(f"well-{n}")) for n in range(5)))
     await execute(postgresql, "delete from outbox")
@@ -270,11 +270,11 @@ async def test_a_thousand_timers_that_cannot_be_fired_delay_no_other(postgresql:
         async with asyncio.timeout(60):
             while len(resent(house, "well-")) < 5:  # noqa: ASYNC110 - facts have no event
                 await asyncio.sleep(0.01)
-        pages = 1_000 / 200
+        pages = 400 / 200
         assert len(troubles(house)) <= pages + 1, "they were tried one by one before the others had their turn"
         await execute(postgresql, "drop function spoil cascade")
         async with asyncio.timeout(60):
-            while len(resent(house, "sick-")) < 1_000:  # noqa: ASYNC110 - facts have no event
+            while len(resent(house, "sick-")) < 400:  # noqa: ASYNC110 - facts have no event
                 await asyncio.sleep(0.05)
     finally:
         timers.stop()

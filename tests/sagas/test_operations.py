@@ -82,6 +82,29 @@ class Buy(Saga, key="order", version=1, deadline=timedelta(days=1)):
         return Pay(order=self.order)
 
 
+class Lend(Saga, key="order", version=1):
+    """Reserve, and remember that it was done."""
+
+    order: str
+
+    @start
+    def ordered(cls, event: Ordered) -> Self:
+        return cls(order=event.order)
+
+    @step(failure=Refused)
+    def lend(self) -> Reserve:
+        return Reserve(order=self.order)
+
+    @lend.on_success
+    def lent(self, reply: Reserved) -> None:
+        if "lent" in BROKEN:
+            raise ValueError(f"not {reply.order}")
+
+    @lend.compensation(success=Released)
+    def give_back(self) -> Release:
+        return Release(order=self.order)
+
+
 @pytest.fixture
 def story() -> Harness:
     BROKEN.clear()
@@ -213,6 +236,19 @@ def test_an_orphaned_effect_is_undone_on_request_although_all_is_over(story: Har
         story.operator("undo")
     assert story.operator("resolve", "pay").attention == {}
     assert (story.status, story.instance.skipped) == ("compensated", 0)
+
+
+def test_an_undo_that_is_asked_for_is_sent_although_another_copy_of_the_late_success_has_parked_the_instance() -> None:
+    story = Harness(Lend).given(Ordered(order="o-1")).receives(Refused(order="o-1"))
+    assert story.status == "compensated"
+    story.receives(Reserved(order="o-1"))
+    assert set(story.attention) == {"orphaned_effect"}
+    BROKEN.add("lent")
+    story.receives(Reserved(order="o-1"))
+    assert set(story.attention) == {"orphaned_effect", "method_raised"}
+    assert story.operator("undo").sent == [Release(order="o-1")]
+    assert set(story.attention) == {"method_raised"}
+    BROKEN.clear()
 
 
 def test_what_cannot_be_done_is_said_with_what_can(story: Harness) -> None:

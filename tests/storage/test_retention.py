@@ -313,21 +313,27 @@ async def test_a_letter_goes_so_long_after_it_was_settled_with_its_record_and_an
 async def test_a_replay_of_many_goes_with_its_verdicts_so_long_after_its_end(storage: SqlStorage) -> None:
     insert_job = """
         insert into dead_letter_job (actor, why, wanted, created_at, state, ended_at)
-        values ('me', :why, '{}', :at, 'done', :ended)
+        values ('me', :why, '{}', :at, :state, :ended)
     """
     insert_item = """
         insert into dead_letter_job_item (job_id, position, dead_letter_id)
         select max(job_id), :position, 1 from dead_letter_job
     """
-    for why, ended in (("old", ago(storage, 91)), ("young", ago(storage, 89))):
-        await run(storage, insert_job, why=why, at=ago(storage, 100), ended=ended)
+    for why, state, begun, ended in (
+        ("old", "done", 100, ago(storage, 91)),
+        ("young", "done", 100, ago(storage, 89)),
+        ("given up", "stopped", 91, None),
+        ("stopped lately", "stopped", 89, None),
+        ("at work", "running", 91, None),
+    ):
+        await run(storage, insert_job, why=why, at=ago(storage, begun), state=state, ended=ended)
         for position in range(5):
             await run(storage, insert_item, position=position)
-    assert await all_steps(Expiry(storage.database, rows=2).jobs, 90 * DAY) == 5
-    jobs = await run(storage, "select job_id, why from dead_letter_job")
-    items = await run(storage, "select job_id from dead_letter_job_item")
-    assert [job.why for job in jobs] == ["young"]
-    assert [row.job_id for row in items] == [jobs[0].job_id] * 5
+    assert await all_steps(Expiry(storage.database, rows=2).jobs, 90 * DAY) == 10
+    jobs = await run(storage, "select job_id, why from dead_letter_job order by job_id")
+    items = await run(storage, "select job_id from dead_letter_job_item order by job_id")
+    assert [job.why for job in jobs] == ["young", "stopped lately", "at work"]
+    assert [row.job_id for row in items] == [job.job_id for job in jobs for _ in range(5)]
 
 
 # -- what participants remember
