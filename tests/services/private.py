@@ -210,7 +210,8 @@ class PrivatePostgres(PrivateServer):
             [
                 self._binaries.folder / "postgres",
                 *("-D", self.data, "-p", str(self.port), "-c", "unix_socket_directories="),
-                *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
+                *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "jit=off"),
+                *("-c", "autovacuum_naptime=10min"),
                 *("-c", f"fsync={switch}", "-c", f"synchronous_commit={switch}", "-c", f"full_page_writes={switch}"),
             ],
             self._environment(),
