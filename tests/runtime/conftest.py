@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from tests.runtime.office import large, office, small
 from tests.runtime.processes import Ended, Process
 from tests.runtime.shop import SAGA
 from tests.storage.databases import empty_sqlite
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["antiphon", "empty_sqlite", "folder", "servers", "started"]
+__all__ = ["antiphon", "empty_sqlite", "folder", "large", "office", "servers", "small", "started"]
 
 Settings = dict[str, str]
 

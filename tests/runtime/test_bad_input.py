@@ -192,7 +192,8 @@ def test_a_server_that_never_answers_is_named(antiphon: Command, folder: Path, k
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        where = f"127.0.0.1:{silent.getsockname()[1]}/x"
+        patience = {"database": "?connect_timeout=1", "broker": ""}[kind]  # for one attempt
+        where = f"127.0.0.1:{silent.getsockname()[1]}/x{patience}"
         scheme = {"database": "postgresql", "broker": "amqp"}[kind]
         settings = {f"{kind}_url": f"{scheme}://u:hunter2@{where}", "startup_timeout": "1", "http_port": "0"}
         done = antiphon("run", modules="shop", **settings)
