@@ -21,7 +21,7 @@ demo: $(VENV)/.installed  ## one process on SQLite, no server: places orders and
 
 test: check  ## everything: lint, types, unit, property, integration and crash tests on real servers
 	@$(BIN)/python -m tests.services \
-	  "$(PYTEST) -n $(WORKERS) --ignore tests/crash $(if $(NODE),,-m 'not node') $(ARGS)" \
+	  "$(PYTEST) -n $(WORKERS) --dist loadgroup --ignore tests/crash $(if $(NODE),,-m 'not node') $(ARGS)" \
 	  "$(PYTEST) -n $(CRASH_WORKERS) --maxschedchunk 1 -m 'not soak' tests/crash $(ARGS)"
 	@$(if $(NODE),,echo "Not run: the tests of the participant in Node.js, because node and npm are not here. With them: make examples")
 

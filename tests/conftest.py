@@ -33,7 +33,8 @@ settings.load_profile("antiphon")
 
 _KEEPER = pytest.StashKey[ExitStack]()
 _CRASH_TESTS = Path(__file__).parent / "crash"
-_SERVERS = {"postgres_server", "rabbitmq_url", "_private_postgres", "_private_rabbitmq"}
+_PRIVATE = {"_private_postgres", "_private_rabbitmq"}
+_SERVERS = {"postgres_server", "rabbitmq_url", *_PRIVATE}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,11 +68,17 @@ def _counts(terminalreporter: pytest.TerminalReporter) -> dict[str, int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test by what it needs, so that `make unit`, `property`, `integration` and `crash` find theirs."""
+    """Mark every test by what it needs, so that `make unit`, `property`, `integration` and `crash` find theirs.
+
+    Those that share a server to kill are one group, so that `--dist loadgroup` starts that server for one worker only.
+    """
     for item in items:
         marks = list(_marks(item))
         for mark in marks or ["unit"]:
             item.add_marker(mark)
+        if "crash" not in marks:
+            for server in _PRIVATE & set(getattr(item, "fixturenames", ())):
+                item.add_marker(pytest.mark.xdist_group(server))
 
 
 def _marks(item: pytest.Item) -> Iterator[str]:
