@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from tests.runtime.shop import PARTICIPANT, SAGA
+from tests.services.private import PrivateRabbitMQ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.runtime.conftest import Command, Settings
     from tests.runtime.processes import Process
-    from tests.services.private import PrivatePostgres, PrivateRabbitMQ
+    from tests.services.private import PrivatePostgres
 
 BOUND = 90.0
 GLANCE = 0.05  # seconds between two looks at a process that cannot tell us of its change
@@ -65,6 +66,8 @@ async def test_unready_while_it_is_away_and_at_work_again_afterwards(
     run.until("saga.completed", key="before")
     async with httpx2.AsyncClient(base_url=str(address)) as client:
         await until(client, ready=True)
+        if isinstance(server, PrivateRabbitMQ):
+            await asyncio.to_thread(server.settle)  # or a queue declared just now comes back without a leader
         server.kill()
         checks = await until(client, ready=False)
         assert not checks[lost]["ok"], checks
