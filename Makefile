@@ -42,7 +42,7 @@ property: $(VENV)/.installed-dev  ## generated tests
 	@$(PYTEST) -n $(WORKERS) -m property $(ARGS)
 
 integration: $(VENV)/.installed-dev  ## tests on PostgreSQL and RabbitMQ
-	@$(PYTEST) -n $(WORKERS) -m 'integration and not node' $(ARGS)
+	@$(PYTEST) -n $(WORKERS) -m 'integration and not node' --both-drivers $(ARGS)
 
 crash: $(VENV)/.installed-dev  ## tests that kill processes and cut connections
 	@$(PYTEST) -n $(CRASH_WORKERS) --maxschedchunk 1 -m 'not soak' tests/crash $(ARGS)

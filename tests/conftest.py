@@ -23,6 +23,7 @@ from tests.services import leftovers
 from tests.services.keeping import POSTGRES, RABBITMQ, TALLY, ask, kept, used
 from tests.services.management import Management
 from tests.services.private import PrivatePostgres, PrivateRabbitMQ
+from tests.storage.databases import ASYNCPG, PSYCOPG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,6 +36,11 @@ _KEEPER = pytest.StashKey[ExitStack]()
 _CRASH_TESTS = Path(__file__).parent / "crash"
 _PRIVATE = {"_private_postgres", "_private_rabbitmq"}
 _SERVERS = {"postgres_server", "rabbitmq_url", *_PRIVATE}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what `make integration` and `make soak` ask for."""
+    parser.addoption("--both-drivers", action="store_true", help="run each test on PostgreSQL over asyncpg and psycopg")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,10 +87,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xdist_group(server))
 
 
+def _on_postgresql(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and not {ASYNCPG, PSYCOPG}.isdisjoint(
+        value for name, value in callspec.params.items() if name in ("database", "postgresql")
+    )
+
+
 def _marks(item: pytest.Item) -> Iterator[str]:
     if _CRASH_TESTS in item.path.parents:
         yield "crash"
-    elif _SERVERS & set(getattr(item, "fixturenames", ())):
+    elif _SERVERS & set(getattr(item, "fixturenames", ())) or _on_postgresql(item):
         yield "integration"
     if item.get_closest_marker("hypothesis"):
         yield "property"

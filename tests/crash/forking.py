@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import importlib
 import multiprocessing
 import os
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.preloaded import PRELOADED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -28,29 +31,7 @@ PACKAGES: Sequence[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 ]["packages"]
 PR_SET_PDEATHSIG = 1
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(
-    [
-        "runtime.cli",
-        "runtime.commands.config",
-        "runtime.commands.dead",
-        "runtime.commands.demo",
-        "runtime.commands.doctor",
-        "runtime.commands.migrate",
-        "runtime.commands.publish",
-        "runtime.commands.run",
-        "runtime.commands.sagas",
-        "runtime.http",
-        "transport.rabbitmq",
-        "uvicorn",
-        "asyncpg",
-        "aiosqlite",
-        "sqlalchemy.dialects.postgresql.asyncpg",
-        "sqlalchemy.dialects.sqlite.aiosqlite",
-        "alembic.command",
-        "tests.crash.forking",
-        "tests.crash.participant",
-    ]
-)
+FORKING.set_forkserver_preload([*PRELOADED, "tests.crash.forking", "tests.crash.participant"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +79,7 @@ class Forked:
 
 def become(module: str, words: Sequence[str], folder: str, env: Mapping[str, str], output: str) -> None:
     """In the new process: take the output, the environment and the folder, and run."""
+    gc.freeze()  # what was imported before the fork is no garbage of this process
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL.value, 0, 0, 0)
     log = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -82,8 +82,10 @@ async def test_a_sidecar_lives_through_whatever_its_broker_does(
             await finished("publish", setup, *words)
             starts["blocked"] = start_id("blocked")
             await sidecar.unready()
+            await sidecar.child.says("consuming.paused")
         finally:
             await broker.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
+        await sidecar.child.says("consuming.resumed")
 
         # Its rights are taken away, and its connections closed, while it works.
         await place("forbidden")

@@ -16,6 +16,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.preloaded import PRELOADED
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
@@ -26,30 +28,7 @@ BOUND = 60.0
 """Seconds after which a process that should have ended or spoken is taken for stuck."""
 
 _FORKING = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(
-    [
-        "aiosqlite",
-        "asyncpg",
-        "pydantic.v1",
-        "runtime.cli",
-        "runtime.commands.config",
-        "runtime.commands.dead",
-        "runtime.commands.demo",
-        "runtime.commands.doctor",
-        "runtime.commands.held",
-        "runtime.commands.migrate",
-        "runtime.commands.operate",
-        "runtime.commands.publish",
-        "runtime.commands.run",
-        "runtime.commands.sagas",
-        "tests.runtime.processes",
-        "typer._adapters",
-        "uvicorn.lifespan.off",
-        "uvicorn.protocols.http.auto",
-        "uvicorn.protocols.websockets.auto",
-        "uvloop",
-    ]
-)
+_FORKING.set_forkserver_preload([*PRELOADED, "tests.runtime.processes"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from outbox.interface import DeadLetter
 from tests.runtime.office import Office
 from tests.runtime.processes import Process
 from tests.runtime.shop import PARTICIPANT, SAGA
+from tests.runtime.terminal import on_terminal
 from tests.runtime.test_bad_input import assert_told
 from tests.services.waiting import until
 
@@ -240,6 +242,14 @@ def test_a_replay_says_what_became_of_each_letter(office: Office) -> None:
     assert (letters[0]["resolved_by"], letters[0]["resolved_why"]) == ("ada", "deployed 1.2")
     second = office.dead("replay", *map(str, ids))
     assert (second.returncode, second.stdout.splitlines()[-1]) == (1, "3 already replayed, 1 failed again")
+
+
+def test_on_a_terminal_a_replay_shows_how_far_it_is(small: Office) -> None:
+    small.keep(*(asked(str(number)) for number in range(3)))
+    settings = {f"ANTIPHON_{name.upper()}": value for name, value in small.settings.items()}
+    shown = on_terminal(small.folder, "dead", "replay", "--all", **settings)
+    assert re.search(r"dead letters .*100%", shown)
+    assert "3 processed" in shown
 
 
 def test_a_replay_stops_where_everything_fails_and_says_how_to_go_on(office: Office) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +15,7 @@ import pytest
 
 from runtime.demo.orders import DECLINED, LATE, SILENT, SMOOTH, SOLD_OUT, STORIES, Order, orders, told
 from runtime.exits import CONFIGURATION, FAILED, OK, USAGE
+from tests.runtime.terminal import on_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 
 FILE = "antiphon-demo.db"
 ADDRESS = f"sqlite:///{FILE}"
-HOME = Path(__file__).resolve().parents[2]
 
 
 def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -119,36 +115,14 @@ def test_what_it_tells_is_in_order_of_time_and_what_it_proposes_works(antiphon: 
 
 
 def test_on_a_terminal_there_is_a_bar_and_colour_unless_nobody_wants_any(folder: Path) -> None:
-    coloured, plain = on_terminal(folder), on_terminal(folder, NO_COLOR="1")
+    smallest = ("demo", "--orders", "1")
+    coloured, plain = on_terminal(folder, *smallest), on_terminal(folder, *smallest, NO_COLOR="1")
     for shown in (coloured, plain):
         assert "1/1" in shown
         told_of = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", shown.split("What to try next")[0])
         assert max(map(len, re.split(r"[\r\n]+", told_of))) <= 80
     assert re.search(r"\x1b\[[0-9;]*3\d", coloured)
     assert not re.search(r"\x1b\[[0-9;]*3\dm", plain)
-
-
-def on_terminal(folder: Path, **environment: str) -> str:
-    """What the smallest demo writes to a terminal of 80 columns."""
-    ours, theirs = pty.openpty()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANTIPHON_", "NO_COLOR"))}
-    inherited = {**kept, "PYTHONPATH": str(HOME), "TERM": "xterm", "COLUMNS": "80", **environment}
-    command = [sys.executable, "-m", "runtime", "demo", "--orders", "1"]
-    with subprocess.Popen(command, cwd=folder, env=inherited, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        shown = b""
-        while chunk := _read(ours):
-            shown += chunk
-    os.close(ours)
-    assert process.returncode == OK, shown.decode()
-    return shown.decode()
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65536)
-    except OSError:  # how a terminal tells that nobody writes to it any more
-        return b""
 
 
 # kills

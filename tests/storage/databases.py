@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -94,14 +95,35 @@ async def copy_empty(template: Path, file: Path) -> None:
     shutil.copy(template, file)
 
 
-@pytest.fixture(params=[SQLITE, ASYNCPG, PSYCOPG])
+def on_every_database(metafunc: pytest.Metafunc) -> None:
+    """As `pytest_generate_tests`: on SQLite, and on PostgreSQL over each driver."""
+    _parametrize(metafunc, [ASYNCPG, PSYCOPG])
+
+
+def on_both_databases(metafunc: pytest.Metafunc) -> None:
+    """As `pytest_generate_tests`, for what leaves SQL, locks and types to the storage: half of it over each driver.
+
+    With `--both-drivers` all of it over each.
+    """
+    half = (ASYNCPG, PSYCOPG)[zlib.crc32(metafunc.function.__name__.encode()) % 2]
+    _parametrize(metafunc, [ASYNCPG, PSYCOPG] if metafunc.config.getoption("--both-drivers") else [half])
+
+
+def _parametrize(metafunc: pytest.Metafunc, drivers: list[str]) -> None:
+    chosen = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    for fixture, kinds in (("database", [SQLITE, *drivers]), ("postgresql", drivers)):
+        if fixture in metafunc.fixturenames and fixture not in chosen:
+            metafunc.parametrize(fixture, kinds, indirect=True)
+
+
+@pytest.fixture
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """Each kind of database in turn."""
     async with opened(request.param, request, tmp_path) as database:
         yield database
 
 
-@pytest.fixture(params=[ASYNCPG, PSYCOPG])
+@pytest.fixture
 async def postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     """PostgreSQL, for what only a server can do: many writers at once, lost connections."""
     async with opened(request.param, request, tmp_path) as database:
