@@ -22,6 +22,7 @@ from handlers.suspects import accused_message, killed_process
 from messages.errors import MessageError, Trouble
 from messages.value import value
 from outbox.facts import LoopTroubled
+from running import happens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -238,11 +239,7 @@ class Aside:
 
     async def _pause(self) -> None:
         soonest = min(piece.due for piece in self._free_pieces())
-        try:
-            async with self._runner.timeout(max(0.0, soonest - self._runner.monotonic())):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        await happens(self._changed, self._runner, within=max(0.0, soonest - self._runner.monotonic()))
 
     async def _meet(self, piece: _Piece) -> None:
         try:

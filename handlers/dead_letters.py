@@ -19,6 +19,7 @@ from messages.printable import printable
 from messages.value import value
 from outbox.facts import LoopTroubled
 from outbox.interface import Changes, DeadLetter
+from running import happens
 from storage import dead_letters
 from storage.statements import Batch
 from transport.topology import dead_queue, participant_queue, saga_queue
@@ -240,11 +241,7 @@ class DeadLetterImport:
     async def _pause(self, error: Trouble, tries: int) -> None:
         retry_in = min(0.05 * 2 ** min(tries, _DOUBLINGS), _SLOWEST_RETRY) * (1 + self._runner.random())
         self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
-        try:
-            async with self._runner.timeout(retry_in):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+        await happens(self._stopping, self._runner, within=retry_in)
 
 
 def _key(letter: DeadLetter) -> dead_letters.Key:

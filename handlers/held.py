@@ -17,6 +17,7 @@ from handlers.routing import Router
 from messages.errors import HeldTooLong, MessageError, Trouble
 from outbox.facts import LoopTroubled
 from outbox.interface import Changes, DeadLetter, KnownType
+from running import happens
 from sagas.decision import Disposition
 
 if TYPE_CHECKING:
@@ -72,19 +73,11 @@ class HeldMessages:
             except Trouble as error:
                 pause = self._sweep_seconds
                 self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=pause))
-            await self._rest(pause)
+            await happens(self._stopping, self._runner, within=pause)
 
     def stop(self) -> None:
         """Return from `run` after the messages under way."""
         self._stopping.set()
-
-    async def _rest(self, seconds: float) -> None:
-        """Wait that long, or until `stop`."""
-        try:
-            async with self._runner.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
 
     async def sweep(self) -> bool:
         """Deal with what is ripe, and say whether there may be more of it that can be dealt with now.

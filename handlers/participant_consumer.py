@@ -14,6 +14,7 @@ from handlers.suspects import Suspects, accused_message, killed_process, suspici
 from messages.errors import Trouble
 from messages.printable import in_words
 from outbox.facts import LoopTroubled
+from running import happens
 from storage.database import ChangedMeanwhile
 
 if TYPE_CHECKING:
@@ -178,11 +179,7 @@ class ParticipantConsumer:
     async def _pause(self, error: Trouble, tries: int) -> None:
         retry_in = min(0.05 * 2 ** min(tries, _DOUBLINGS), _SLOWEST_RETRY) * (1 + self._runner.random())
         self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=retry_in))
-        try:
-            async with self._runner.timeout(retry_in):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+        await happens(self._stopping, self._runner, within=retry_in)
 
     async def _abandon(self) -> None:
         """Whatever is still under way when the loop ends otherwise than by `stop` goes back to the queue."""

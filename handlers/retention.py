@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from messages.errors import Trouble
 from messages.value import value
 from outbox.facts import LoopTroubled, RowsRemoved
+from running import happens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -91,7 +92,7 @@ class Retention:
                     await self._remove(kind)
                 except Trouble as error:
                     self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=pause))
-            await self._rest(pause)
+            await happens(self._stopping, self._runner, within=pause)
 
     def stop(self) -> None:
         """Return from `run` after the step under way."""
@@ -105,15 +106,9 @@ class Retention:
                 step = await kind.remove(kind.age, place)
                 removed, place, more = removed + step.removed, step.following, step.following is not None
                 if more:
-                    await self._rest(max(self._least_rest, self._runner.monotonic() - began))
+                    await happens(
+                        self._stopping, self._runner, within=max(self._least_rest, self._runner.monotonic() - began)
+                    )
         finally:
             if removed:
                 self._report(RowsRemoved(kind=kind.name, amount=removed, age=kind.age))
-
-    async def _rest(self, seconds: float) -> None:
-        """Wait that long, or until `stop`."""
-        try:
-            async with self._runner.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return

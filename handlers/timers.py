@@ -6,6 +6,7 @@ which of its timers still stand. Sagas that another process holds are left for t
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from handlers.work import Work
 from messages.errors import MessageError, Trouble
 from outbox.facts import LoopTroubled
 from outbox.interface import Changes
+from running import happens
 from sagas.decision import TimerFired
 
 if TYPE_CHECKING:
@@ -63,18 +65,18 @@ class Timers:
         self._batch = batch
         self._suspects = suspects or Suspects(storage, runner)
         self._later: dict[UUID | Accused, tuple[float, float]] = {}  # what is put off: until when, after what pause
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Fire what is due, until stopped."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             pause = self._sweep_seconds
             try:
                 next_in = await self._round()
                 pause = pause if next_in is None else min(pause, next_in)
             except Trouble as error:
                 self._report(LoopTroubled(loop=self.name, error=str(error), retry_in=pause))
-            await self._runner.sleep(pause)
+            await happens(self._stopping, self._runner, within=pause)
 
     async def _round(self) -> float | None:
         """Fire everything that is due, and say in how many seconds the next one is.
@@ -85,7 +87,7 @@ class Timers:
         """
         passed, next_in = 0, None
         failed: list[DueTimer] = []
-        while not self._stopping:
+        while not self._stopping.is_set():
             due, next_in = await self._storage.due_timers(list(self._types), self._batch, skip=passed)
             fired = await self._met([timer for timer in due if not self._is_put_off(timer)], failed)
             passed += len(due) - fired
@@ -93,7 +95,7 @@ class Timers:
                 next_in = 0.0 if fired else next_in  # what fired may have set another that is due already
                 break
         for saga_id, timers in _by_saga(failed).items():
-            if self._stopping:
+            if self._stopping.is_set():
                 break
             if await self._fired(timers, []):
                 self._later.pop(saga_id, None)
@@ -167,7 +169,7 @@ class Timers:
 
     def stop(self) -> None:
         """Return from `run` after the round under way."""
-        self._stopping = True
+        self._stopping.set()
 
     async def fire(self, due: Sequence[DueTimer]) -> int:
         """Decide on due timers in one transaction. Returns how many of them are due no longer.

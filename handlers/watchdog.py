@@ -17,6 +17,7 @@ from messages.errors import Trouble
 from messages.printable import in_words
 from outbox.facts import LoopTroubled
 from outbox.interface import Changes, HistoryRow
+from running import happens
 from sagas.patch import patch
 from sagas.watching import watch
 
@@ -132,12 +133,8 @@ class Watchdog:
 
     async def _pause(self) -> bool:
         """Wait for the next round; whether it was stopped."""
-        try:
-            async with self._runner.timeout(self._interval * (1 - _JITTER * self._runner.random())):
-                await self._stopped.wait()
-        except TimeoutError:
-            pass
-        return self._stopped.is_set()
+        within = self._interval * (1 - _JITTER * self._runner.random())
+        return await happens(self._stopped, self._runner, within=within)
 
 
 def _rows(suspect: Suspect, decision: Decision) -> Iterator[HistoryRow]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from messages.errors import Trouble
 from messages.value import value
 from outbox.facts import ConsumingPaused, ConsumingResumed
+from running import happens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ class Pressure:
             before = self._runner.monotonic()
             await self.look()
             took = self._runner.monotonic() - before
-            await self._within(max(self._sweep_seconds, took * _REST), self._stopped)
+            await happens(self._stopped, self._runner, within=max(self._sweep_seconds, took * _REST))
 
     def stop(self) -> None:
         """Return from `run`; who waits in `passable` goes on."""
@@ -106,14 +107,7 @@ class Pressure:
 
     async def passable(self) -> None:
         """Wait until another batch may be taken."""
-        await self._within(TRICKLE, self._open)
-
-    async def _within(self, seconds: float, event: asyncio.Event) -> None:
-        try:
-            async with self._runner.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return
+        await happens(self._open, self._runner, within=TRICKLE)
 
     def _seen(self, backlog: Backlog) -> None:
         self._in_turn = 0

@@ -20,6 +20,7 @@ from outbox.breaker import Breaker, State
 from outbox.facts import CircuitClosed, CircuitOpened, EventUnrouted, LoopTroubled, PublicationFailed
 from outbox.in_flight import InFlight
 from outbox.interface import RowOutcome
+from running import happens
 from transport.interface import Publication, Verdict
 
 if TYPE_CHECKING:
@@ -250,11 +251,7 @@ class Relay:
         return self._breaker.open | self._in_flight.crowded()
 
     async def _pause(self) -> None:
-        try:
-            async with self._runner.timeout(self._sweep_seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await happens(self._wake, self._runner, within=self._sweep_seconds)
         self._wake.clear()
 
     async def _guarded(self, work: Callable[[], object]) -> None:

@@ -4,6 +4,6 @@ Knows nothing of sagas, databases or brokers. The process uses `AsyncioRunner`; 
 and thereby owns every clock reading, every random choice and the order in which tasks run.
 """
 
-from running.runner import AsyncioRunner, Runner
+from running.runner import AsyncioRunner, Runner, happens
 
-__all__ = ["AsyncioRunner", "Runner"]
+__all__ = ["AsyncioRunner", "Runner", "happens"]

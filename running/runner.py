@@ -78,3 +78,13 @@ class AsyncioRunner:
     def start(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
         """See `Runner.start`."""
         return asyncio.create_task(work, name=name)
+
+
+async def happens(event: asyncio.Event, runner: Runner, within: float) -> bool:
+    """Wait until an event is set, for so many seconds at most. Whether it is."""
+    try:
+        async with runner.timeout(within):
+            await event.wait()
+    except TimeoutError:
+        pass
+    return event.is_set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from running import happens
 from runtime.facts import LoopEnded
 
 if TYPE_CHECKING:
@@ -107,15 +108,7 @@ class Supervised:
             1 + self._runner.random() / 4
         )
         self._report(LoopEnded(component=self.name, error=error, restarts=self.restarts, retry_in=pause))
-        await self._interruptible(pause)
-
-    async def _interruptible(self, seconds: float) -> None:
-        """Wait that long, or until `stop`."""
-        try:
-            async with self._runner.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+        await happens(self._stopping, self._runner, within=pause)
 
     def _forgive(self) -> None:
         """Forget earlier failures once it has run steadily."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from handlers.facts import SagaMoved
+from running import happens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,11 +65,7 @@ class Watch:
 
     async def news(self, seconds: float) -> None:
         """Wait until something happens, at most so long."""
-        try:
-            async with self._runner.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
-            return
+        await happens(self._news, self._runner, within=seconds)
 
     def wake(self) -> None:
         """Let whoever waits for news look again."""

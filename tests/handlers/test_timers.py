@@ -17,10 +17,10 @@ from messages.catalog.ordering import StockReserved
 from messages.envelope import Raw
 from outbox.facts import LoopTroubled
 from outbox.unit import SqlStorage
-from running import AsyncioRunner
 from sagas import Patience, Policies, Retry, definition_of, with_policies
 from sagas.catalog.ordering import PlaceOrder
 from tests.handlers.house import NAMESPACE, House, kinds, outbox, placed, rows
+from tests.handlers.test_aside import FastRunner
 from transport.topology import Queue
 
 if TYPE_CHECKING:
@@ -372,18 +372,6 @@ async def test_of_any_number_of_timers_that_are_due_no_more_than_a_batch_is_held
     house.timers.stop()
     await asyncio.wait_for(loop, 60)
     assert storage.most == 200
-
-
-class FastRunner(AsyncioRunner):
-    """The real one, forty times as fast."""
-
-    def monotonic(self) -> float:
-        """See `running.Runner`."""
-        return super().monotonic() * 40
-
-    async def sleep(self, seconds: float) -> None:
-        """See `running.Runner`."""
-        await super().sleep(seconds / 40)
 
 
 class Counted:
