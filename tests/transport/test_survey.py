@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import aio_pika
 import pytest
 
 from messages.errors import BrokerAway, ConfigurationError
@@ -14,6 +15,8 @@ from transport.rabbitmq.survey import Found, survey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from aiormq.abc import ExceptionType
 
 
 @pytest.fixture
@@ -45,6 +48,21 @@ async def test_messages_and_readers_are_counted_and_what_is_missing_is_left_out(
 async def test_a_broker_that_is_away_is_said_to_be() -> None:
     with pytest.raises(BrokerAway, match=r"u@127\.0\.0\.1:1/"):
         await within(survey("amqp://u:hunter2@127.0.0.1:1/", ["q"], runner=AsyncioRunner()))
+
+
+async def test_a_connection_that_never_stood_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgotten it would close itself, with a warning when no loop is there any more."""
+    closed = []
+
+    class Told(aio_pika.Connection):
+        async def close(self, exc: ExceptionType | None = None) -> None:
+            closed.append(True)
+            await super().close(exc)
+
+    monkeypatch.setattr(aio_pika, "Connection", Told)
+    with pytest.raises(BrokerAway):
+        await within(survey("amqp://127.0.0.1:1/", ["q"], runner=AsyncioRunner()))
+    assert closed == [True]
 
 
 async def test_what_is_no_address_is_refused() -> None:

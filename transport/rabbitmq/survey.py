@@ -42,12 +42,13 @@ async def survey(url: str, queues: Iterable[str], *, runner: Runner) -> tuple[Fo
         BrokerAway: the broker cannot be asked, or not any more.
     """
     address = Address.parse(url)
+    connection = aio_pika.Connection(address.url)
     try:
-        async with talking(runner, ANSWER):
-            connection = await aio_pika.connect(address.url)
         try:
+            async with talking(runner, ANSWER):
+                await connection.connect()
             found = [await _look(connection, queue, runner) for queue in queues]
-        finally:
+        finally:  # also one that never stood: forgotten without a farewell it says one when no loop may be there
             await parting(runner, connection.close(), FAREWELL)
     except CutOff as error:
         raise BrokerAway(f"{address.shown}: {error}") from None
