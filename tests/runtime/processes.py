@@ -86,7 +86,9 @@ class Process:
         """Wait for its end; the exit code."""
         self._process.join(BOUND)
         code = self._process.exitcode
-        assert code is not None, f"still runs after {BOUND} s: {self._texts}"
+        if code is None:
+            self.kill()
+            raise AssertionError(f"still ran after {BOUND} s: {self._texts}")
         for reader in self._readers:
             reader.join()
         return code
