@@ -78,7 +78,8 @@ _TURN = Write(
 _JOBS = Statement.either("""
     select j.job_id, j.actor, j.why, j.wanted, j.created_at, j.state, j.ended_at,
            (select count(*) from dead_letter_job_item i where i.job_id = j.job_id) as letters,
-           (select count(*) from dead_letter_job_item i where i.job_id = j.job_id and outcome is not null) as judged
+           (select count(*) from dead_letter_job_item i where i.job_id = j.job_id and outcome is not null) as judged,
+           (select max(at) from dead_letter_job_item i where i.job_id = j.job_id) as judged_at
     from dead_letter_job j
     where (cast(:only as bigint) is null or j.job_id = cast(:only as bigint))
       and (cast(:before as bigint) is null or j.job_id < cast(:before as bigint))
@@ -96,7 +97,8 @@ _ITEMS = Statement.either("""
 class Job:
     """A replay of dead letters. `wanted` is how they were chosen; `judged` of its `letters` have a verdict.
 
-    `state` is `running` (also when its process is no more), `stopped` or `done`.
+    `state` is `running` (also when its process is no more: `judged_at`, the time of the latest verdict, tells),
+    `stopped` or `done`.
     """
 
     job_id: int
@@ -108,6 +110,7 @@ class Job:
     ended_at: datetime | None
     letters: int
     judged: int
+    judged_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +192,8 @@ async def begin(
 
 
 def _job(row: Row[Any]) -> Job:
-    times = {name: None if (at := row._mapping[name]) is None else as_time(at) for name in ("created_at", "ended_at")}
+    moments = ("created_at", "ended_at", "judged_at")
+    times = {name: None if (at := row._mapping[name]) is None else as_time(at) for name in moments}
     return Job(**{**row._mapping, **times, "wanted": json.loads(row.wanted)})
 
 

@@ -177,10 +177,10 @@ async def jobs(*, limit: int, after: str | None, as_json: bool) -> int:
         return OK
     out = console()
     if page:
-        columns = ("job", "state", "letters", "judged", "by", "why", "begun", "ended")
+        columns = ("job", "state", "judged", "by", "why", "begun", "last verdict", "ended")
         rows = [
-            (each.job_id, each.state, each.letters, each.judged, each.actor, each.why, each.created_at, each.ended_at)
-            for each in page[:limit]
+            (job.job_id, job.state, _share(job), job.actor, job.why, job.created_at, job.judged_at, job.ended_at)
+            for job in page[:limit]
         ]
         out.print(table(columns, rows))
     else:
@@ -362,6 +362,10 @@ def _print(
     if job is not None and counts[NOT_TRIED]:
         out.print(Text(f"  antiphon dead replay --resume {job.job_id}"), soft_wrap=True)
     return code
+
+
+def _share(job: Job) -> str:
+    return f"{job.judged} of {job.letters}"
 
 
 def _words(outcome: str) -> str:

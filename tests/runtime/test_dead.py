@@ -388,6 +388,8 @@ def test_a_job_survives_its_process_and_does_nothing_twice(office: Office) -> No
     assert begun < 30
     [job] = office.ask("jobs")
     assert (job["state"], job["letters"]) == ("running", 30)
+    assert job["created_at"] < job["judged_at"]  # and no later one comes
+    assert f"{job['judged']} of 30" in office.dead("jobs").stdout
     assert "it has ended early" in office.dead("jobs", "1").stdout
     done = office.ask("replay", "--resume", "1", "--rate", "1000")
     assert (done["state"], done["counts"]) == ("done", {"processed": 30})
