@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from handlers.blame import is_to_blame
+from handlers.blame import Failures, is_to_blame
 from handlers.facts import MessagesSetAside
 from handlers.handle import Attempt
 from handlers.suspects import accused_message, killed_process
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from outbox.interface import Accused
     from running import Runner
     from transport.interface import Consumer, Delivery
-
-ALONE_TIMES = 5
-ALONE_SECONDS = 60.0
-"""A message that fails alone is given up only after so many times, and so long after the first of them."""
 
 _FIRST_PAUSE = 0.05
 _SLOWEST_RETRY = 5.0
@@ -61,8 +57,7 @@ class _Piece:
     """Messages that are tried together. `notes`: of a suspect, in how many processes it was; None is not looked up yet.
 
     `ties` are the instances that they may be for. `follows`: it is here only because of those before it. `troubles`
-    count the tries in a row that failed, `failures` those of them that were its own doing, the first of them at
-    `failing_since`.
+    count the tries in a row that failed, `failures` those of them that were its own doing.
     """
 
     messages: list[InHand]
@@ -74,8 +69,7 @@ class _Piece:
     notes: int | None = 0
     refused: bool = False
     troubles: int = 0
-    failures: int = 0
-    failing_since: float = 0.0
+    failures: Failures = field(default_factory=Failures)
 
 
 class Aside:
@@ -306,18 +300,9 @@ class Aside:
         return await is_to_blame(self._handler.storage, error)
 
     def _failed(self, piece: _Piece, error: Trouble) -> None:
-        now = self._runner.monotonic()
-        if not piece.failures:
-            piece.failing_since = now
-        piece.failures += 1
-        if piece.failures >= ALONE_TIMES and now - piece.failing_since >= ALONE_SECONDS:
-            self._refuse(
-                piece,
-                MessageError(
-                    f"it failed alone {piece.failures} times in {now - piece.failing_since:.0f} s while the database "
-                    f"worked; the last time: {error}"
-                ),
-            )
+        refusal = piece.failures.another(error, self._runner.monotonic())
+        if refusal is not None:
+            self._refuse(piece, refusal)
         else:
             self._troubled(piece, error, longest=_LONGEST_WAIT)
 

@@ -2,14 +2,20 @@
 
 A command is acknowledged when it was answered, dropped or dead-lettered, and that is committed. Trouble with the
 database carries it out again after a pause. One that may have killed a process is met when no other such is.
+
+One that fails while the database works (its statement takes too long, somebody holds its row) is to blame itself: it
+makes room for others, is tried again when no other such one is, and becomes a dead letter when it does not end.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from handlers.answering import Answering
+from handlers.blame import Failures, is_to_blame
 from handlers.suspects import Suspects, accused_message, killed_process, suspicious
 from messages.errors import Trouble
 from messages.printable import in_words
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from handlers.participant import Participant
     from messages.codec import Limits
     from messages.envelope import Raw
+    from messages.errors import MessageError
     from outbox.relay import Relay
     from outbox.unit import SqlStorage
     from running import Runner
@@ -32,8 +39,18 @@ CONCURRENCY = 16
 PATIENCE = 600.0
 """Seconds a handler may take by default; well within the broker's own bound for an acknowledgement."""
 
+_IN_HAND = 2  # times as many commands as are at work: those that make room for others still wait for their end
 _SLOWEST_RETRY = 5.0
 _DOUBLINGS = 10  # beyond the slowest retry; the database may be away for days, and a power of that has no float
+
+
+@dataclass(slots=True)
+class _Command:
+    """A command in hand, how often it failed by its own doing, and what it is refused with once that is enough."""
+
+    raw: Raw
+    failures: Failures = field(default_factory=Failures)
+    refusal: MessageError | None = None
 
 
 class ParticipantConsumer:
@@ -70,13 +87,16 @@ class ParticipantConsumer:
             patience=patience,
         )
         self.name = self._answering.consumer
+        self._storage = storage
         self._suspects = suspects or Suspects(storage, runner)
         self._prepare = participant.prepare
         self._transport = transport
         self._runner = runner
         self._report = report
         self._queue = queue
-        self._concurrency = concurrency
+        self._in_hand = _IN_HAND * concurrency
+        self._slots = asyncio.Semaphore(concurrency)
+        self._blamed = asyncio.Lock()
         self._consumer: Consumer | None = None
         self._receiving: asyncio.Task[Sequence[Delivery]] | None = None
         self._working: set[asyncio.Task[None]] = set()
@@ -101,11 +121,15 @@ class ParticipantConsumer:
         except (SystemExit, KeyboardInterrupt) as error:
             raise RuntimeError(f"the setup of {self.name} raised {in_words(error)}") from error
 
+    async def _set_up(self) -> bool:
+        await self.set_up()
+        return True
+
     async def run(self) -> None:
         """Prepare the tables, then answer commands until stopped; what was begun by then is finished."""
-        if not await self._until_no_trouble(self.set_up):
+        if not await self._until_no_trouble(self._set_up):
             return
-        consumer = await self._transport.consume(self._queue, prefetch=self._concurrency)
+        consumer = await self._transport.consume(self._queue, prefetch=self._in_hand)
         self._consumer = consumer
         try:
             if self._stopping.is_set():
@@ -125,7 +149,7 @@ class ParticipantConsumer:
     async def _work_off(self, consumer: Consumer) -> None:
         drained = False
         while not (drained and not self._working):
-            room = self._concurrency - len(self._working)
+            room = self._in_hand - len(self._working)
             if self._receiving is None and room and not drained:
                 self._receiving = self._runner.start(consumer.receive(room), name=f"{self.name}.receive")
             await self._something_happens()
@@ -150,8 +174,20 @@ class ParticipantConsumer:
 
     async def _take(self, consumer: Consumer, delivery: Delivery) -> None:
         take = self._meet_alone if suspicious(delivery) else self._answering.take
-        if await self._until_no_trouble(lambda: take(delivery.raw)):
+        command = _Command(delivery.raw)
+        if await self._until_no_trouble(lambda: self._try(command, take), command):
             await consumer.settle([delivery])
+
+    async def _try(self, command: _Command, take: Callable[[Raw], Awaitable[object]]) -> bool:
+        """Carry it out, or refuse it, once there is a slot; False when the process is stopping by then."""
+        async with self._blamed if command.failures.times else nullcontext(), self._slots:
+            if self._stopping.is_set():
+                return False
+            if command.refusal is not None:
+                await self._answering.refuse(command.raw, command.refusal)
+            else:
+                await take(command.raw)
+        return True
 
     async def _meet_alone(self, raw: Raw) -> None:
         accused = accused_message(self.name, raw)
@@ -162,17 +198,18 @@ class ParticipantConsumer:
                 await self._answering.refuse(raw, killed_process(accused))
             await self._suspects.acquit(accused)
 
-    async def _until_no_trouble(self, work: Callable[[], Awaitable[object]]) -> bool:
+    async def _until_no_trouble(self, work: Callable[[], Awaitable[bool]], command: _Command | None = None) -> bool:
         """Do it until the database lets us; False when the process is stopping before it could be done."""
         tries = 0
         while True:
             try:
-                await work()
-                return True
+                return await work()
             except Trouble as error:
                 if self._stopping.is_set():
                     return False
                 if tries or not isinstance(error, ChangedMeanwhile):  # else what changed can be read at once
+                    if command is not None and await is_to_blame(self._storage, error):
+                        command.refusal = command.failures.another(error, self._runner.monotonic())
                     await self._pause(error, tries)
             tries += 1
 

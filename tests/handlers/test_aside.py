@@ -227,7 +227,7 @@ async def test_messages_of_the_instance_of_one_that_fails_keep_their_place_behin
 async def test_whatever_is_set_aside_what_came_first_counts_first(
     postgresql: Database, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.aside.ALONE_TIMES", 1_000)  # by chance one may well fail alone for a minute
+    monkeypatch.setattr("handlers.blame.ALONE_TIMES", 1_000)  # by chance one may well fail alone for a minute
     house = await Ward(Moody(SqlStorage(postgresql), seed, busy=15)).open()
     house.clock.rush()
     await all_in_order(house, batch=1 + seed % 4)
