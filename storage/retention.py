@@ -138,9 +138,10 @@ _OLD_ITEMS = """
     select {row} from dead_letter_job_item i join dead_letter_job j on j.job_id = i.job_id
     where {{old}} order by i.job_id, i.position limit {limit}
 """
-_OVER = "coalesce(ended_at, case when state = 'stopped' then created_at end)"
+# Whoever was at it may be gone: a job that has not ended is as old as its latest verdict.
+_LAST_VERDICT = "(select max(w.at) from dead_letter_job_item w where w.job_id = j.job_id)"
 _DELETE_ITEMS = _old(
-    _OVER,
+    f"coalesce(j.ended_at, {_LAST_VERDICT}, j.created_at)",
     postgresql="delete from dead_letter_job_item where ctid = any(array("
     + _OLD_ITEMS.format(row="i.ctid", limit="cast(:limit as bigint)")
     + " for update skip locked)) returning 1",
@@ -153,7 +154,7 @@ _EMPTY = """
         select 1 from dead_letter_job_item i where i.job_id = dead_letter_job.job_id
     ) returning job_id
 """
-_DELETE_JOBS = _old(_OVER, postgresql=_EMPTY, sqlite=_EMPTY)
+_DELETE_JOBS = _old("coalesce(ended_at, created_at)", postgresql=_EMPTY, sqlite=_EMPTY)
 _PARTICIPANTS_ROW = """
     select participant, {id} as id, idempotency_key, {{old}} as old from {table}
     where (participant, {id}) > ({begin}) order by participant, {id} limit {limit}

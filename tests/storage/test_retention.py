@@ -316,20 +316,21 @@ async def test_a_replay_of_many_goes_with_its_verdicts_so_long_after_its_end(sto
         values ('me', :why, '{}', :at, :state, :ended)
     """
     insert_item = """
-        insert into dead_letter_job_item (job_id, position, dead_letter_id)
-        select max(job_id), :position, 1 from dead_letter_job
+        insert into dead_letter_job_item (job_id, position, dead_letter_id, at)
+        select max(job_id), :position, 1, :at from dead_letter_job
     """
-    for why, state, begun, ended in (
-        ("old", "done", 100, ago(storage, 91)),
-        ("young", "done", 100, ago(storage, 89)),
-        ("given up", "stopped", 91, None),
-        ("stopped lately", "stopped", 89, None),
-        ("at work", "running", 91, None),
+    for why, state, begun, judged, ended in (
+        ("old", "done", 100, ago(storage, 95), ago(storage, 91)),
+        ("young", "done", 100, ago(storage, 95), ago(storage, 89)),
+        ("given up", "stopped", 99, ago(storage, 91), None),
+        ("stopped lately", "stopped", 99, ago(storage, 89), None),
+        ("at work", "running", 99, ago(storage, 89), None),
+        ("died in its first letter", "running", 91, None, None),
     ):
         await run(storage, insert_job, why=why, at=ago(storage, begun), state=state, ended=ended)
         for position in range(5):
-            await run(storage, insert_item, position=position)
-    assert await all_steps(Expiry(storage.database, rows=2).jobs, 90 * DAY) == 10
+            await run(storage, insert_item, position=position, at=judged if position < 2 else None)
+    assert await all_steps(Expiry(storage.database, rows=2).jobs, 90 * DAY) == 15
     jobs = await run(storage, "select job_id, why from dead_letter_job order by job_id")
     items = await run(storage, "select job_id from dead_letter_job_item order by job_id")
     assert [job.why for job in jobs] == ["young", "stopped lately", "at work"]
