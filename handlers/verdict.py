@@ -55,7 +55,11 @@ class Verdict:
 
 @value
 class Request:
-    """Who wants a letter replayed, and why. The same `request_id` again changes nothing and gets the same verdict."""
+    """Who wants a letter replayed, and why.
+
+    The same `request_id` again changes nothing and gets the same verdict, unless that was `failed_again`: what failed
+    has changed nothing either, and is tried anew.
+    """
 
     dead_letter_id: int
     actor: str
@@ -64,11 +68,11 @@ class Request:
 
 
 async def closed(session: Session, request: Request, letter: Letter | None) -> Verdict | None:
-    """What there is to say of a letter that is not open, or whose request was carried out before; None: it is open."""
+    """What there is to say of a letter that is not open, or whose request was carried out before; None: try it."""
     if letter is None:
         return verdict_on(request, NOT_FOUND, "there is no dead letter of that id")
     before = await dead_letters.recorded(session, letter.dead_letter_id, request.request_id)
-    if before is not None:
+    if before is not None and before.outcome != FAILED_AGAIN:
         return verdict_on(request, before.outcome, before.detail, before.saga_id, before.seq)
     if letter.status == dead_letters.OPEN:
         return None

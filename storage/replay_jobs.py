@@ -62,6 +62,15 @@ _JUDGE = Write(
         where job_id = :job_id and position = :position
     """,
 )
+_RETRACT = Write(
+    name="replay_job_item_retract",
+    columns={"job_id": "bigint", "outcome": "text"},
+    postgresql="""
+        update dead_letter_job_item i set outcome = null
+        from {rows} where i.job_id = r.job_id and i.outcome = r.outcome
+    """,
+    sqlite="update dead_letter_job_item set outcome = null where job_id = :job_id and outcome = :outcome",
+)
 _TURN = Write(
     name="replay_job_turn",
     columns={"job_id": "bigint", "state": "text"},
@@ -158,6 +167,10 @@ class ReplayJobs:
     async def judge(self, job_id: int, position: int, outcome: str, detail: str) -> None:
         """Write down the verdict on the letter at this place; a later one replaces it."""
         await self._write(_JUDGE, (job_id, position, outcome, printable(detail, MAX_ERROR)))
+
+    async def retract(self, job_id: int, outcome: str) -> None:
+        """Give the letters with this verdict their turn once more; its `detail` stands until the next verdict falls."""
+        await self._write(_RETRACT, (job_id, outcome))
 
     async def turn(self, job_id: int, state: str) -> None:
         """Write down where a job is: `running`, `stopped` or `done`."""

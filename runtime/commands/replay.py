@@ -15,7 +15,7 @@ from rich.text import Text
 
 from handlers.discard import Discarder
 from handlers.editing import edited, replacing
-from handlers.verdict import DISCARDED, NOT_TAKEN, UNSETTLED, Request, Verdict
+from handlers.verdict import DISCARDED, FAILED_AGAIN, NOT_TAKEN, UNSETTLED, Request, Verdict
 from messages.errors import OperationRefused, Trouble
 from runtime.commands.letters import filter_of, number
 from runtime.commands.operate import actor
@@ -90,7 +90,7 @@ async def replay(asked: Asked, *, rate: float | None, as_json: bool) -> int:
 
 
 async def resume(job_id: int, *, rate: float | None, as_json: bool) -> int:
-    """Go on with a job where it ended, and print the verdict on each of its letters.
+    """Go on with a job where it ended, try what failed in it once more, and print the verdict on each of its letters.
 
     Raises:
         OperationRefused: there is no such job.
@@ -99,7 +99,9 @@ async def resume(job_id: int, *, rate: float | None, as_json: bool) -> int:
     settings = load().settings
     known = load_modules(settings.modules, limits=settings.limits)
     async with opened(settings) as storage:
-        return await _run(replaying(settings, known, storage), job_id, rate=rate, as_json=as_json)
+        parts = replaying(settings, known, storage)
+        await parts.jobs.retract(job_id, FAILED_AGAIN)
+        return await _run(parts, job_id, rate=rate, as_json=as_json)
 
 
 async def foresee(asked: Asked, *, as_json: bool) -> int:

@@ -15,7 +15,7 @@ from handlers.replay import Replayer
 from handlers.replay_command import CommandReplayer
 from handlers.replay_job import ReplayJob, stages
 from handlers.replays import Replays
-from handlers.verdict import Request, Verdict
+from handlers.verdict import FAILED_AGAIN, Request, Verdict
 from outbox.interface import Changes
 from storage.replay_jobs import Item, ReplayJobs
 from storage.statements import Statement
@@ -59,8 +59,9 @@ def test_a_job_begins_with_one_then_ten_then_the_rest_and_leaves_nothing_out(num
 class Bench:
     """A desk with dead letters of its participant, and everything that replays them."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, table: Table) -> None:
         self.desk = desk
+        self.table = table
         self.storage = storage = desk.storage
         self.give_back = GiveBack(storage, desk.runner, limits=LIMITS)
         self.replays = Replays(
@@ -101,6 +102,14 @@ class Bench:
         worker = ReplayJob(self.replays, self.jobs, self.give_back, self.desk.runner, patience=0)
         return await worker.run(job, rate=rate, told=self.told.append)
 
+    async def resume(self, number: int) -> str:
+        """What `dead replay --resume` does."""
+        await self.jobs.retract(number, FAILED_AGAIN)
+        return await self.go_on(number)
+
+    async def outcomes(self, number: int) -> list[str | None]:
+        return [item.outcome for item in await self.jobs.items(number)]
+
     async def status(self) -> list[str]:
         found = await rows(self.storage, "select status from v_dead_letter order by dead_letter_id")
         return [row.status for row in found]
@@ -108,9 +117,10 @@ class Bench:
 
 @pytest.fixture
 async def bench(storage: SqlStorage) -> AsyncIterator[Bench]:
-    desk = Desk(Table().participant, storage)
+    table = Table()
+    desk = Desk(table.participant, storage)
     await desk.open()
-    yield Bench(desk)
+    yield Bench(desk, table)
     await desk.close()
 
 
@@ -196,6 +206,43 @@ async def test_a_job_goes_on_behind_a_failure_among_others_and_ends(bench: Bench
         "processed",
         "processed",
     ]
+
+
+async def test_a_job_that_was_stopped_and_is_resumed_tries_what_failed_first_and_as_carefully(bench: Bench) -> None:
+    ids = await bench.keep(*(fold(number) for number in range(12)))
+    bench.table.errors = [KeyError("ink"), KeyError("ink")]
+    number, state = await bench.run(ids)
+    assert (state, [verdict.dead_letter_id for verdict in bench.told]) == ("stopped", ids[:1])
+    assert await bench.resume(number) == "stopped"
+    assert [verdict.dead_letter_id for verdict in bench.told] == [ids[0], ids[0]]
+    bench.told.clear()
+    assert await bench.resume(number) == "done"
+    assert [verdict.dead_letter_id for verdict in bench.told] == ids
+    assert await bench.outcomes(number) == ["processed"] * 12
+    assert len(await bench.desk.rows("select * from sheet")) == 12
+
+
+async def test_a_job_that_is_done_and_is_resumed_tries_what_failed_in_it_and_nothing_else(bench: Bench) -> None:
+    unread = asked(Fold(sheet=1), message_id="n-1", **{"schema-version": "9"})
+    ids = await bench.keep(fold(0), unread, fold(2))
+    number, state = await bench.run(ids)
+    assert (state, await bench.outcomes(number)) == ("done", ["processed", "failed_again", "processed"])
+    bench.told.clear()
+    assert await bench.resume(number) == "done"
+    assert [verdict.dead_letter_id for verdict in bench.told] == ids[1:2]
+    assert await bench.outcomes(number) == ["processed", "failed_again", "processed"]
+    events = await bench.desk.rows("select kind from dead_letter_event order by event_id")
+    assert [event.kind for event in events].count("replayed") == 2
+
+
+async def test_a_failure_whose_process_died_before_it_was_judged_is_tried_again(bench: Bench) -> None:
+    [letter] = await bench.keep(fold(1))
+    number = await bench.jobs.begin([letter], actor="ada", why="mended", wanted={})
+    request = Request(dead_letter_id=letter, actor="ada", reason="mended", request_id=f"job-{number}")
+    bench.table.errors = [KeyError("ink")]
+    assert (await bench.replays.replay(request)).outcome == "failed_again"
+    assert await bench.resume(number) == "done"
+    assert await bench.outcomes(number) == ["processed"]
 
 
 async def test_a_verdict_that_was_reached_and_not_written_down_is_found_again(bench: Bench) -> None:

@@ -262,14 +262,23 @@ def test_a_replay_stops_where_everything_fails_and_says_how_to_go_on(office: Off
         "  antiphon dead replay --resume 1",
     ]
     second = office.ask("replay", "--resume", "1")
-    assert (second["state"], second["counts"]) == ("stopped", {"not_tried": 14, "failed_again": 2})
+    assert (second["state"], second["counts"]) == ("stopped", {"not_tried": 15, "failed_again": 1})
     office.dead("replay", "--name", "tiny.Asked", "--limit", "1")
     [latest, earlier] = office.ask("jobs")
     assert [(each["job_id"], each["state"], each["judged"]) for each in (latest, earlier)] == [
         (2, "done", 1),
-        (1, "stopped", 2),
+        (1, "stopped", 1),
     ]
     assert office.ask("jobs", "1") == second
+
+
+def test_what_stopped_a_replay_is_tried_first_when_it_is_resumed(small: Office) -> None:
+    (small.folder / "shop.py").write_text(SAGA.replace("return cls(", "raise KeyError(") + PARTICIPANT)
+    small.keep(*(asked(str(number)) for number in range(3)))
+    assert small.ask("replay", "--all")["counts"] == {"failed_again": 1, "not_tried": 2}
+    (small.folder / "shop.py").write_text(SAGA + PARTICIPANT)
+    resumed = small.ask("replay", "--resume", "1")
+    assert (resumed["state"], resumed["counts"]) == ("done", {"processed": 3})
 
 
 def test_a_replay_knows_how_long_a_message_may_be(office: Office) -> None:
