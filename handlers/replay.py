@@ -30,6 +30,7 @@ from handlers.verdict import (
     write,
 )
 from messages.errors import IdConflict, MessageError, OperationRefused
+from messages.printable import printable
 from outbox.interface import InboxEntry
 from outbox.unit import SqlStorage
 from sagas.decision import Action, Disposition, Operated
@@ -119,6 +120,7 @@ class Replayer(Repair[SqlStorage]):
         if known is None:
             verdict, failed = await _decided(deciding, routed, request)
             await _let_go_on(unit, deciding, letter, request)
+            _sign(deciding, request)
         elif known.body_hash == letter.body_hash:
             verdict, failed = verdict_on(request, DUPLICATE, "a copy of it was handled before"), None
         else:
@@ -197,3 +199,17 @@ async def _let_go_on(unit: SqlUnit, deciding: Deciding, letter: Letter, request:
         its_cause = fold.current.attention.get("method_raised") == letter.error
         if its_cause and not fold.current.paused and not deciding.dead_letters:
             await deciding.work.decide(unit, fold, retry)
+
+
+def _sign(deciding: Deciding, request: Request) -> None:
+    """What the replay made an instance do begins with a row of its history that says who wanted it, and why."""
+    signature = {
+        "dead_letter": request.dead_letter_id,
+        "actor": printable(request.actor, dead_letters.MAX_NAME),
+        "why": printable(request.reason, dead_letters.MAX_ERROR),
+    }
+    for fold in deciding.work.folds.values():
+        if fold.history:
+            first = fold.history[0]
+            entry = replace(first.entry, detail={**first.entry.detail, **signature})
+            fold.history[0] = replace(first, entry=entry)

@@ -152,7 +152,7 @@ def replay(
         typer.Option("--edit", metavar="FILE", help="For one letter: its new body, or its edited export; - is stdin."),
     ] = "",
     resume: Annotated[
-        int | None, typer.Option("--resume", metavar="JOB", help="Go on with a replay; what failed in it is tried again.")
+        int | None, typer.Option("--resume", metavar="JOB", help="Go on with a replay, and try what failed once more.")
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")] = "",
     actor: _Actor = "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -173,6 +174,20 @@ async def test_an_edited_letter_is_locked_behind_its_instance_like_any_other(
     instance = next(place for place, sql in enumerate(counter.statements) if "from saga where" in sql)
     edited = next(place for place, sql in enumerate(counter.statements) if "insert into dead_letter" in sql)
     assert instance < edited
+
+
+async def test_what_a_replay_made_an_instance_do_stands_in_its_history_with_who_and_why(
+    house: House, storage: SqlStorage
+) -> None:
+    start, _ = await dead_lettered(house, house.message(placed()), house.message(placed("o-2")))
+    verdict = await replay(house, start)
+    reply = house.answer("o-1", RESERVED, "reserve")
+    [letter] = [each for each in await dead_lettered(house, reply) if each > start + 1]
+    again = await replay(house, letter)
+    for number, seq in ((start, verdict.seq), (letter, again.seq)):
+        [row] = await rows(storage, f"select cast(detail as text) as detail from v_saga_event where seq = {seq}")  # noqa: S608
+        said = json.loads(row.detail)
+        assert (said["dead_letter"], said["actor"], said["why"]) == (number, "ann", "mended")
 
 
 @pytest.mark.parametrize("forgotten", [False, True])

@@ -272,6 +272,15 @@ def test_a_replay_stops_where_everything_fails_and_says_how_to_go_on(office: Off
     assert office.ask("jobs", "1") == second
 
 
+def test_an_instance_says_which_letter_made_it_move_and_who_replayed_that_and_why(
+    small: Office, antiphon: Command
+) -> None:
+    [number] = small.keep(asked("1"))
+    assert small.dead("replay", str(number), "--reason", "deployed 1.2", "--actor", "ada").returncode == 0
+    shown = " ".join(antiphon("sagas", "show", "1", **small.settings).stdout.split())
+    assert f"dead_letter {number}, actor ada, why deployed 1.2" in shown
+
+
 def test_what_stopped_a_replay_is_tried_first_when_it_is_resumed(small: Office) -> None:
     (small.folder / "shop.py").write_text(SAGA.replace("return cls(", "raise KeyError(") + PARTICIPANT)
     small.keep(*(asked(str(number)) for number in range(3)))
