@@ -292,6 +292,8 @@ class Deciding:
             return
         decision = await self.work.decide(self._unit, fold, arrived, each.trace)
         if decision.error is not None:
+            if each.held is not None and not decision.history:
+                self.work.fail(fold, arrived, decision.error)
             self._dead_letter(each, decision.error, claimed=True, instance=fold.current.saga_id)
         elif decision.disposition is not Disposition.APPLIED:
             self._dispose(each, decision.disposition)

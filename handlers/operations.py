@@ -16,10 +16,11 @@ from outbox.interface import InboxEntry, Storage
 from sagas.decision import Action
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from handlers.deciding import SagaType
-    from outbox.interface import InboxRow, Unit
+    from outbox.interface import DeadLetter, InboxRow, Unit
     from sagas.decision import Operated
     from sagas.instance import Instance
 
@@ -38,10 +39,14 @@ class Operation:
 
 @value
 class Outcome:
-    """The instance after the action. `repeated`: the same request was carried out before, and nothing was done now."""
+    """The instance after the action. `repeated`: the same request was carried out before, and nothing was done now.
+
+    `failed` are the messages that had been held for it, and are dead letters now.
+    """
 
     instance: Instance
     repeated: bool
+    failed: Sequence[DeadLetter] = ()
 
 
 class Operations(Repair[Storage]):
@@ -75,7 +80,7 @@ class Operations(Repair[Storage]):
             await unit.save(await deciding.changes())
         for fact in (*deciding.facts, *deciding.work.facts()):
             self._report(fact)
-        return Outcome(instance=fold.current, repeated=False)
+        return Outcome(instance=fold.current, repeated=False, failed=deciding.dead_letters)
 
     async def _done_before(self, unit: Unit, operation: Operation, token: UUID) -> InboxRow | None:
         operated = operation.operated

@@ -114,6 +114,10 @@ class Work:
         decision = decide.held(fold.current, envelope.message_id, envelope.name, reason, self.now)
         fold.take(decision, self.now, None)
 
+    def fail(self, fold: Fold, arrived: Arrived, error: MessageError) -> None:
+        """Record on the instance, which stands still already, that a message that was held for it failed."""
+        fold.take(decide.failed_later(fold.definition, fold.current, arrived, str(error), self.now), self.now, None)
+
     def _decided(self, fold: Fold, happened: Input) -> Decision:
         """A definition that does not fit its instance harms that instance alone.
 

@@ -114,6 +114,13 @@ def held(instance: Instance, message_id: str, name: str, reason: str, now: datet
     return Decision(instance=after, disposition=Disposition.HELD, reason=reason, history=(entry,))
 
 
+def failed_later(definition: Definition, instance: Instance, arrived: Arrived, text: str, now: datetime) -> Decision:
+    """Record that a message which was held failed, although what it failed of is what the instance is parked for."""
+    turn = Turn(definition, instance, now)
+    turn.record("parked", message=arrived, reason="method_raised", error=text)
+    return turn.finish(Disposition.DEAD_LETTERED)
+
+
 def park(definition: Definition, instance: Instance, text: str, now: datetime) -> Decision:
     """Stop an instance that cannot go on, until someone acts: state and revision stay, its timers stand still."""
     turn = Turn(definition, instance, now)

@@ -167,6 +167,27 @@ RECORD_IMPORTED = Write(
         select d.dead_letter_id, :now, 'imported', :actor, '', :detail from dead_letter d where {_SAME.format(":")}
     """,
 )
+RECORD_REOPENED = Write(
+    name="dead_letter_record_reopened",
+    columns={
+        "consumer": "text",
+        "source": "text",
+        "message_id": "text",
+        "body_hash": "bytea",
+        "detail": "text",
+    },
+    postgresql=f"""
+        insert into dead_letter_event (dead_letter_id, at, kind, actor, why, detail)
+        select d.dead_letter_id, clock_timestamp(), 'reopened', 'antiphon', '', r.detail
+        from {{rows}} join dead_letter d on {_SAME.format("r.")} where d.status <> 'open'
+    """,
+    sqlite=f"""
+        insert into dead_letter_event (dead_letter_id, at, kind, actor, why, detail)
+        select d.dead_letter_id, :now, 'reopened', 'antiphon', '', :detail
+        from dead_letter d where {_SAME.format(":")} and d.status <> 'open'
+    """,
+)
+"""To be written before `KEEP`, which opens them; on PostgreSQL both see the letters as they were."""
 _KEPT = Statement.of(
     postgresql="""
         select 1 from dead_letter
@@ -359,7 +380,7 @@ def record(
     """Have it written down what was done with a letter, by the database's clock.
 
     `kind` is `imported`, `replayed`, `failed_again`, `given_back`, `edited` or `discarded`; `outcome` is the verdict on
-    a replay; `request_id` tells a request that was made twice.
+    a replay; `request_id` tells a request that was made twice. (`Letters.save` writes the kind `reopened`.)
     """
     said = (printable(actor, MAX_NAME), printable(why, MAX_ERROR))
     row = (dead_letter_id, kind, *said, request_id, outcome, printable(detail, MAX_ERROR), saga_id, seq)
@@ -440,6 +461,10 @@ class Letters:
 
     def save(self, batch: Batch) -> None:
         """Add the rows in the order of their arrival."""
+        batch.add(
+            RECORD_REOPENED,
+            [(*key, f"a copy of it failed, {letter.reason}: {letter.error}") for key, letter in self._rows.items()],
+        )
         batch.add(KEEP, [_row(position, *row) for position, row in enumerate(self._rows.items())])
 
 

@@ -115,6 +115,10 @@ def _print(outcome: Outcome, operated: Operated, *, as_json: bool) -> None:
                 "attention": dict(instance.attention),
                 "waiting_for": instance.waiting_for,
                 "revision": instance.revision,
+                "failed": [
+                    {"message_id": each.message_id, "name": each.name, "reason": each.reason, "error": each.error}
+                    for each in outcome.failed
+                ],
             }
         )
         return
@@ -126,4 +130,8 @@ def _print(outcome: Outcome, operated: Operated, *, as_json: bool) -> None:
         out.print(line(f"  waiting for  {instance.waiting_for}"))
     for reason, detail in instance.attention.items():
         out.print(line(f"  attention    {reason}: {detail}", "red"))
+    for each in outcome.failed:
+        out.print(line(f"  failed       {each.name}, which was held and is a dead letter now: {each.error}", "red"))
     out.print(Text(f"  antiphon sagas show {instance.saga_id}"))
+    if outcome.failed:
+        out.print(Text(f"  antiphon dead list --saga {instance.saga_id}"))

@@ -25,6 +25,7 @@ from tests.handlers.lossy import Lossy
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
+    from handlers.operations import Outcome
     from handlers.replay import Instead
     from handlers.verdict import Verdict
     from messages.envelope import Raw
@@ -123,7 +124,29 @@ async def test_the_letter_of_an_instance_that_is_parked_and_paused_is_held(house
     assert not await rows(storage, "select * from v_held")
 
 
-async def _operate(house: House, action: Action) -> None:
+async def test_a_message_that_was_held_and_fails_when_its_instance_is_resumed_is_seen_everywhere(
+    house: House, storage: SqlStorage
+) -> None:
+    await house.take(house.message(placed()))
+    reply = house.answer("o-1", RESERVED, "reserve")
+    [letter] = await dead_lettered(house, reply)
+    await _operate(house, Action.PAUSE)
+    assert (await replay(house, letter)).outcome == "held"
+    house.definition = broken()
+    [failed] = (await _operate(house, Action.RESUME)).failed
+    assert (failed.message_id, failed.reason) == (reply.message_id, "method_raised")
+    assert (await kinds(storage, house.id_of("o-1")))[-3:] == ["operator_acted", "resumed", "parked"]
+    [parked] = await rows(
+        storage, "select * from v_saga_event where kind = 'parked' and message_name = 'stock.StockReserved'"
+    )
+    assert parked.message_id == reply.message_id
+    assert await status(storage) == ["open"]
+    events = await rows(storage, "select kind, actor, detail from dead_letter_event order by event_id")
+    assert [event.kind for event in events] == ["replayed", "reopened"]
+    assert "KeyError: 'reservation'" in events[1].detail
+
+
+async def _operate(house: House, action: Action) -> Outcome:
     operations = Operations(
         {house.definition.type: {house.definition.version: house.definition}},
         namespace=NAMESPACE,
@@ -133,7 +156,7 @@ async def _operate(house: House, action: Action) -> None:
         limits=LIMITS,
     )
     operated = Operated(action=action, actor="ann", reason="test", request_id=str(uuid4()))
-    await operations.carry_out(Operation(saga_id=house.id_of("o-1"), operated=operated))
+    return await operations.carry_out(Operation(saga_id=house.id_of("o-1"), operated=operated))
 
 
 async def test_a_start_that_raised_is_replayed_into_an_instance(house: House, storage: SqlStorage) -> None:

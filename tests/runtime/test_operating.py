@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,20 @@ from messages.envelope import Raw
 from outbox.interface import Changes, Held
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
+from sagas.instance import message_id, saga_id
 from storage import Database
 from tests.outbox.building import CONSUMER
+from tests.runtime.office import NAMESPACE
+from tests.runtime.shop import PARTICIPANT, SAGA
 from tests.runtime.test_bad_input import assert_told
+from tests.runtime.test_dead import asked, letter, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.runtime.conftest import Command, Settings
+    from tests.runtime.office import Office
     from tests.runtime.processes import Process
 
 WHY = ("--reason", "the customer called")
@@ -89,6 +95,31 @@ def test_what_is_refused_says_why_and_what_to_do(antiphon: Command, waiting: Set
     assert antiphon("sagas", "cancel", "1", **waiting).returncode == 2
     silent = antiphon("sagas", "cancel", "1", "--reason", " ", **waiting)
     assert (silent.returncode, "say why" in silent.stderr) == (2, True)
+
+
+RAISES = """
+    @work.on_success
+    def done(self, reply: Done) -> None:
+        raise KeyError("ink")
+"""
+
+
+def test_a_resume_says_which_held_message_failed(small: Office, antiphon: Command) -> None:
+    (small.folder / "shop.py").write_text(SAGA.replace("@step(success=Done)", "@step") + RAISES + PARTICIPANT)
+    saga = saga_id(NAMESPACE, "Tiny", "1")
+    reply = letter("tiny.Done", "done-1", {"order_id": "1"})
+    answers = {"causation-id": message_id(saga, "work", 1, 1, "do")}
+    raw = replace(reply.raw, correlation_id=str(saga), headers=answers)
+    start, answer = small.keep(asked("1"), replace(reply, raw=raw))
+    assert small.dead("replay", str(start)).returncode == 0
+    assert antiphon("sagas", "pause", "1", *WHY, **small.settings).returncode == 0
+    assert outcomes(small.ask("replay", str(answer))) == ["held"]
+    resumed = antiphon("sagas", "resume", "1", *WHY, **small.settings)
+    assert resumed.returncode == 0
+    assert "resumed; it is parked" in resumed.stdout
+    assert "tiny.Done, which was held and is a dead letter now: Tiny.done: KeyError: 'ink'" in resumed.stdout
+    assert f"antiphon dead list --saga {saga}" in resumed.stdout
+    assert "reopened by antiphon: a copy of it failed" in small.dead("show", str(answer)).stdout
 
 
 @pytest.fixture
