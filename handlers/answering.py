@@ -26,6 +26,7 @@ from messages.printable import in_words
 from messages.value import value
 from outbox.interface import Changes, DeadLetter, Outgoing
 from outbox.participant_store import TOMBSTONE, Context, Identified, ParticipantStore, StoredReply, trouble_behind
+from sagas.problems import raised_at
 from storage.statements import Batch
 from transport.topology import events_exchange
 
@@ -329,8 +330,9 @@ class Answering:
             return trouble
         handler = taken.handler
         limit = f" (it has {self._patience:g} s)" if isinstance(error, TimeoutError) else ""
+        place, origin = raised_at(handler.place.file, error)
         return HandlerRaised(
-            f"{handler.name} ({handler.place}) raised {in_words(error, MAX_RAISED)}{limit}",
+            f"{handler.name} ({place or handler.place}{origin}) raised {in_words(error, MAX_RAISED)}{limit}",
             saga_id=taken.envelope.correlation_id,
             message_id=taken.envelope.message_id,
         )

@@ -1,4 +1,4 @@
-"""What is wrong with a saga class, collected so that its author sees all of it at once."""
+"""What is wrong with what an author wrote: all problems of a saga class at once, and where a method raised."""
 
 from __future__ import annotations
 
@@ -55,6 +55,27 @@ class Problems:
         """
         if self._found:
             raise DefinitionError(str(self), saga_type=self._name)
+
+
+def raised_at(file: str, error: BaseException) -> tuple[Place | None, str]:
+    """The deepest line of an author's file that an exception came through, and `, from module:line` if it came from
+    deeper down.
+
+    None where it never was there; for one that was made of another, as a timeout is, that one counts.
+    """
+    for each in (error, error.__cause__):
+        trace = each.__traceback__ if each is not None else None
+        own, origin = None, ""
+        while trace is not None:
+            frame = trace.tb_frame
+            if frame.f_code.co_filename == file:
+                own, origin = Place(file, trace.tb_lineno), ""
+            else:
+                origin = f", from {frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        if own is not None:
+            return own, origin
+    return None, ""
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

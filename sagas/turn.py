@@ -17,12 +17,12 @@ from messages.printable import in_words, printable
 from sagas.decision import Decision, Disposition, HistoryEntry, Send
 from sagas.definition import Purpose
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
+from sagas.problems import raised_at
 from sagas.waiting import waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
-    from types import TracebackType
 
     from messages import Event
     from messages.errors import MessageError
@@ -321,20 +321,14 @@ class Turn:
 
 
 def told(name: str, method: Callable[..., Any], error: BaseException) -> str:
-    """What happened in a method, in one line: `PlaceOrder.reserve: KeyError: 'x' (ordering.py:42)`."""
-    line = printable(_line_in(method, error.__traceback__))
-    return printable(f"{name}: {in_words(error, MAX_RAISED)}", MAX_RAISED - len(line)) + line
+    """What happened in a method, in one line: `PlaceOrder.reserve: KeyError: 'x' (ordering.py:42)`.
 
-
-def _line_in(method: Callable[..., Any], trace: TracebackType | None) -> str:
-    """The deepest line of the method's own file that the exception came through."""
+    The line is the deepest of the method's own file; where it was raised below that stands behind it.
+    """
     code = getattr(method, "__code__", None)
-    line: int | None = None
-    while code is not None and trace is not None:
-        if trace.tb_frame.f_code.co_filename == code.co_filename:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return "" if code is None or line is None else f" ({PurePath(code.co_filename).name}:{line})"
+    place, origin = raised_at(code.co_filename, error) if code is not None else (None, "")
+    line = "" if place is None else printable(f" ({PurePath(place.file).name}:{place.line}{origin})")
+    return printable(f"{name}: {in_words(error, MAX_RAISED)}", MAX_RAISED - len(line)) + line
 
 
 MARKER = "antiphon.GiveUp"
