@@ -285,7 +285,10 @@ class Deciding:
         arrived = _arrived(each)
         if each.by_key and not _answers(fold, arrived):
             self._dispose(each, Disposition.IGNORED)
-            self._count_ignored(arrived, "unknown_command")
+            if each.message.raw.routing_key == self._saga.queue:  # to this very saga, so it is no other's reply
+                self.work.ignore(fold, arrived, "unknown_command")
+            else:
+                self._count_ignored(arrived, "unknown_command")
             return
         if fold.current.paused:
             self._hold(each, PAUSED)
@@ -300,11 +303,11 @@ class Deciding:
 
     async def _come_too_early(self, each: Routed) -> None:
         """It was sent to this very saga, for an instance that is not there: not yet, or no more."""
-        key, claims = each.message.key, each.message.claims
+        key = each.message.key
         owners = await self._unit.latest_keys(self._saga.name, [key]) if key is not None else {}
         owner = owners.get(key or "")
         lived = range(1, owner.n + 1) if owner else ()
-        if any(saga_id(self._saga.namespace, self._saga.name, key or "", n) == claims for n in lived):
+        if any(saga_id(self._saga.namespace, self._saga.name, key or "", n) == each.expected for n in lived):
             self._dispose(each, Disposition.IGNORED)
             if each.message.envelope is not None:
                 self._count_ignored(each.message.envelope, "unknown_instance")
@@ -344,7 +347,7 @@ class Deciding:
             raw=each.message.raw,
             reason=reason,
             business_key=each.message.key or (each.instance.key if each.instance else None),
-            saga_id=each.target or each.message.claims,
+            saga_id=each.target or each.expected,
             expires_in=PATIENCE if reason == EARLY else None,
         )
         (self._held if each.held is None else self._reheld).append(held)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from messages.errors import CorrelationConflict
+from messages.errors import CorrelationConflict, MissingKey
 from messages.value import value
 from sagas.instance import saga_id
 from transport.topology import saga_queue
@@ -30,8 +30,9 @@ class Routed:
 
     `identity` is what the inbox knows it by, None when it has none. `deferred`: another process holds the instance.
     `nobody`: it answers another saga type; one that was sent to this very saga and whose instance is not there has
-    no `target`. `by_key`: only the business key in its body says that it is for `target`, so that it counts only if
-    it names one of that instance's commands. `held` is its number among the held messages, if it comes from there.
+    no `target`, and waits for the instance `expected`. `by_key`: only the business key in its body says that it is for
+    `target`, so that it counts only if it names one of that instance's commands. `held` is its number among the held
+    messages, if it comes from there.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Routed:
     identity: MessageKey | None = None
     target: UUID | None = None
     instance: Instance | None = None
+    expected: UUID | None = None
     error: MessageError | None = None
     starts: bool = False
     deferred: bool = False
@@ -73,20 +75,22 @@ class Router:
             return Routed(index=index, message=message)
         identity = (envelope.source, envelope.message_id)
         if message.error is not None:
-            return Routed(index=index, message=message, identity=identity)
+            return Routed(index=index, message=message, identity=identity, expected=message.claims)
         starts = self._starts(message)
         if any(candidate in locked.busy for candidate in self._candidates(message)):
             return Routed(index=index, message=message, identity=identity, starts=starts, deferred=True)
         target, instance = self._target(message, locked)
+        expected = message.claims or self._by_key(message.key)
         return Routed(
             index=index,
             message=message,
             identity=identity,
             target=target,
             instance=instance,
-            error=self._conflict(message, target, locked),
+            expected=expected,
+            error=self._misaddressed(message, target, locked),
             starts=starts,
-            nobody=target is None and not self._sent_to_us(message, locked),
+            nobody=target is None and not (self._sent_to_us(message) and expected not in locked.instances),
             by_key=target != message.claims,
         )
 
@@ -113,11 +117,9 @@ class Router:
                 return candidate, instance
         return None, None
 
-    def _sent_to_us(self, message: Decoded, locked: Locked) -> bool:
-        """Whether it answers a command of this saga type, whose instance is not there: not yet, or no more."""
-        claims = message.claims
-        direct = message.marker is None and message.raw.routing_key == self._queue
-        return direct and claims is not None and claims not in locked.instances
+    def _sent_to_us(self, message: Decoded) -> bool:
+        """Whether it came straight to the queue of this saga type, and so is nobody else's."""
+        return message.marker is None and message.raw.routing_key == self._queue
 
     def _ours(self, candidate: UUID | None, locked: Locked) -> Instance | None:
         instance = locked.instances.get(candidate) if candidate else None
@@ -126,8 +128,14 @@ class Router:
     def _being_born(self, candidate: UUID | None) -> bool:
         return any(owner.mine and owner.saga_id == candidate for owner in self._owners.values())
 
-    def _conflict(self, message: Decoded, target: UUID | None, locked: Locked) -> MessageError | None:
-        """An id of ours and a key that names another instance."""
+    def _misaddressed(self, message: Decoded, target: UUID | None, locked: Locked) -> MessageError | None:
+        """An id of ours and a key that names another instance; or neither id nor key, where nobody else gets it."""
+        if message.claims is None and message.key is None and self._sent_to_us(message):
+            return MissingKey(
+                f"it came straight to the queue of {self._definition.type} and names no instance; a reply echoes the "
+                "command's correlation_id, and its message_id as causation-id",
+                saga_type=self._definition.type,
+            )
         by_id = self._ours(message.claims, locked)
         if by_id is None or message.key is None or by_id.key == message.key:
             return None

@@ -15,7 +15,7 @@ from handlers.facts import MessageDuplicated, MessageHeld
 from handlers.handle import Handler
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
-from messages import codec
+from messages import Event, codec
 from messages.catalog.ordering import OrderPlaced, PaymentCompleted, ShippingLabelCreated, StockReserved
 from outbox.interface import Changes, Held, KnownType
 from outbox.unit import SqlStorage
@@ -43,6 +43,10 @@ RESERVED = StockReserved(order_id="o-1", reservation_id="r-1")
 PAID = PaymentCompleted(order_id="o-1", payment_id="p-1")
 LABELLED = ShippingLabelCreated(order_id="o-1", tracking_code="t-1")
 QUEUE = saga_queue(NAMESPACE, "PlaceOrder")
+
+
+class Keyless(Event, name="keyless.Event"):
+    pass
 
 
 @pytest.fixture
@@ -187,6 +191,45 @@ async def test_a_reply_that_came_straight_to_a_saga_that_is_not_there_yet_is_app
     assert await dispositions_of(storage, early) == "applied"
 
 
+async def test_a_reply_without_a_correlation_waits_for_the_instance_of_its_key(
+    house: House, storage: SqlStorage
+) -> None:
+    early = replace(direct(house.answer("o-1", RESERVED, "reserve")), correlation_id=None)
+    await house.take(early)
+    assert await held(storage) == [("stock.StockReserved", "early")]
+    await house.take(house.message(placed()))
+    assert list((await house.instance("o-1")).steps) == ["reserve", "pay"]
+    assert await dispositions_of(storage, early) == "applied"
+
+
+async def test_a_reply_that_names_no_command_changes_nothing_and_is_seen_in_the_history(
+    house: House, storage: SqlStorage
+) -> None:
+    """A business key alone never answers a step."""
+    early = direct(house.message(RESERVED, correlation_id="not-ours"))
+    await house.take(early)
+    assert await held(storage) == [("stock.StockReserved", "early")]
+    await house.take(house.message(placed()))
+    await house.take(direct(house.message(RESERVED)))
+    assert await kinds(storage, house.id_of("o-1")) == ["started", "command_sent", *["message_ignored"] * 2]
+    assert await held(storage) == []
+
+
+async def test_a_reply_that_names_no_instance_in_any_way_is_a_dead_letter(house: House, storage: SqlStorage) -> None:
+    raw = direct(replace(house.message(RESERVED), type="keyless.Event", body=b"{}"))
+    definition = house.definition
+    house.definition = replace(definition, events={**definition.events, "keyless.Event": Keyless})
+    await house.take(raw)
+    assert await dead(storage) == [(raw.message_id, "no_key")]
+
+
+async def test_an_event_for_whoever_listens_that_is_for_no_instance_here_is_forgotten(
+    house: House, storage: SqlStorage
+) -> None:
+    await house.take(house.message(RESERVED), house.message(RESERVED, correlation_id=str(uuid4())))
+    assert (await held(storage), await dead(storage), await dispositions(storage)) == ([], [], {})
+
+
 async def test_what_is_held_in_the_moment_of_a_birth_is_found_by_the_sweep(house: House, storage: SqlStorage) -> None:
     await house.take(direct(house.answer("o-1", RESERVED, "reserve")))
     await _change(storage, "update held set saga_id = null")  # as the start saw it, before it was committed
@@ -210,10 +253,14 @@ async def test_what_can_be_applied_is_applied_however_long_nobody_was_there_to_d
     assert await dead(storage) == []
 
 
-async def test_a_reply_for_an_instance_that_was_removed_is_not_held(house: House, storage: SqlStorage) -> None:
+@pytest.mark.parametrize("correlated", [True, False])
+async def test_a_reply_for_an_instance_that_was_removed_is_not_held(
+    house: House, storage: SqlStorage, correlated: bool
+) -> None:
     await house.take(house.message(placed()))
     await _change(storage, "delete from saga")
     late = direct(house.answer("o-1", RESERVED, "reserve"))
+    late = late if correlated else replace(late, correlation_id=None)
     await house.take(late)
     assert await held(storage) == []
     assert await dispositions_of(storage, late) == "ignored"
