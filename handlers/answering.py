@@ -66,9 +66,9 @@ class _TransientReply(Exception):  # noqa: N818
 
 @value
 class Ending:
-    """What became of a command: carried out, `repeated` from memory, `dropped` because it was undone, or an `error`.
+    """What became of a command: carried out, `repeated` from memory, `dropped` because nobody wants it, or an `error`.
 
-    `detail` says what it was answered with, or by whom.
+    `detail` says what it was answered with, or by whom, or why it was dropped.
     """
 
     detail: str = ""
@@ -76,6 +76,8 @@ class Ending:
     dropped: bool = False
     error: MessageError | None = None
 
+
+UNDONE = Ending(dropped=True, detail="it was undone before it came, so it is not carried out")
 
 Beside: TypeAlias = "Callable[[Batch, Ending], None]"
 """Adds what is to be committed together with what became of a command."""
@@ -180,7 +182,7 @@ class Answering:
             return Ending(error=_reused(taken.envelope))
         if known.answered is not None or known.effect is not None:
             dropped = known.answered is None and known.effect is not None and known.effect.status == TOMBSTONE
-            return Ending(dropped=True) if dropped else Ending(repeated=True)
+            return UNDONE if dropped else Ending(repeated=True)
         return Ending(detail=f"by {taken.handler.name} ({taken.handler.place}), which is not called for a look")
 
     async def refuse(self, raw: Raw, error: MessageError) -> None:
@@ -238,7 +240,7 @@ class Answering:
             self._report_duplicate(taken)
             return ending
         if taken.beside is not None:
-            await self._note(taken, Ending(dropped=True))
+            await self._note(taken, UNDONE)
         self._report(
             CommandDropped(
                 consumer=self.consumer,
@@ -247,7 +249,7 @@ class Answering:
                 saga_id=envelope.correlation_id,
             )
         )
-        return Ending(dropped=True)
+        return UNDONE
 
     async def _repeat(self, taken: _Taken, answered: Answered) -> Ending:
         """A repeated id: the same bytes under the same id, to whoever asks now."""

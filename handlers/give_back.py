@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from handlers.awaited import why_nobody_waits
 from handlers.repair import tried
 from handlers.verdict import (
     GIVEN_BACK,
+    IGNORED,
     NOT_FOUND,
     Request,
     Verdict,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from messages.envelope import Envelope
     from outbox.unit import SqlStorage
     from running import Runner
+    from storage.database import Session
     from storage.dead_letters import Letter
 
 GLANCE = 0.2
@@ -56,6 +59,12 @@ class GiveBack:
 
     async def foresee(self, request: Request, letter: Letter, _: object = None) -> Verdict:
         """See `handlers.replays.Way.foresee`."""
+        async with self._storage.database.read() as session:
+            return await self._foreseen(session, request, letter)
+
+    async def _foreseen(self, session: Session, request: Request, letter: Letter) -> Verdict:
+        if (why := await why_nobody_waits(session, letter.raw)) is not None:
+            return verdict_on(request, IGNORED, why, letter.saga_id)
         try:
             self._envelope(letter)
         except MessageError as error:
@@ -83,12 +92,14 @@ class GiveBack:
             letter = await dead_letters.find(unit.session, request.dead_letter_id)
             if (ended := await closed(unit.session, request, letter)) is not None or letter is None:
                 return ended or verdict_on(request, NOT_FOUND, "")
-            verdict = await self.foresee(request, letter)
+            verdict = await self._foreseen(unit.session, request, letter)
             if dry_run:
                 return verdict
             batch, failed, outgoing = Batch(), None, []
             try:
-                outgoing.append(Outgoing(envelope=self._envelope(letter), exchange="", routing_key=letter.queue or ""))
+                if verdict.outcome != IGNORED:
+                    to = letter.queue or ""
+                    outgoing.append(Outgoing(envelope=self._envelope(letter), exchange="", routing_key=to))
             except MessageError as error:
                 failed = error
             write(batch, request, verdict, failed)
