@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from handlers.verdict import GIVEN_BACK, NOT_TAKEN, UNSETTLED, Request, Verdict
+from messages.errors import DatabaseBusy, DatabaseExhausted
 from storage.replay_jobs import DONE, RUNNING, STOPPED
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 STAGES = (1, 10)
 """How many letters the first stages of a job have; the last stage has all the rest."""
+
+MOST_BUSY = 5
+"""Instances that somebody may hold; where more cannot be had, it is the database that is busy with other things."""
 
 PATIENCE = 10.0
 """Seconds in which the broker may take what was given back, at the end of a job."""
@@ -41,27 +45,46 @@ class ReplayJob:
     async def run(self, job: Job, *, rate: float | None, told: Callable[[Verdict], object]) -> str:
         """Replay what has no verdict yet, at most `rate` letters per second, and return the state of the job then.
 
-        `told` hears of every verdict once it is written down.
+        `told` hears of every verdict once it is written down. A letter that the database is busy with (somebody holds
+        its instance) is left for the end, with those behind it of the same instance; the others go on.
 
         Raises:
-            Trouble: the database is away or busy; run the job again to go on.
+            Trouble: the database is away, or still busy at the end; run the job again to go on.
         """
         left = [item for item in await self._jobs.items(job.job_id) if item.outcome is None]
         await self._jobs.turn(job.job_id, RUNNING)
         state, pace = DONE, _Pace(self._runner, rate)
+        busy: list[Item] = []
         for stage in stages(left):
             outcomes = []
             for item in stage:
                 await pace.keep()
-                verdict = await self._replay(job, item)
-                outcomes.append(verdict.outcome)
-                told(verdict)
-            if all(outcome in UNSETTLED for outcome in outcomes) and stage[-1] is not left[-1]:
+                verdict = await self._replay_now(job, item, busy)
+                if verdict is not None:
+                    outcomes.append(verdict.outcome)
+                    told(verdict)
+            if outcomes and all(outcome in UNSETTLED for outcome in outcomes) and stage[-1] is not left[-1]:
                 state = STOPPED
                 break
+        for item in busy if state == DONE else ():
+            told(await self._replay(job, item))
         await self._see_given_back(job)
         await self._jobs.turn(job.job_id, state)
         return state
+
+    async def _replay_now(self, job: Job, item: Item, busy: list[Item]) -> Verdict | None:
+        """The verdict, or None when the database is busy with this letter, or with one before it of its instance."""
+        held = {each.saga_id for each in busy}
+        if item.saga_id is None or item.saga_id not in held:
+            try:
+                return await self._replay(job, item)
+            except DatabaseExhausted:
+                raise
+            except DatabaseBusy:
+                if len(held) >= MOST_BUSY:
+                    raise
+        busy.append(item)
+        return None
 
     async def _replay(self, job: Job, item: Item) -> Verdict:
         request = Request(

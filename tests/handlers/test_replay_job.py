@@ -16,6 +16,7 @@ from handlers.replay_command import CommandReplayer
 from handlers.replay_job import ReplayJob, stages
 from handlers.replays import Replays
 from handlers.verdict import FAILED_AGAIN, Request, Verdict
+from messages.errors import DatabaseBusy
 from outbox.interface import Changes
 from storage.replay_jobs import Item, ReplayJobs
 from storage.statements import Statement
@@ -193,6 +194,32 @@ async def test_a_job_stops_after_the_first_stage_in_which_everything_failed(benc
     job = await bench.jobs.find(number)
     assert job is not None
     assert (job.state, job.letters, job.judged) == ("stopped", 12, 2)
+
+
+async def test_a_letter_that_the_database_is_busy_with_is_left_for_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.repair._TRIES", 1)
+    ids = await bench.keep(*(fold(number) for number in range(4)))
+    bench.table.stuck = {1}
+    with pytest.raises(DatabaseBusy):
+        await bench.run(ids)
+    [job] = await bench.jobs.page()
+    assert (job.state, job.judged) == ("running", 3)
+    bench.table.stuck = set()
+    assert await bench.go_on(job.job_id) == "done"
+    assert await bench.outcomes(job.job_id) == ["processed"] * 4
+
+
+async def test_a_job_ends_early_where_the_database_is_busy_with_everything(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.repair._TRIES", 1)
+    monkeypatch.setattr("handlers.replay_job.MOST_BUSY", 0)
+    bench.table.stuck = {0, 1}
+    with pytest.raises(DatabaseBusy):
+        await bench.run(await bench.keep(fold(0), fold(1)))
+    assert bench.told == []
 
 
 async def test_a_job_goes_on_behind_a_failure_among_others_and_ends(bench: Bench) -> None:
