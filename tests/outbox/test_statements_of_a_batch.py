@@ -87,7 +87,7 @@ async def test_a_batch_of_replies_is_three_statements_and_one_commit_on_postgres
         )
     assert len(rows) == size
     assert counter.commits == 1
-    assert len(counter.statements) == (3 if storage.database.postgresql else 16)
+    assert len(counter.statements) == (3 if storage.database.postgresql else 17)
 
 
 async def test_what_the_relay_does_is_one_statement_each(storage: SqlStorage, counter: Counter) -> None:
