@@ -72,6 +72,7 @@ class Someone:
             attention=dict.fromkeys(self.attention, "x"),
             timers={},
             updated_at=now + timedelta(seconds=self.updated),
+            deadline_at=now + timedelta(days=7),
             ended_at=now if self.phase.ended else None,
             state=b"{}",
         )
