@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from messages.printable import printable
+from runtime.attention import what_only_a_person_can_do
 from runtime.printing import counted
 from runtime.timeline import duration
 from sagas.backward import DEADLINE, OVERDUE
@@ -16,7 +17,7 @@ from sagas.instance import PARKING
 from sagas.turn import step_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from storage.queries import ArmedTimer, Event, SagaDetail
@@ -25,15 +26,9 @@ _SENDS = ("command_sent", "compensation_sent", "command_resent")
 _MOVES = (*_SENDS, "reply_transient", "timer_fired")
 _LONGEST_WAIT, _LONGEST_ERROR = 600, 300
 
-_REMEDIES: Mapping[str, str] = {
-    "method_raised": "mend the class and deploy it, then antiphon sagas retry {key}",
-    "undo_needs_reply": "give it what it lacks: antiphon sagas retry, resolve or skip {key}",
-    "compensation_failed": "see to the participant, then antiphon sagas retry, resolve or skip {key}",
-    "stalled": "antiphon sagas retry or cancel {key}",
-}
-"""What makes an instance go on that does not by itself, the gravest reason first."""
-
 _RESUME = "antiphon sagas resume {key}"
+_TAKEN_ONE_DAY = "published again as soon as it is taken"
+"""When that is tried nobody can tell: a destination that takes nothing is tried with whatever waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +115,8 @@ def _next(found: SagaDetail, awaited: _Call | None) -> tuple[str | None, datetim
             return "turned back for its deadline", timers[DEADLINE]
         return ("people are told that it takes long", timers[OVERDUE]) if OVERDUE in timers else (None, None)
     for row in found.outbox:
-        if row.message_id == awaited.sends[-1].message_id and row.state != "claimed":
-            known = row.next_attempt_at > found.read_at
-            return ("published again", row.next_attempt_at) if known else ("published as soon as it can be", None)
+        if row.message_id == awaited.sends[-1].message_id and (row.error or row.state != "claimed"):
+            return (_TAKEN_ONE_DAY if row.error else "published as soon as it can be"), None
     if awaited.last.kind == "timer_fired":
         return "given up when every reply before that is read", None
     return _timed(found, awaited), awaited.timer.due_at
@@ -144,13 +138,12 @@ def _timed(found: SagaDetail, awaited: _Call) -> str:
 
 def _remedy(found: SagaDetail) -> str | None:
     """What a person can do where nothing happens by itself."""
-    stands = {each.reason for each in found.attention}
-    key = shlex.quote(found.saga.business_key)
+    key = found.saga.business_key
     if not found.saga.paused:
-        return next((text.format(key=key) for reason, text in _REMEDIES.items() if reason in stands), None)
+        return what_only_a_person_can_do({each.reason for each in found.attention}, key)
     by = next((each.detail for each in reversed(found.events) if each.detail.get("action") == "pause"), None)
     who = f" ({by.get('actor')} paused it: {by.get('reason')})" if by else ""
-    return _RESUME.format(key=key) + who
+    return _RESUME.format(key=shlex.quote(key)) + who
 
 
 def _held(found: SagaDetail) -> str:
@@ -162,15 +155,12 @@ def _held(found: SagaDetail) -> str:
 
 def _last_error(found: SagaDetail) -> str | None:
     """What is wrong with a message on its way out, else what went wrong last."""
-    stuck = [row for row in found.outbox if row.state in ("returned", "refused", "unknown") and row.error]
+    stuck = [row for row in found.outbox if row.error]
     if stuck:
         return printable(f"{stuck[-1].name}: {stuck[-1].error}", _LONGEST_ERROR)
-    errors = [*_attention_errors(found), *_told_errors(found.events)]
-    errors += [
-        (letter.first_seen_at, f"dead letter {letter.dead_letter_id}: {letter.error}")
-        for letter in found.dead_letters
-        if letter.status == "open"
-    ]
+    letters = [letter for letter in found.dead_letters if letter.status == "open"]
+    errors = [*_attention_errors(found), *_told_errors(found.events, {letter.message_id for letter in letters})]
+    errors += [(each.last_seen_at, f"dead letter {each.dead_letter_id}: {each.error}") for each in letters]
     return printable(max(errors)[1], _LONGEST_ERROR) if errors else None
 
 
@@ -178,7 +168,8 @@ def _attention_errors(found: SagaDetail) -> Iterator[tuple[datetime, str]]:
     return ((each.since, each.detail) for each in found.attention if each.reason != "messages_held")
 
 
-def _told_errors(events: Sequence[Event]) -> Iterator[tuple[datetime, str]]:
+def _told_errors(events: Sequence[Event], dead: Collection[str]) -> Iterator[tuple[datetime, str]]:
+    """What the history says; why a command has no reply its dead letter knows better."""
     before = ""
     for event in events:
         asked, before = before == "operator_acted", event.kind
@@ -186,7 +177,7 @@ def _told_errors(events: Sequence[Event]) -> Iterator[tuple[datetime, str]]:
         match event.kind:
             case "reply_transient":
                 yield event.at, f"{event.message_name} (not now)"
-            case "command_resent" if not asked:
+            case "command_resent" if not asked and event.message_id not in dead:
                 yield event.at, f"no reply in time to {event.message_name}"
             case "step_timed_out":
                 yield event.at, f"no reply in time to step {event.step}"

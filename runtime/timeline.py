@@ -11,47 +11,35 @@ if TYPE_CHECKING:
 
     from storage.queries import Event
 
-_SENT = ("command_sent", "command_resent")
+_OPEN = ("waiting for a reply", "will try again")
 
-_STEP_STATES: Mapping[str, str] = {
-    "command_sent": "waiting for a reply",
-    "command_resent": "waiting for a reply",
-    "command_withdrawn": "taken back before it was sent",
-    "reply_transient": "will try again",
-    "step_completed": "completed",
-    "step_failed": "failed",
-    "step_timed_out": "timed out",
-    "late_success": "completed late",
-    "compensation_sent": "being undone",
-    "step_compensated": "undone",
-    "compensation_failed": "could not be undone",
+_STATES: Mapping[str, tuple[str | None, str | None]] = {
+    "command_sent": ("waiting for a reply", None),
+    "command_resent": ("waiting for a reply", "being undone"),
+    "command_withdrawn": ("taken back before it was sent", None),
+    "reply_transient": ("will try again", "will try again to undo it"),
+    "step_completed": ("completed", None),
+    "step_failed": ("failed", None),
+    "step_timed_out": ("timed out", None),
+    "late_success": ("completed late", None),
+    "compensation_sent": (None, "being undone"),
+    "step_compensated": (None, "undone"),
+    "compensation_failed": (None, "could not be undone"),
+    "step_skipped": ("skipped", "undo skipped"),
 }
-"""What the latest of these events says of its step; other events leave it as it is."""
+"""What an event says of its step, while it is done and while it is undone; where it says nothing the state stays."""
 
-ATTENTION: Mapping[str, str] = {
-    "method_raised": "a method of the saga raised; mend the class, deploy it, and the next copy of the message goes on",
-    "undo_needs_reply": "a compensation cannot be built from what is known; resolve it by hand",
-    "compensation_failed": "a participant refused to undo its step; retry, skip or resolve it",
-    "compensation_exhausted": "a compensation is not answered; it goes on trying, so look at the participant",
-    "orphaned_effect": "a step succeeded after it was given up, and nothing undoes it; send its compensation by hand",
-    "compensation_overdue": "the deadline passed while it was being undone; look at the participant it waits for",
-    "stalled": "it waits for nothing at all; retry or cancel it",
-    "version_missing": "no process knows the definition version of this instance; deploy it",
-    "unroutable": "a command finds no queue; start the participant that takes it",
-    "refused": "the broker refuses a message as it is; mend what it says, or cancel the instance",
-    "timer_overdue": "a timer is overdue; is a process with timers running?",
-    "outbox_overdue": "a message is not published; is a process with a relay running, and the broker there?",
-}
-"""What a reason for attention means, and what to do."""
+_OF_AN_UNDO = ("compensation_sent", "step_compensated", "compensation_failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLine:
-    """A step that was entered: how far it is, how many commands were sent, and when it last moved."""
+    """A step that was entered: how far it is, how often its command was sent and its undo, and when it last moved."""
 
     step: str
     state: str
     sends: int
+    undo_sends: int
     at: datetime
 
 
@@ -71,12 +59,32 @@ def steps(events: Iterable[Event]) -> list[StepLine]:
     """The steps in the order they were entered."""
     found: dict[str, StepLine] = {}
     for event in events:
-        if event.step is None or event.kind not in _STEP_STATES:
-            continue
-        before = found.get(event.step)
-        sends = (before.sends if before else 0) + (event.kind in _SENT)
-        found[event.step] = StepLine(step=event.step, state=_STEP_STATES[event.kind], sends=sends, at=event.at)
+        if event.step is not None and event.kind in _STATES:
+            found[event.step] = _moved(found.get(event.step), event, event.step)
     return list(found.values())
+
+
+def _moved(line: StepLine | None, event: Event, step: str) -> StepLine:
+    """The line of a step after one more event."""
+    undoing = _concerns_undo(line, event)
+    state = _STATES[event.kind][undoing]
+    if state == "undone" and event.detail.get("by") == "operator":
+        state = "undone by hand"
+    sent = event.kind.endswith("_sent") or event.kind == "command_resent"
+    return StepLine(
+        step=step,
+        state=state or (line.state if line else ""),
+        sends=(line.sends if line else 0) + (sent and not undoing),
+        undo_sends=(line.undo_sends if line else 0) + (sent and undoing),
+        at=event.at,
+    )
+
+
+def _concerns_undo(line: StepLine | None, event: Event) -> bool:
+    """Once an undo is out, all that comes is of it; what is skipped is the undo where the step itself has ended."""
+    if line is None or event.kind in _OF_AN_UNDO:
+        return event.kind in _OF_AN_UNDO
+    return line.undo_sends > 0 or (event.kind == "step_skipped" and line.state not in _OPEN)
 
 
 def moments(events: Iterable[Event]) -> list[Moment]:

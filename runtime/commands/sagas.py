@@ -10,12 +10,13 @@ from uuid import UUID
 from rich.text import Text
 
 from messages.errors import OperationRefused
+from runtime.attention import ADVICE
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.outlook import outlook
-from runtime.printing import STATUS_STYLES, console, line, print_json, print_onward, shown, table
+from runtime.printing import STATUS_STYLES, console, counted, line, print_json, print_onward, shown, table
 from runtime.settings import load
-from runtime.timeline import ATTENTION, after, duration, moments, steps
+from runtime.timeline import after, duration, moments, steps
 from storage.queries import Queries, SagaFilter
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ def print_instance(out: Console, found: SagaDetail) -> None:
     _print_head(out, found)
     for reason in found.attention:
         out.print(line(f"  attention    {reason.reason} since {shown(reason.since)}: {reason.detail}", "red"))
-        if reason.reason in ATTENTION:
-            out.print(Text(f"               {ATTENTION[reason.reason]}"))
-    _print_section(out, "Steps", table(("step", "state", "sends", "last moved"), _step_rows(found)))
+        if (advice := ADVICE.get(reason.reason)) is not None:
+            out.print(Text(f"               {advice.meaning}; {advice.remedy_for(found.saga.business_key)}"))
+    _print_section(out, "Steps", table(("step", "state", "sends", "undo sends", "last moved"), _step_rows(found)))
     columns = ("time", "after", "what", "step", "message", "detail")
     _print_section(out, "What happened", table(columns, _moment_rows(found)))
     _print_section(out, "State", table(("field", "value"), _state_rows(found)))
@@ -154,7 +155,7 @@ def _print_head(out: Console, found: SagaDetail) -> None:
         ("because", _in_prose(saga.end_reason) or ""),
         ("waiting for", "" if how is None else how.line),
         ("deadline", "" if saga.ended_at else shown(saga.deadline_at)),
-        ("skipped", f"{saga.skipped} steps" if saga.skipped else ""),
+        ("skipped", f"{counted(saga.skipped, 'step', 'steps')}" if saga.skipped else ""),
     ]
     for name, value in facts:
         if value:
@@ -168,7 +169,7 @@ def _print_section(out: Console, title: str, content: object) -> None:
 
 
 def _step_rows(found: SagaDetail) -> list[tuple[object, ...]]:
-    return [(line.step, line.state, line.sends, line.at) for line in steps(found.events)]
+    return [(each.step, each.state, each.sends, each.undo_sends or "", each.at) for each in steps(found.events)]
 
 
 def _moment_rows(found: SagaDetail) -> list[tuple[object, ...]]:

@@ -21,6 +21,7 @@ from sagas import Patience, Policies, Retry, definition_of, with_policies
 from sagas.catalog.ordering import PlaceOrder
 from sagas.instance import Phase
 from storage import Database, definitions
+from storage.letters import DeadLetterSummary
 from storage.queries import ArmedTimer, Event, Reason, SagaDetail, SagaSummary
 from tests.handlers.house import House, placed
 from tests.outbox.building import CONSUMER, new_instance
@@ -120,14 +121,25 @@ async def test_what_an_operator_sends_again_is_no_error(antiphon: Command, house
     assert (await house.instance("o-1")).steps["reserve"].do.spent == 2
 
 
-async def test_a_command_that_finds_no_queue_says_so(antiphon: Command, house: House, storage: SqlStorage) -> None:
+async def came_back(storage: SqlStorage) -> None:
     [row] = await claimed(storage)
-    came_back = RowOutcome(
-        outbox_id=row.outbox_id, token=row.token, state="returned", retry_in=30, error="no queue takes 'stock.Reserve'"
+    outcome = RowOutcome(
+        outbox_id=row.outbox_id, token=row.token, state="returned", retry_in=0, error="no queue takes 'stock.Reserve'"
     )
-    await storage.settle_outbox(failed=[came_back])
+    await storage.settle_outbox(failed=[outcome])
+
+
+async def test_a_command_that_finds_no_queue_says_so_also_while_it_is_tried_again(
+    antiphon: Command, house: House, storage: SqlStorage
+) -> None:
+    await came_back(storage)
     error = r"last error: stock\.ReserveStock: no queue takes 'stock\.Reserve'"
-    assert re.fullmatch(rf"{RESERVE} {AGO}; published again at {CLOCK} \(in \d+ s\); {error}", line(antiphon))
+    said = re.compile(rf"{RESERVE} {AGO}; published again as soon as it is taken; {error}")
+    assert said.fullmatch(line(antiphon))
+    await claimed(storage)
+    assert said.fullmatch(line(antiphon))
+    told = shown(antiphon)
+    assert (told["next"], told["next_at"]) == ("published again as soon as it is taken", None)
     assert house.definition.type == "PlaceOrder"
 
 
@@ -188,7 +200,7 @@ async def test_a_parked_instance_says_what_an_operator_can_do(antiphon: Command,
     told = line(antiphon, "order 1")
     assert re.fullmatch(
         rf"an operator \(method_raised: {re.escape(raised)}\) {AGO}; it needs an operator: mend the class and deploy "
-        r"it, then antiphon sagas retry 'order 1'",
+        r"it, then antiphon sagas retry 'order 1'; or skip the step that cannot be built",
         told,
     )
     assert shown(antiphon, "order 1")["last_error"] == raised
@@ -280,6 +292,52 @@ def test_a_step_in_doubt_that_is_waited_for_is_sent_again_for_ever() -> None:
     assert "; sent again at" in told(replace(DETAIL, policy=policy, attention=doubt))
     anew = {"steps": {"reserve": {"on_silence": "new_attempt", "do": {"retry": {"attempts": 3}}, "undo": None}}}
     assert "; a new attempt at" in told(replace(DETAIL, policy=anew))
+
+
+def letter(message_id: str, first: timedelta, last: timedelta) -> DeadLetterSummary:
+    """A command whose handler raised so long ago for the first time and for the last."""
+    return DeadLetterSummary(
+        dead_letter_id=3,
+        consumer="participant.stock",
+        message_id=message_id,
+        name="stock.ReserveStock",
+        reason="handler_raised",
+        error="the shelf burned down",
+        saga_id=SUMMARY.saga_id,
+        first_seen_at=NOW - first,
+        copies=2,
+        status="open",
+        error_class="RuntimeError",
+        queue=None,
+        replaces=None,
+        last_seen_at=NOW - last,
+        resolved_at=None,
+        resolved_by=None,
+        resolved_why=None,
+        replayed_seq=None,
+    )
+
+
+def resent(ago: timedelta) -> Event:
+    return replace(SENT, seq=3, at=NOW - ago, kind="command_resent")
+
+
+@pytest.mark.parametrize(("message_id", "last"), [("m-1", timedelta(minutes=2)), ("another", timedelta(seconds=30))])
+def test_a_participant_that_raises_at_every_send_is_the_error_and_not_the_silence(
+    message_id: str, last: timedelta
+) -> None:
+    raising = replace(
+        DETAIL,
+        events=[SENT, resent(timedelta(minutes=1))],
+        dead_letters=[letter(message_id, timedelta(days=2), last)],
+    )
+    assert told(raising).endswith("; last error: dead letter 3: the shelf burned down")
+
+
+def test_a_letter_that_was_dealt_with_is_no_error() -> None:
+    gone = replace(letter("m-1", timedelta(days=2), timedelta(0)), status="discarded")
+    silent = replace(DETAIL, events=[SENT, resent(timedelta(minutes=1))], dead_letters=[gone])
+    assert told(silent).endswith("; last error: no reply in time to stock.ReserveStock")
 
 
 def test_an_error_as_long_as_a_page_leaves_room_for_what_to_do() -> None:

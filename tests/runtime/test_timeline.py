@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from runtime.timeline import ATTENTION, duration, moments, steps
-from sagas.instance import PARKING
+from runtime.timeline import duration, moments, steps
 from storage.queries import Event
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -32,8 +31,45 @@ HISTORY = [
 
 
 def test_each_step_is_told_by_the_latest_event_that_says_how_far_it_is() -> None:
-    told = [(line.step, line.state, line.sends) for line in steps(HISTORY)]
-    assert told == [("reserve", "being undone", 1), ("pay", "timed out", 2)]
+    told = [(line.step, line.state, line.sends, line.undo_sends) for line in steps(HISTORY)]
+    assert told == [("reserve", "being undone", 1, 1), ("pay", "timed out", 2, 0)]
+
+
+def told_of(*kinds: str | tuple[str, dict[str, object]]) -> tuple[str, int, int]:
+    """What is told of a step to which these things happened."""
+    named = [(kind, {}) if isinstance(kind, str) else kind for kind in kinds]
+    [line] = steps([event(seq, kind, "hotel", **detail) for seq, (kind, detail) in enumerate(named, start=1)])
+    return line.state, line.sends, line.undo_sends
+
+
+DONE = ("command_sent", "step_completed")
+IN_DOUBT = ("command_sent", "command_resent", "step_timed_out")
+BY_HAND = ("step_compensated", {"by": "operator"})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        ((*DONE, "compensation_sent", "command_resent", "command_resent"), ("being undone", 1, 3)),
+        ((*DONE, "compensation_sent", "reply_transient"), ("will try again to undo it", 1, 1)),
+        ((*DONE, "compensation_sent", "reply_transient", "compensation_sent"), ("being undone", 1, 2)),
+        ((*DONE, "compensation_sent", "step_compensated"), ("undone", 1, 1)),
+        ((*DONE, "compensation_sent", "compensation_failed"), ("could not be undone", 1, 1)),
+        ((*DONE, "compensation_sent", "command_resent", "step_skipped"), ("undo skipped", 1, 2)),
+        ((*DONE, "compensation_sent", BY_HAND), ("undone by hand", 1, 1)),
+        ((*DONE, "step_skipped"), ("undo skipped", 1, 0)),
+        ((*IN_DOUBT, "step_skipped"), ("undo skipped", 2, 0)),
+        ((*IN_DOUBT, "compensation_sent", "late_success"), ("being undone", 2, 1)),
+        ((*IN_DOUBT, "late_success", BY_HAND), ("undone by hand", 2, 0)),
+        ((*IN_DOUBT, "late_success", "compensation_sent"), ("being undone", 2, 1)),
+        (("command_sent", "reply_transient", "step_skipped"), ("skipped", 1, 0)),
+        (("step_skipped",), ("skipped", 0, 0)),
+    ],
+)
+def test_what_concerns_an_undo_is_not_taken_for_the_step(
+    kinds: tuple[str | tuple[str, dict[str, object]], ...], told: tuple[str, int, int]
+) -> None:
+    assert told_of(*kinds) == told
 
 
 def test_what_happened_is_told_in_order_with_what_a_person_wants_to_know() -> None:
@@ -67,7 +103,3 @@ def test_what_happened_is_told_in_order_with_what_a_person_wants_to_know() -> No
 )
 def test_durations_are_told_in_the_units_that_matter(seconds: float, told: str) -> None:
     assert duration(seconds) == told
-
-
-def test_every_reason_that_parks_an_instance_is_explained() -> None:
-    assert set(PARKING) <= set(ATTENTION)
