@@ -12,18 +12,23 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from messages.printable import printable
+from runtime.tables import Table, folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LONGEST = 2_000
 """Characters of the longest value that a table shows."""
+
+FACT = 12
+"""How wide the names of facts are at least."""
+
+_ENDLESS = 100_000
 
 STATUS_STYLES = {
     "completed": "green",
@@ -38,9 +43,12 @@ STATUS_STYLES = {
 
 
 def console() -> Console:
-    """Where people read; colours and width follow the terminal, `NO_COLOR` is honoured."""
-    piped = not sys.stdout.isatty()
-    return Console(file=sys.stdout, highlight=False, soft_wrap=piped, width=200 if piped else None)
+    """Where people read; colours and width follow the terminal, `NO_COLOR` is honoured.
+
+    It wraps nothing: what is laid out here is as wide as the terminal, or as wide as it likes where there is none. A
+    word that is wider is left whole, so that it can be copied.
+    """
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _ENDLESS)
 
 
 def print_json(value: object) -> None:
@@ -50,17 +58,28 @@ def print_json(value: object) -> None:
 
 def print_onward(out: Console, command: str, *options: str) -> None:
     """The command that shows the next page, on one line however narrow the terminal, so that it can be copied."""
-    out.print(Text(f"and more: {command} {shlex.join(options)}"), soft_wrap=True)
+    out.print(Text(f"and more: {command} {shlex.join(options)}"))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
+def print_facts(out: Console, facts: Iterable[tuple[str, object]], style: str = "") -> None:
+    """Names and what they are, one below the other; what is empty is left out, what is long goes on below itself."""
+    told = [(name, line(shown(value), style)) for name, value in facts if shown(value)]
+    longest = max([FACT, *(cell_len(name) for name, _ in told)])
+    for name, text in told:
+        print_folded(out, Text(f"  {name:<{longest}} "), text)
+
+
+def print_folded(out: Console, begun: Text, *texts: Text) -> None:
+    """Texts one below the other, all behind what is begun; one that is long goes on below itself."""
+    for text in texts:
+        for wrapped in folded(begun, text, out.width):
+            out.print(wrapped)
+        begun = Text(" " * begun.cell_len)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table without heavy lines; words that are a status are coloured. Nothing in it is taken for markup."""
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    for row in rows:
-        made.add_row(*(cell(value) for value in row))
-    return made
+    return Table(columns=columns, rows=[[cell(value) for value in row] for row in rows])
 
 
 def line(text: str, style: str = "") -> Text:

@@ -20,8 +20,8 @@ def show(*, as_json: bool) -> int:
     if as_json:
         print_json({variable(name): {"value": values[name], "source": loaded.sources[name]} for name in values})
     else:
-        rows = [(variable(name), value, loaded.sources[name]) for name, value in values.items()]
-        console().print(table(("setting", "value", "source"), rows))
+        rows = [(variable(name), loaded.sources[name], value) for name, value in values.items()]
+        console().print(table(("setting", "source", "value"), rows))
     return OK
 
 

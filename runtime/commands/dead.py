@@ -15,7 +15,7 @@ from messages.strict_json import check_json_object
 from runtime.commands.letters import filter_of, number
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.printing import console, line, plain, print_json, print_onward, shown, table
+from runtime.printing import console, line, plain, print_facts, print_json, print_onward, shown, table
 from runtime.settings import load
 from storage.exported import exported
 from storage.letters import LetterQueries
@@ -158,18 +158,18 @@ def _narrowed(wanted: Wanted) -> bool:
 
 
 def _print_list(out: Console, letters: Sequence[DeadLetterSummary]) -> None:
-    columns = ("id", "message", "reason", "error class", "error", "consumer", "copies", "status", "first seen")
+    columns = ("id", "status", "reason", "message", "consumer", "copies", "first seen", "error class", "error")
     rows = [
         (
             each.dead_letter_id,
-            each.name,
+            each.status,
             each.reason,
-            each.error_class,
-            each.error,
+            each.name,
             each.consumer,
             each.copies,
-            each.status,
             each.first_seen_at,
+            each.error_class,
+            each.error,
         )
         for each in letters
     ]
@@ -184,28 +184,31 @@ def _print_letter(found: DeadLetterDetail) -> None:
         ("error class", letter.error_class),
         ("error", letter.error),
         ("consumer", letter.consumer),
-        ("from queue", letter.queue or ""),
-        ("saga id", shown(letter.saga_id)),
-        ("history no.", shown(letter.replayed_seq)),
+        ("from queue", letter.queue),
+        ("saga id", letter.saga_id),
+        ("history no.", letter.replayed_seq),
         ("message id", letter.message_id),
-        ("sent by", found.source),
-        ("copies", str(letter.copies)),
-        ("first seen", shown(letter.first_seen_at)),
-        ("last seen", shown(letter.last_seen_at)),
-        ("replaces", shown(letter.replaces)),
+        ("sent by", found.source or raw.user_id or raw.app_id),
+        ("copies", letter.copies),
+        ("first seen", letter.first_seen_at),
+        ("last seen", letter.last_seen_at),
+        ("replaces", letter.replaces),
         ("routing key", raw.routing_key),
-        ("correlation", raw.correlation_id or ""),
-        ("reply to", raw.reply_to or ""),
-        *((f"header {name}", str(value)) for name, value in raw.headers.items()),
+        ("correlation", raw.correlation_id),
+        ("reply to", raw.reply_to),
+        *((f"header {name}", _header(value)) for name, value in raw.headers.items()),
     ]
-    for name, value in facts:
-        if value:
-            out.print(line(f"  {name:<12} {value}"))
-    for event in found.events:
-        out.print(line(f"  {shown(event.at)}  {_told(event)}"))
+    print_facts(out, facts)
+    print_facts(out, [(shown(event.at), _told(event)) for event in found.events])
     out.print()
     for text in body_text(raw.body).splitlines():
         out.print(line(text))
+
+
+def _header(value: object) -> str:
+    """A header's value: text as it is, anything else as JSON."""
+    simple = plain(value)
+    return simple if isinstance(simple, str) else json.dumps(simple, ensure_ascii=False)
 
 
 def _told(event: DeadLetterEvent) -> str:

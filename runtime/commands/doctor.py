@@ -18,7 +18,7 @@ from runtime.definitions import conflicts
 from runtime.engine import topology_of, transport_for, untaken
 from runtime.exits import FAILED, OK
 from runtime.loading import load_modules
-from runtime.printing import STATUS_STYLES, console, counted, print_json
+from runtime.printing import STATUS_STYLES, console, counted, print_folded, print_json
 from runtime.settings import load
 from runtime.timeline import duration
 from storage import definitions
@@ -301,7 +301,5 @@ def _print(examination: Examination) -> None:
     out = console()
     for finding in examination.findings:
         word = "problem" if finding.problem else "ok"
-        first, *rest = (finding.problem or finding.detail).splitlines() or [""]
-        out.print(Text.assemble((f"{word:<8}", STATUS_STYLES[word]), f" {finding.check:<12} {first}"))
-        for line in rest:
-            out.print(Text(f"{'':<21} {line}"))
+        begun = Text.assemble((f"{word:<8}", STATUS_STYLES[word]), f" {finding.check:<12} ")
+        print_folded(out, begun, *map(Text, (finding.problem or finding.detail).splitlines() or [""]))

@@ -38,18 +38,18 @@ async def list_held(wanted: HeldFilter, *, limit: int, after: str | None, as_jso
         return OK
     out = console()
     if page.held:
-        columns = ("id", "message", "reason", "waits for", "saga", "key", "since", "expires", "message id")
+        columns = ("id", "key", "reason", "message", "saga", "since", "expires", "message id", "waits for")
         rows = [
             (
                 each.held_id,
-                each.name,
-                each.reason,
-                _WAITS_FOR.get(each.reason, ""),
-                each.saga_type,
                 each.business_key or each.saga_id,
+                each.reason,
+                each.name,
+                each.saga_type,
                 each.received_at,
                 each.expires_at or "never",
                 each.message_id,
+                _WAITS_FOR.get(each.reason, ""),
             )
             for each in page.held
         ]

@@ -15,7 +15,7 @@ from running import AsyncioRunner
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.loading import load_modules
-from runtime.printing import console, line, print_json
+from runtime.printing import console, line, print_facts, print_json
 from runtime.settings import load
 from sagas.decision import Action, Operated
 from storage.queries import Queries
@@ -126,12 +126,10 @@ def _print(outcome: Outcome, operated: Operated, *, as_json: bool) -> None:
     done = "done before under this request id" if outcome.repeated else _DONE[operated.action]
     paused = ", paused" if instance.paused else ""
     out.print(line(f"{instance.saga_type} {instance.key}: {done}; it is {instance.status}{paused}", "bold"))
-    if instance.waiting_for:
-        out.print(line(f"  waiting for  {instance.waiting_for}"))
-    for reason, detail in instance.attention.items():
-        out.print(line(f"  attention    {reason}: {detail}", "red"))
-    for each in outcome.failed:
-        out.print(line(f"  failed       {each.name}, which was held and is a dead letter now: {each.error}", "red"))
+    failed = [f"{each.name}, which was held and is a dead letter now: {each.error}" for each in outcome.failed]
+    print_facts(out, [("waiting for", instance.waiting_for)])
+    print_facts(out, [("attention", f"{reason}: {detail}") for reason, detail in instance.attention.items()], "red")
+    print_facts(out, [("failed", text) for text in failed], "red")
     out.print(Text(f"  antiphon sagas show {instance.saga_id}"))
     if outcome.failed:
         out.print(Text(f"  antiphon dead list --saga {instance.saga_id}"))

@@ -179,9 +179,9 @@ async def jobs(*, limit: int, after: str | None, as_json: bool) -> int:
         return OK
     out = console()
     if page:
-        columns = ("job", "state", "judged", "by", "why", "begun", "last verdict", "ended")
+        columns = ("job", "state", "judged", "by", "begun", "last verdict", "ended", "why")
         rows = [
-            (job.job_id, job.state, _share(job), job.actor, job.why, job.created_at, job.judged_at, job.ended_at)
+            (job.job_id, job.state, _share(job), job.actor, job.created_at, job.judged_at, job.ended_at, job.why)
             for job in page[:limit]
         ]
         out.print(table(columns, rows))
@@ -351,8 +351,8 @@ def _print(
         )
         return code
     out = console()
-    columns = ("id", "message", "would be" if would else "verdict", "")
-    rows = [(each.dead_letter_id, each.name, _words(each.outcome), each.detail) for each in judged]
+    columns = ("id", "would be" if would else "verdict", "message", "")
+    rows = [(each.dead_letter_id, _words(each.outcome), each.name, each.detail) for each in judged]
     out.print(table(columns, rows))
     out.print()
     summary = ", ".join(f"{number} {_words(outcome)}" for outcome, number in counts.most_common())
@@ -362,7 +362,7 @@ def _print(
     elif job is not None and job.state == RUNNING and counts[NOT_TRIED]:
         out.print(line("it has ended early, unless somebody is at it; go on with"))
     if job is not None and counts[NOT_TRIED]:
-        out.print(Text(f"  antiphon dead replay --resume {job.job_id}"), soft_wrap=True)
+        out.print(Text(f"  antiphon dead replay --resume {job.job_id}"))
     return code
 
 

@@ -14,13 +14,23 @@ from runtime.attention import ADVICE
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.outlook import outlook
-from runtime.printing import STATUS_STYLES, console, counted, line, print_json, print_onward, shown, table
+from runtime.printing import (
+    STATUS_STYLES,
+    console,
+    counted,
+    line,
+    print_facts,
+    print_json,
+    print_onward,
+    shown,
+    table,
+)
 from runtime.settings import load
 from runtime.timeline import after, duration, moments, steps
 from storage.queries import Queries, SagaFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -70,32 +80,22 @@ async def show(identity: str, *, saga_type: str, as_json: bool) -> int:
 def print_instance(out: Console, found: SagaDetail) -> None:
     """Everything about one instance: where it stands first, then its steps, what happened, what is still to come."""
     _print_head(out, found)
-    for reason in found.attention:
-        out.print(line(f"  attention    {reason.reason} since {shown(reason.since)}: {reason.detail}", "red"))
-        if (advice := ADVICE.get(reason.reason)) is not None:
-            out.print(Text(f"               {advice.meaning}; {advice.remedy_for(found.saga.business_key)}"))
-    _print_section(out, "Steps", table(("step", "state", "sends", "undo sends", "last moved"), _step_rows(found)))
-    columns = ("time", "after", "what", "step", "message", "detail")
-    _print_section(out, "What happened", table(columns, _moment_rows(found)))
-    _print_section(out, "State", table(("field", "value"), _state_rows(found)))
-    if found.timers:
-        rows = [(timer.name, timer.due_at) for timer in found.timers]
-        _print_section(out, "Timers", table(("timer", "due"), rows))
-    if found.outbox:
-        rows_out = [
-            (each.name, each.state, each.attempts, each.next_attempt_at, "stuck" if each.stuck else "", each.message_id)
-            for each in found.outbox
-        ]
-        columns = ("message", "state", "attempts", "next attempt", "", "message id")
-        _print_section(out, "Waiting for the broker", table(columns, rows_out))
-    if found.held:
-        rows_held = [
-            (each.name, each.reason, each.received_at, each.expires_at, each.message_id) for each in found.held
-        ]
-        _print_section(out, "Held", table(("message", "reason", "received", "expires", "message id"), rows_held))
-    if found.dead_letters:
-        rows_dead = [(each.dead_letter_id, each.name, each.reason, each.error) for each in found.dead_letters]
-        _print_section(out, "Dead letters", table(("id", "message", "reason", "error"), rows_dead))
+    for title, columns, rows in _sections(found):
+        if rows:
+            out.print()
+            out.print(Text(title, style="bold"))
+            out.print(table(columns, rows))
+
+
+def _sections(found: SagaDetail) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[object]]]]:
+    yield "Steps", ("step", "state", "sends", "undo sends", "last moved"), _step_rows(found)
+    yield "What happened", ("time", "after", "what", "step", "message", "detail"), _moment_rows(found)
+    yield "State", ("field", "value"), _state_rows(found)
+    yield "Timers", ("timer", "due"), [(each.name, each.due_at) for each in found.timers]
+    columns: tuple[str, ...] = ("message", "state", "", "attempts", "since", "message id", "error")
+    yield "Waiting for the broker", columns, _outbox_rows(found)
+    yield "Held", ("message", "reason", "received", "expires", "message id"), _held_rows(found)
+    yield "Dead letters", ("id", "status", "reason", "message", "last seen", "error"), _letter_rows(found)
 
 
 def _saga_id(text: str) -> UUID:
@@ -118,13 +118,13 @@ def _options(wanted: SagaFilter) -> Iterable[str]:
 def _print_page(out: Console, page: SagaPage) -> None:
     columns: dict[str, Callable[[SagaSummary], object]] = {
         "key": lambda saga: saga.business_key,
-        "saga": lambda saga: saga.saga_type,
         "status": _status,
         "because": lambda saga: _in_prose(saga.end_reason),
-        "waiting for": lambda saga: saga.waiting_for,
-        "attention": lambda saga: _in_prose(saga.attention),
+        "attention": lambda saga: saga.attention,
+        "saga": lambda saga: saga.saga_type,
         "started": lambda saga: saga.started_at,
         "saga id": lambda saga: saga.saga_id,
+        "waiting for": lambda saga: saga.waiting_for,
     }
     told = {name: [value(saga) for saga in page.sagas] for name, value in columns.items()}
     filled = {name: values for name, values in told.items() if any(value is not None for value in values)}
@@ -150,22 +150,18 @@ def _print_head(out: Console, found: SagaDetail) -> None:
     took = duration((until - saga.started_at).total_seconds())
     facts = [
         ("saga id", f"{saga.saga_id} (version {saga.version})"),
-        ("started", shown(saga.started_at)),
+        ("started", saga.started_at),
         ("ended", f"{shown(saga.ended_at)}, after {took}" if saga.ended_at else ""),
-        ("because", _in_prose(saga.end_reason) or ""),
-        ("waiting for", "" if how is None else how.line),
-        ("deadline", "" if saga.ended_at else shown(saga.deadline_at)),
-        ("skipped", f"{counted(saga.skipped, 'step', 'steps')}" if saga.skipped else ""),
+        ("because", _in_prose(saga.end_reason)),
+        ("waiting for", None if how is None else how.line),
+        ("deadline", None if saga.ended_at else saga.deadline_at),
+        ("skipped", counted(saga.skipped, "step", "steps") if saga.skipped else ""),
     ]
-    for name, value in facts:
-        if value:
-            out.print(line(f"  {name:<12} {value}"))
-
-
-def _print_section(out: Console, title: str, content: object) -> None:
-    out.print()
-    out.print(Text(title, style="bold"))
-    out.print(content)
+    print_facts(out, facts)
+    for reason in found.attention:
+        print_facts(out, [("attention", f"{reason.reason} since {shown(reason.since)}: {reason.detail}")], "red")
+        if (advice := ADVICE.get(reason.reason)) is not None:
+            print_facts(out, [("", f"{advice.meaning}; {advice.remedy_for(saga.business_key)}")])
 
 
 def _step_rows(found: SagaDetail) -> list[tuple[object, ...]]:
@@ -193,4 +189,33 @@ def _state_rows(found: SagaDetail) -> list[tuple[object, ...]]:
     return [
         (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for name, value in found.state.items()
+    ]
+
+
+def _outbox_rows(found: SagaDetail) -> list[tuple[object, ...]]:
+    """Without the time of the next attempt: a destination that takes nothing is tried with whatever waits for it."""
+    return [
+        (
+            each.name,
+            each.state,
+            "stuck" if each.stuck else "",
+            each.attempts,
+            each.created_at,
+            each.message_id,
+            each.error,
+        )
+        for each in found.outbox
+    ]
+
+
+def _held_rows(found: SagaDetail) -> list[tuple[object, ...]]:
+    return [
+        (each.name, each.reason, each.received_at, each.expires_at or "never", each.message_id) for each in found.held
+    ]
+
+
+def _letter_rows(found: SagaDetail) -> list[tuple[object, ...]]:
+    return [
+        (each.dead_letter_id, each.status, each.reason, each.name, each.last_seen_at, each.error)
+        for each in found.dead_letters
     ]

@@ -53,21 +53,21 @@ _ASCII = {"→": "->", "←": "<-", "": ""}
 def introduce(out: Console, placed: Sequence[Order], unfinished: Sequence[Order], known: Known) -> None:
     """What is about to happen, and what is not as it would be in earnest."""
     title = f"[bold]Antiphon demo[/]  one process, SQLite, no server; its file is {DATABASE}"
-    out.print(Text.from_markup(title), soft_wrap=True)
+    out.print(Text.from_markup(title))
     if placed:
         text = (
             f"{_orders(len(placed))} of run {placed[0].run}: reserve stock, pay, print a label; what fails is undone."
         )
-        out.print(Text(text), soft_wrap=True)
+        out.print(Text(text))
     if unfinished:
         runs = " and ".join(str(run) for run in sorted({order.run for order in unfinished}))
         beside = "beside them " if placed else ""
         text = f"Run {runs} was stopped with {_orders(len(unfinished))} under way: {beside}these are finished now."
-        out.print(Text(text, style="yellow"), soft_wrap=True)
+        out.print(Text(text, style="yellow"))
     elif not placed:
         text = "An earlier run was stopped before its first order was taken up: what it had begun is finished now."
-        out.print(Text(text, style="yellow"), soft_wrap=True)
-    out.print(Text(f"Timeouts are shortened for the demo: {_shortened(known)}."), soft_wrap=True)
+        out.print(Text(text, style="yellow"))
+    out.print(Text(f"Timeouts are shortened for the demo: {_shortened(known)}."))
 
 
 def nothing_to_resume(out: Console, found: Found) -> None:
@@ -76,7 +76,7 @@ def nothing_to_resume(out: Console, found: Found) -> None:
         text = f"Nothing to resume: {_orders(len(found.orders))} in {DATABASE}, and all have ended. The latest run:"
     else:
         text = f"Nothing to resume: no order was begun in {DATABASE}. {called()} demo begins some."
-    out.print(Text(text), soft_wrap=True)
+    out.print(Text(text))
 
 
 def finished(out: Console, stood: Sequence[Standing], resumed: Sequence[Order], *, seconds: float) -> None:
@@ -86,7 +86,7 @@ def finished(out: Console, stood: Sequence[Standing], resumed: Sequence[Order], 
     if resumed:
         again = sum(order.key in done for order in resumed)
         text = f"{again} of {_orders(len(resumed))} under way when it was stopped have been finished. {text}"
-    out.print(Text(text), soft_wrap=True)
+    out.print(Text(text))
 
 
 def outcomes(out: Console, stood: Sequence[Standing]) -> None:
@@ -94,13 +94,9 @@ def outcomes(out: Console, stood: Sequence[Standing]) -> None:
     groups: dict[tuple[str, str], list[Standing]] = {}
     for each in sorted(stood, key=lambda each: STORIES.index(each.order.story)):
         groups.setdefault((each.order.story.plot, each.saga.status), []).append(each)
-    rows = [(len(group), plot, status, group[0].order.key) for (plot, status), group in groups.items()]
-    made = table(("orders", "what happened", "ended", "such as"), rows)
-    for column in made.columns:
-        column.no_wrap = column.header != "what happened"
-    made.columns[0].justify = "right"
+    rows = [(f"{len(group):>6}", status, group[0].order.key, plot) for (plot, status), group in groups.items()]
     out.print()
-    out.print(made)
+    out.print(table(("orders", "ended", "such as", "what happened"), rows))
 
 
 def examples(stood: Sequence[Standing]) -> list[SagaSummary]:
@@ -136,14 +132,14 @@ def unexpected(out: Console, stood: Sequence[Standing], missing: Sequence[str], 
         which = f"{', '.join(left[:3])}{', ...' if len(left) > 3 else ''}"
         out.print()
         out.print(Text(f"{_orders(len(left))} under way, and nothing is lost: {which}", style="yellow"))
-        out.print(Text(f"To finish: {called()} demo --resume", style="yellow"), soft_wrap=True)
+        out.print(Text(f"To finish: {called()} demo --resume", style="yellow"))
     elif interrupted:
         out.print(Text("Stopped before every order was placed; those that were have ended.", style="yellow"))
     for each in stood:
         if not each.under_way and not each.as_expected:
             reason = f" ({each.saga.end_reason.replace('_', ' ')})" if each.saga.end_reason else ""
             text = f"{each.order.key} was to be {each.order.story.status}, and is {each.saga.status}{reason}."
-            out.print(Text(text, style="red"), soft_wrap=True)
+            out.print(Text(text, style="red"))
 
 
 def onward(out: Console, example: SagaSummary | None) -> None:
@@ -160,7 +156,7 @@ def onward(out: Console, example: SagaSummary | None) -> None:
     out.print()
     out.print(Text("What to try next", style="bold"))
     for command, why in commands:
-        out.print(Text.assemble("  ", (f"{command:<{width}}", "cyan"), f"  # {why}"), soft_wrap=True)
+        out.print(Text.assemble("  ", (f"{command:<{width}}", "cyan"), f"  # {why}"))
 
 
 def called() -> str:

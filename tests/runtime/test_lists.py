@@ -77,7 +77,7 @@ def column(text: str, name: str) -> dict[str, str]:
     """What a column of a table says, by the first cell of its row."""
     head, _, *rows = text.rstrip("\n").splitlines()
     begin = head.index(name)
-    return {row.split()[0]: row[begin:].partition("   ")[0].strip() for row in rows}
+    return {row.split()[0]: row[begin:].partition("  ")[0] for row in rows}
 
 
 @pytest.mark.usefixtures("stored")
@@ -88,12 +88,12 @@ def test_why_an_instance_ended_and_what_it_wants_are_told_apart(antiphon: Comman
     assert column(shown, "because") == {**quiet, "parked": "", "failed": "timed out", "orphaned": "failed"}
     assert column(shown, "attention") == {
         **quiet,
-        "parked": "method raised",
+        "parked": "method_raised",
         "failed": "",
-        "orphaned": "orphaned effect",
+        "orphaned": "orphaned_effect",
     }
     wanting = antiphon("sagas", "list", "--attention").stdout
-    assert column(wanting, "attention") == {"parked": "method raised", "orphaned": "orphaned effect"}
+    assert column(wanting, "attention") == {"parked": "method_raised", "orphaned": "orphaned_effect"}
     assert "attention" not in antiphon("sagas", "list", "--status", "running").stdout
 
 
