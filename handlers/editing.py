@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from handlers.letter import name_of
 from messages import codec
 from messages.errors import MessageError, OperationRefused
 from storage import dead_letters
@@ -47,16 +48,17 @@ def replacing(letter: Letter, raw: Raw, limits: Limits, *, actor: str, why: str,
     Calling it raises OperationRefused when the letter is not open any more.
     """
     try:
-        source = codec.open_envelope(raw, limits).source
+        envelope = codec.open_envelope(raw, limits)
     except MessageError:
-        source = ""
+        envelope = None
 
     async def write(unit: SqlUnit) -> int:
         new = await dead_letters.replace_by(
             unit.session,
             letter.dead_letter_id,
             raw,
-            source=source,
+            name=name_of(raw, envelope),
+            source=envelope.source if envelope else "",
             body_hash=codec.body_hash(raw.body),
             actor=actor,
             why=why,

@@ -119,7 +119,7 @@ class Replayer(Repair[SqlStorage]):
         failed: MessageError | DeadLetter | None
         if known is None:
             verdict, failed = await _decided(deciding, routed, request)
-            await _let_go_on(unit, deciding, letter, request)
+            await _let_go_on(unit, deciding, await _errors(unit, letter), request)
             _sign(deciding, request)
         elif known.body_hash == letter.body_hash:
             verdict, failed = verdict_on(request, DUPLICATE, "a copy of it was handled before"), None
@@ -192,11 +192,20 @@ async def _decided(
     return verdict_on(request, outcome, detail, saga_id, seq), None
 
 
-async def _let_go_on(unit: SqlUnit, deciding: Deciding, letter: Letter, request: Request) -> None:
+async def _errors(unit: SqlUnit, letter: Letter) -> set[str]:
+    """What is wrong with a letter, and was with those that it was made of."""
+    errors = {letter.error}
+    while letter.replaces is not None and (earlier := await dead_letters.find(unit.session, letter.replaces)):
+        letter = earlier
+        errors.add(letter.error)
+    return errors
+
+
+async def _let_go_on(unit: SqlUnit, deciding: Deciding, errors: set[str], request: Request) -> None:
     """An instance that this very letter had parked goes on, also where the method that raised has another name now."""
     retry = Operated(action=Action.RETRY, actor=request.actor, reason=request.reason, request_id=request.request_id)
     for fold in list(deciding.work.folds.values()):
-        its_cause = fold.current.attention.get("method_raised") == letter.error
+        its_cause = fold.current.attention.get("method_raised") in errors
         if its_cause and not fold.current.paused and not deciding.dead_letters:
             await deciding.work.decide(unit, fold, retry)
 

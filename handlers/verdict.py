@@ -77,7 +77,8 @@ async def closed(session: Session, request: Request, letter: Letter | None) -> V
     if letter.status == dead_letters.OPEN:
         return None
     outcome = ALREADY_REPLAYED if letter.status == dead_letters.REPLAYED else DISCARDED
-    detail = f"by {letter.resolved_by} at {letter.resolved_at}: {letter.resolved_why}"
+    said = f": {letter.resolved_why}" if letter.resolved_why else ""
+    detail = f"by {letter.resolved_by} at {letter.resolved_at:%Y-%m-%d %H:%M:%S} UTC{said}"
     return verdict_on(request, outcome, detail, letter.saga_id, letter.replayed_seq)
 
 

@@ -208,19 +208,22 @@ _LOCK = Statement.of(
     postgresql=_FIND.format(id="cast(:id as bigint)") + " for no key update", sqlite=_FIND.format(id=":id")
 )
 
-_COPIED = "consumer, name, reason, error_class, error, saga_id, queue"
+_REPLACING = """
+        insert into dead_letter (reason, error_class, error, consumer, saga_id, queue, replaces, copies, status,
+                                 name, source, message_id, body_hash, body, properties, first_seen_at, last_seen_at)
+        select 'edited', '', 'made of dead letter ' || dead_letter_id, consumer, saga_id, queue, dead_letter_id, 1,
+               'open',
+"""
 _REPLACE = Statement.of(
     postgresql=f"""
-        insert into dead_letter (source, message_id, body_hash, body, properties, replaces, copies, first_seen_at,
-                                 last_seen_at, status, {_COPIED})
-        select cast(:source as text), cast(:message_id as text), cast(:body_hash as bytea), cast(:body as bytea),
-               cast(:properties as text), dead_letter_id, 1, clock_timestamp(), clock_timestamp(), 'open', {_COPIED}
+        {_REPLACING}
+               cast(:name as text), cast(:source as text), cast(:message_id as text), cast(:body_hash as bytea),
+               cast(:body as bytea), cast(:properties as text), clock_timestamp(), clock_timestamp()
         from dead_letter where dead_letter_id = cast(:id as bigint) and status = 'open' returning dead_letter_id
     """,
     sqlite=f"""
-        insert into dead_letter (source, message_id, body_hash, body, properties, replaces, copies, first_seen_at,
-                                 last_seen_at, status, {_COPIED})
-        select :source, :message_id, :body_hash, :body, :properties, dead_letter_id, 1, :now, :now, 'open', {_COPIED}
+        {_REPLACING}
+               :name, :source, :message_id, :body_hash, :body, :properties, :now, :now
         from dead_letter where dead_letter_id = :id and status = 'open' returning dead_letter_id
     """,
 )
@@ -332,6 +335,7 @@ async def replace_by(
     dead_letter_id: int,
     raw: Raw,
     *,
+    name: str,
     source: str,
     body_hash: bytes,
     actor: str,
@@ -340,10 +344,12 @@ async def replace_by(
 ) -> int | None:
     """Write an edited letter in the place of an open one, which is discarded then; returns its id.
 
-    None: the letter is not open any more. `now` is the host's, for SQLite. Joins the session's transaction.
+    Its reason is `edited`, until it fails for one of its own. None: the letter is not open any more. `now` is the
+    host's, for SQLite. Joins the session's transaction.
     """
     edited: dict[str, object] = {
         "id": dead_letter_id,
+        "name": printable(name, MAX_NAME),
         "source": printable(source, MAX_NAME),
         "message_id": raw.message_id,
         "body_hash": body_hash,

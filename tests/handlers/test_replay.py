@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
@@ -213,6 +214,20 @@ async def test_what_a_replay_made_an_instance_do_stands_in_its_history_with_who_
         assert (said["dead_letter"], said["actor"], said["why"]) == (number, "ann", "mended")
 
 
+async def test_a_letter_made_of_one_that_parked_its_instance_lets_it_go_on(house: House, storage: SqlStorage) -> None:
+    await house.take(house.message(placed()))
+    [number] = await dead_lettered(house, house.answer("o-1", RESERVED, "reserve"))
+    for message_id in ("edited", "edited again"):
+        async with storage.transaction() as unit:
+            letter = await dead_letters.find(unit.session, number)
+            assert letter is not None
+            raw = replace(letter.raw, message_id=message_id)
+            number = await replacing(letter, raw, LIMITS, actor="ann", why="", now=house.runner.now())(unit)
+    assert (await replay(house, number)).outcome == "processed"
+    instance = await house.instance("o-1")
+    assert (instance.status, instance.attention) == ("running", {})
+
+
 @pytest.mark.parametrize("forgotten", [False, True])
 async def test_a_second_replay_reports_the_first(house: House, storage: SqlStorage, forgotten: bool) -> None:
     await house.take(house.message(placed()))
@@ -223,7 +238,7 @@ async def test_a_second_replay_reports_the_first(house: House, storage: SqlStora
     second = await replay(house, letter)
     assert second.outcome == "already_replayed"
     assert (second.saga_id, second.seq) == (first.saga_id, first.seq)
-    assert second.detail.startswith("by ann at ")
+    assert re.fullmatch(r"by ann at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: mended", second.detail)
     assert (await kinds(storage, house.id_of("o-1"))).count("step_completed") == 1
 
 
