@@ -5,16 +5,18 @@ Nothing heavy is imported before a command is chosen. The commands on dead lette
 
 from __future__ import annotations
 
+import os
 import sys
 from inspect import signature
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from runtime.cli_dead import dead
-from runtime.exits import CONFIGURATION
+from runtime.exits import CONFIGURATION, FAILED
 from runtime.ownership import append_current_folder, shadowed
-from runtime.shell import After, Json, Limit, carry_out, complain
+from runtime.shell import After, AfterInstance, Json, Limit, carry_out, complain
 
 app = typer.Typer(
     name="antiphon",
@@ -40,6 +42,11 @@ STATUSES = ("running", "compensating", "completed", "compensated", "parked")
 
 def main() -> NoReturn:
     """The entry point: check that our packages are ours, then run the command."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 -- until the process ends
+    if sys.stdout is None:
+        complain("there is nowhere to print to: standard output is closed")
+        sys.exit(FAILED)
     append_current_folder()
     problem = shadowed()
     if problem is not None:
@@ -154,7 +161,7 @@ def sagas_list(
     saga_type: Annotated[str, typer.Option("--type", help="Only this saga type.")] = "",
     attention: Annotated[bool, typer.Option("--attention", help="Only those that want an operator.")] = False,
     limit: Limit = 50,
-    after: After = "",
+    after: AfterInstance = None,
     as_json: Json = False,
 ) -> None:
     """List instances, the newest first."""
@@ -164,7 +171,7 @@ def sagas_list(
     from storage.answers import SagaFilter
 
     wanted = SagaFilter(saga_type=saga_type or None, status=status or None, attention=attention)
-    carry_out(lambda: command.list_instances(wanted, limit=limit, after=after or None, as_json=as_json))
+    carry_out(lambda: command.list_instances(wanted, limit=limit, after=after, as_json=as_json))
 
 
 @sagas.command("show")
@@ -244,7 +251,7 @@ def held_list(
         str, typer.Option("--reason", metavar="REASON", help=f"Only those that are held as {', '.join(HELD_REASONS)}.")
     ] = "",
     limit: Limit = 50,
-    after: After = "",
+    after: After = None,
     as_json: Json = False,
 ) -> None:
     """List the messages that cannot be applied yet, the oldest first."""
@@ -254,7 +261,7 @@ def held_list(
     from storage.answers import HeldFilter
 
     wanted = HeldFilter(saga_type=saga_type or None, reason=reason or None)
-    carry_out(lambda: command.list_held(wanted, limit=limit, after=after or None, as_json=as_json))
+    carry_out(lambda: command.list_held(wanted, limit=limit, after=after, as_json=as_json))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from runtime.arguments import job_id, letter_id, time_text
 from runtime.shell import After, Json, Limit, carry_out
 from runtime.wanted import Wanted
 
@@ -20,7 +21,7 @@ _Body: TypeAlias = Callable[..., None]
 
 STATUSES = ("open", "replayed", "discarded", "all")
 
-_Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters by their ids.")]
+_Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", parser=letter_id, help="Dead letters by their ids.")]
 _Reason = Annotated[str, typer.Option("--with-reason", "--reason", help="Only those dead-lettered for this reason.")]
 _WithReason = Annotated[str, typer.Option("--with-reason", help="Only those dead-lettered for this reason.")]
 _ErrorClass = Annotated[str, typer.Option("--error-class", help="Only those with this class of error.")]
@@ -31,9 +32,17 @@ _Consumer = Annotated[
 _Saga = Annotated[str, typer.Option("--saga", metavar="ID|KEY", help="Only of this instance.")]
 _Status = Annotated[str, typer.Option("--status", help=f"Only those that are {', '.join(STATUSES)}.")]
 _Since = Annotated[
-    str, typer.Option("--since", metavar="WHEN", help="Only what came since: a time (ISO 8601), or how long ago (2h).")
+    str,
+    typer.Option(
+        "--since",
+        metavar="WHEN",
+        parser=time_text,
+        help="Only what came since: a time (ISO 8601), or how long ago (2h).",
+    ),
 ]
-_Until = Annotated[str, typer.Option("--until", metavar="WHEN", help="Only what came before, written likewise.")]
+_Until = Annotated[
+    str, typer.Option("--until", metavar="WHEN", parser=time_text, help="Only what came before, written likewise.")
+]
 _All = Annotated[bool, typer.Option("--all", help="Every open dead letter.")]
 _Most = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many, those first that came first.")]
 _Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would become of each, and change nothing.")]
@@ -101,18 +110,18 @@ def list_letters(
     *,
     wanted: Wanted,
     limit: Limit = 50,
-    after: After = "",
+    after: After = None,
     as_json: Json = False,
 ) -> None:
     """List dead letters, the newest first; without --status or ids those that nobody has dealt with."""
     from runtime.commands import dead as command
 
-    carry_out(lambda: command.list_letters(wanted, limit=limit, after=after or None, as_json=as_json))
+    carry_out(lambda: command.list_letters(wanted, limit=limit, after=after, as_json=as_json))
 
 
 @dead.command("show")
 def show(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="The dead letter's id.")],
+    identity: Annotated[int, typer.Argument(metavar="ID", parser=letter_id, help="The dead letter's id.")],
     body: Annotated[bool, typer.Option("--body", help="Print the bytes of its body, and nothing else.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -152,7 +161,10 @@ def replay(
         typer.Option("--edit", metavar="FILE", help="For one letter: its new body, or its edited export; - is stdin."),
     ] = "",
     resume: Annotated[
-        int | None, typer.Option("--resume", metavar="JOB", help="Go on with a replay, and try what failed once more.")
+        int | None,
+        typer.Option(
+            "--resume", metavar="JOB", parser=job_id, help="Go on with a replay, and try what failed once more."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")] = "",
     actor: _Actor = "",
@@ -185,7 +197,7 @@ def replay(
 def discard(
     *,
     wanted: Wanted,
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded. Needed but for a dry run.")] = "",
     every: _All = False,
     limit: _Most = None,
     dry_run: _Dry = False,
@@ -193,7 +205,7 @@ def discard(
     as_json: Json = False,
 ) -> None:
     """Say of dead letters that nobody is to process them; they stay visible, with who, when and why."""
-    if not reason.strip():
+    if not (reason.strip() or dry_run):
         raise typer.BadParameter("say why; it is recorded", param_hint="'--reason'")
     from runtime.commands import replay as command
 
@@ -204,17 +216,19 @@ def discard(
 
 @dead.command("jobs")
 def jobs(
-    job: Annotated[int | None, typer.Argument(metavar="JOB", help="Only this one, with its letters.")] = None,
+    job: Annotated[
+        int | None, typer.Argument(metavar="JOB", parser=job_id, help="Only this one, with its letters.")
+    ] = None,
     *,
     limit: Limit = 50,
-    after: After = "",
+    after: After = None,
     as_json: Json = False,
 ) -> None:
     """List the replays, the newest first; or show one with the verdict on each letter."""
     from runtime.commands import replay as command
 
     if job is None:
-        carry_out(lambda: command.jobs(limit=limit, after=after or None, as_json=as_json))
+        carry_out(lambda: command.jobs(limit=limit, after=after, as_json=as_json))
     carry_out(lambda: command.job(job, as_json=as_json))
 
 
@@ -237,7 +251,7 @@ def _alone(wanted: Wanted, **others: object) -> None:
     """A job that is resumed has its letters, its reason and who began it."""
     too_much = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
     if wanted.ids or wanted.filters or too_much:
-        named = ", ".join([*wanted.ids, *wanted.filters[::2], *too_much])
+        named = ", ".join([*map(str, wanted.ids), *wanted.filters[::2], *too_much])
         raise typer.BadParameter(
             f"a job knows its letters and why they are replayed; leave out {named}", param_hint="'--resume'"
         )

@@ -8,6 +8,7 @@
 | 69 | the database or the broker was not there in time |
 | 75 | the stop ran out of time; nothing is lost, start again |
 | 78 | configuration: a setting, an address, a module, a schema that is behind |
+| 141 | whoever read the output went away before its end, as `head` does; what was to be done is done |
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ USAGE = 2
 UNAVAILABLE = 69
 TRY_AGAIN = 75
 CONFIGURATION = 78
+READER_GONE = 141
+"""What a shell makes of a program that ended by SIGPIPE, as other programs do: 128 and the number of the signal."""
 
 
 def exit_code(error: AntiphonError) -> int:

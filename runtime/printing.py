@@ -48,7 +48,16 @@ def console() -> Console:
     It wraps nothing: what is laid out here is as wide as the terminal, or as wide as it likes where there is none. A
     word that is wider is left whole, so that it can be copied.
     """
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _ENDLESS)
+    width = None if sys.stdout.isatty() else _ENDLESS
+    return _Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
+
+
+class _Console(Console):
+    """One that leaves it to `runtime.shell` what becomes of a command whose reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled."""
+        raise  # noqa: PLE0704
 
 
 def print_json(value: object) -> None:

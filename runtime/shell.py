@@ -6,20 +6,24 @@ Errors of the tree become one message on stderr with its remedy and an exit code
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from uuid import UUID
 
 import typer
 
-from runtime.exits import FAILED, exit_code
+from runtime.arguments import instance_place, place
+from runtime.exits import FAILED, READER_GONE, exit_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-After = Annotated[
-    str, typer.Option("--after", metavar="ID", help="Go on behind this one: the last of the page before.")
-]
+_AFTER = "Go on behind this one: the last of the page before."
+After = Annotated[int | None, typer.Option("--after", metavar="ID", parser=place, help=_AFTER)]
+AfterInstance = Annotated[UUID | None, typer.Option("--after", metavar="ID", parser=instance_place, help=_AFTER)]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")]
 
 
@@ -39,6 +43,7 @@ def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]], *, stays: b
     try:
         result = command()
         code = result if isinstance(result, int) else _awaited(result, stays=stays)
+        sys.stdout.flush()
     except AntiphonError as error:
         from runtime.addresses import masked
 
@@ -47,7 +52,23 @@ def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]], *, stays: b
     except KeyboardInterrupt:
         complain("interrupted")
         code = FAILED
+    except OSError as error:
+        code = _unwritten(error)
     raise typer.Exit(code)
+
+
+_WRITING = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code when stdout takes nothing more. An error that has another cause is raised."""
+    if error.errno not in _WRITING or error.filename is not None:
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left would be tried once more at exit
+    if isinstance(error, BrokenPipeError):
+        return READER_GONE
+    complain(f"the output cannot be written: {error.strerror}")
+    return FAILED
 
 
 def _awaited(work: Coroutine[Any, Any, int], *, stays: bool) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Ids and filters as they were given; what is empty was not. `status` None is any."""
+    """Ids, and filters as they were given; what is empty was not. `status` None is any."""
 
-    ids: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
     reason: str = ""
     error_class: str = ""
     name: str = ""

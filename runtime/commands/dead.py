@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from messages.codec import DEFAULT_LIMITS
 from messages.errors import MalformedMessage, OperationRefused
 from messages.strict_json import check_json_object
-from runtime.commands.letters import filter_of, number
+from runtime.commands.letters import filter_of
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.printing import console, line, plain, print_facts, print_json, print_onward, shown, table
@@ -34,7 +34,7 @@ async def groups(wanted: Wanted, *, limit: int, as_json: bool) -> int:
     """Print dead letters that are alike as one line each, the largest group first.
 
     Raises:
-        OperationRefused: the filter cannot be.
+        OperationRefused: there is no such instance.
     """
     async with opened(load().settings) as storage:
         found = await LetterQueries(storage.database).groups(await filter_of(wanted, storage.database), limit=limit)
@@ -61,16 +61,15 @@ async def groups(wanted: Wanted, *, limit: int, as_json: bool) -> int:
     return OK
 
 
-async def list_letters(wanted: Wanted, *, limit: int, after: str | None, as_json: bool) -> int:
+async def list_letters(wanted: Wanted, *, limit: int, after: int | None, as_json: bool) -> int:
     """Print a page of dead letters, the newest first, and where the next begins.
 
     Raises:
-        OperationRefused: the filter cannot be, or `after` is no such place.
+        OperationRefused: there is no such instance or letter.
     """
-    following = None if after is None else _place(after)
     async with opened(load().settings) as storage:
         chosen = await filter_of(wanted, storage.database)
-        page = await LetterQueries(storage.database).page(chosen, limit=limit, following=following)
+        page = await LetterQueries(storage.database).page(chosen, limit=limit, following=after)
     if as_json:
         print_json([asdict(letter) for letter in page.dead_letters])
         return OK
@@ -83,22 +82,29 @@ async def list_letters(wanted: Wanted, *, limit: int, after: str | None, as_json
         )
     if page.following is not None:
         status = () if wanted.status == "open" else ("--status", wanted.status or "all")
-        onward = (*wanted.ids, *wanted.filters, *status, "--limit", str(limit), "--after", str(page.following))
+        onward = (
+            *map(str, wanted.ids),
+            *wanted.filters,
+            *status,
+            "--limit",
+            str(limit),
+            "--after",
+            str(page.following),
+        )
         print_onward(out, "antiphon dead list", *onward)
     return OK
 
 
-async def show(identity: str, *, body: bool, as_json: bool) -> int:
+async def show(dead_letter_id: int, *, body: bool, as_json: bool) -> int:
     """Print one dead letter; with `body` the bytes of its body alone.
 
     Raises:
         OperationRefused: there is none of that id.
     """
-    wanted = number(identity)
     async with opened(load().settings) as storage:
-        found = await LetterQueries(storage.database).detail(wanted)
+        found = await LetterQueries(storage.database).detail(dead_letter_id)
     if found is None:
-        raise OperationRefused(f"no dead letter has the id {identity!r}; antiphon dead list shows them")
+        raise OperationRefused(f"no dead letter has the id {dead_letter_id}; antiphon dead list shows them")
     if body:
         sys.stdout.buffer.write(found.raw.body)
         sys.stdout.buffer.flush()
@@ -113,7 +119,7 @@ async def export(wanted: Wanted, *, limit: int | None, output: str) -> int:
     """Write dead letters as JSON lines, in the order of their arrival. A file is there as a whole, or not at all.
 
     Raises:
-        OperationRefused: the filter cannot be, nothing matches it, or the file cannot be written.
+        OperationRefused: there is no such instance or letter, nothing matches, or the file cannot be written.
     """
     async with opened(load().settings) as storage:
         letters = LetterQueries(storage.database)
@@ -144,13 +150,6 @@ def _written(output: str) -> Iterator[TextIO]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def _place(after: str) -> int:
-    try:
-        return number(after)
-    except OperationRefused:
-        raise OperationRefused(f"{after!r} is no dead letter's id to go on from; begin with the first page") from None
 
 
 def _narrowed(wanted: Wanted) -> bool:

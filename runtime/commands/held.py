@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from messages.errors import OperationRefused
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.printing import console, print_json, print_onward, table
@@ -24,15 +23,10 @@ _WAITS_FOR = {
 }
 
 
-async def list_held(wanted: HeldFilter, *, limit: int, after: str | None, as_json: bool) -> int:
-    """Print a page of the messages that wait until they can be applied, the oldest first.
-
-    Raises:
-        OperationRefused: `after` is no such place.
-    """
-    following = None if after is None else _number(after)
+async def list_held(wanted: HeldFilter, *, limit: int, after: int | None, as_json: bool) -> int:
+    """Print a page of the messages that wait until they can be applied, the oldest first."""
     async with opened(load().settings) as storage:
-        page = await Queries(storage.database).held(wanted, limit=limit, following=following)
+        page = await Queries(storage.database).held(wanted, limit=limit, following=after)
     if as_json:
         print_json([asdict(each) for each in page.held])
         return OK
@@ -67,9 +61,3 @@ def _options(wanted: HeldFilter) -> Iterable[str]:
         yield from ("--type", wanted.saga_type)
     if wanted.reason is not None:
         yield from ("--reason", wanted.reason)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise OperationRefused(f"{text!r} is no held message's id to go on from; begin with the first page")
-    return int(text)

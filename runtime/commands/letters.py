@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from messages.errors import OperationRefused
-from storage.letters import DeadLetterFilter
+from runtime.arguments import moment
+from storage.letters import DeadLetterFilter, LetterQueries
 from storage.queries import Queries
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from runtime.wanted import Wanted
     from storage import Database
-
-_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 async def filter_of(wanted: Wanted, database: Database) -> DeadLetterFilter:
     """The filter that the words mean.
 
     Raises:
-        OperationRefused: something is no id or no time, or there is no such instance.
+        OperationRefused: there is no such instance, or no letter of one of the ids.
     """
     now = database.runner.now()
+    await _refuse_unknown(wanted.ids, database)
     return DeadLetterFilter(
-        ids=[number(each) for each in wanted.ids] if wanted.ids else None,
+        ids=wanted.ids or None,
         reason=wanted.reason or None,
         error_class=wanted.error_class or None,
         name=wanted.name or None,
@@ -39,34 +38,15 @@ async def filter_of(wanted: Wanted, database: Database) -> DeadLetterFilter:
     )
 
 
-def number(text: str) -> int:
-    """A dead letter's id as the database has it.
-
-    Raises:
-        OperationRefused: there can be none of that id.
-    """
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise OperationRefused(f"no dead letter has the id {text!r}; antiphon dead list shows them")
-    return int(text)
-
-
-def moment(text: str, now: datetime) -> datetime:
-    """A time, or how long ago it was.
-
-    Raises:
-        OperationRefused: it is neither.
-    """
-    ago = _AGO.fullmatch(text)
-    try:
-        if ago is not None:
-            return now - timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.astimezone()).astimezone(UTC)
-    except (ValueError, OverflowError):
+async def _refuse_unknown(ids: Collection[int], database: Database) -> None:
+    """Whoever names a letter that is not there has mistyped it: do nothing with the others either."""
+    if not ids:
+        return
+    there = await LetterQueries(database).ids(DeadLetterFilter(ids=[*ids], status=None), limit=None)
+    if missing := sorted({*ids} - {*there}):
         raise OperationRefused(
-            f"{text!r} is no time; write how long ago (90s, 5m, 2h, 8d) or a time such as 2026-11-21T12:30, local "
-            "unless it names its zone"
-        ) from None
+            f"no dead letter has the id {', '.join(map(str, missing))}; antiphon dead list --status all shows them"
+        )
 
 
 async def _saga_id(reference: str, database: Database) -> UUID:

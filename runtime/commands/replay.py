@@ -17,7 +17,7 @@ from handlers.discard import Discarder
 from handlers.editing import edited, replacing
 from handlers.verdict import DISCARDED, FAILED_AGAIN, NOT_TAKEN, UNSETTLED, Request, Verdict
 from messages.errors import OperationRefused, Trouble
-from runtime.commands.letters import filter_of, number
+from runtime.commands.letters import filter_of
 from runtime.commands.operate import actor
 from runtime.database import opened
 from runtime.exits import FAILED, OK
@@ -76,7 +76,7 @@ async def replay(asked: Asked, *, rate: float | None, as_json: bool) -> int:
     """Replay the letters as a new job, and print the verdict on each.
 
     Raises:
-        OperationRefused: the filter cannot be, or there is no such letter; nothing was replayed.
+        OperationRefused: there is no such letter or instance; nothing was replayed.
         Trouble: the database is away; the text names the job to go on with.
     """
     settings = load().settings
@@ -108,7 +108,7 @@ async def foresee(asked: Asked, *, as_json: bool) -> int:
     """Print what would become of each letter if it were the next to be replayed, and change nothing.
 
     Raises:
-        OperationRefused: the filter cannot be, or there is no such letter.
+        OperationRefused: there is no such letter or instance.
     """
     settings = load().settings
     known = load_modules(settings.modules, limits=settings.limits)
@@ -131,17 +131,17 @@ async def replay_edited(asked: Asked, given: bytes, *, dry_run: bool, as_json: b
     known = load_modules(settings.modules, limits=settings.limits)
     async with opened(settings) as storage:
         database = storage.database
-        letter = await _open_letter(storage, number(asked.wanted.ids[0]))
+        letter = await _open_letter(storage, asked.wanted.ids[0])
         parts, request = replaying(settings, known, storage), _request(letter.dead_letter_id, asked)
         raw = edited(letter, given, message_id=str(uuid.uuid4()), answers=_answers(known, letter))
         write = replacing(letter, raw, settings.limits, actor=asked.who, why=asked.reason, now=database.runner.now())
-        new = replace(letter, raw=raw, message_id=raw.message_id or "")
+        new = replace(letter, raw=raw, name=raw.type or raw.routing_key, message_id=raw.message_id or "")
         verdict = await parts.replays.foresee(request, new, write)
         if not verdict.settled:
             raise OperationRefused(f"edited like this it would fail again, so nothing was changed: {verdict.detail}")
         if dry_run:
-            judged = await _judged(storage, [replace(verdict, dead_letter_id=letter.dead_letter_id)])
-            return _print(judged, as_json=as_json, would=True)
+            [judged] = await _judged(storage, [replace(verdict, dead_letter_id=letter.dead_letter_id)])
+            return _print([replace(judged, name=new.name)], as_json=as_json, would=True)
         async with storage.transaction() as unit:
             ids = [await write(unit)]
             said = {"ids": asked.wanted.ids, "edited": True}
@@ -154,7 +154,7 @@ async def discard(asked: Asked, *, dry_run: bool, as_json: bool) -> int:
     """Discard the letters, and print what became of each; with `dry_run` what would, changing nothing.
 
     Raises:
-        OperationRefused: the filter cannot be, or there is no such letter; nothing was discarded.
+        OperationRefused: there is no such letter or instance; nothing was discarded.
     """
     async with opened(load().settings) as storage:
         ids = await _chosen(storage, asked)
@@ -165,15 +165,10 @@ async def discard(asked: Asked, *, dry_run: bool, as_json: bool) -> int:
     return _print(judged, as_json=as_json, would=dry_run, good=lambda outcome: outcome == DISCARDED)
 
 
-async def jobs(*, limit: int, after: str | None, as_json: bool) -> int:
-    """Print a page of the replays, the newest first.
-
-    Raises:
-        OperationRefused: `after` is no such place.
-    """
-    following = None if after is None else _place(after)
+async def jobs(*, limit: int, after: int | None, as_json: bool) -> int:
+    """Print a page of the replays, the newest first."""
     async with opened(load().settings) as storage:
-        page = await ReplayJobs(storage.database).page(limit=limit + 1, following=following)
+        page = await ReplayJobs(storage.database).page(limit=limit + 1, following=after)
     if as_json:
         print_json([asdict(each) for each in page[:limit]])
         return OK
@@ -199,7 +194,8 @@ async def job(job_id: int, *, as_json: bool) -> int:
         OperationRefused: there is none of that id.
     """
     async with opened(load().settings) as storage:
-        return await _print_job(ReplayJobs(storage.database), job_id, as_json=as_json)
+        await _print_job(ReplayJobs(storage.database), job_id, as_json=as_json)
+    return OK
 
 
 async def _run(parts: Replaying, job_id: int, *, rate: float | None, as_json: bool) -> int:
@@ -235,11 +231,6 @@ async def _chosen(storage: SqlStorage, asked: Asked) -> Sequence[int]:
     """The letters asked for, in the order of their arrival; those named by id whatever became of them."""
     wanted = await filter_of(replace(asked.wanted, status=None) if asked.wanted.ids else asked.wanted, storage.database)
     ids = await LetterQueries(storage.database).ids(wanted, limit=asked.limit)
-    missing = sorted({*(wanted.ids or ())} - {*ids}) if asked.limit is None else ()
-    if missing:
-        raise OperationRefused(
-            f"no dead letter has the id {', '.join(map(str, missing))}; antiphon dead list shows them. Nothing was done"
-        )
     if not ids:
         raise OperationRefused("no open dead letter is like that; antiphon dead groups shows what there is")
     return ids
@@ -252,7 +243,8 @@ async def _open_letter(storage: SqlStorage, dead_letter_id: int) -> Letter:
         raise OperationRefused(f"no dead letter has the id {dead_letter_id}; antiphon dead list shows them")
     if letter.status != dead_letters.OPEN:
         raise OperationRefused(
-            f"dead letter {dead_letter_id} is not open: {letter.status} by {letter.resolved_by}: {letter.resolved_why}"
+            f"dead letter {dead_letter_id} is not open: {letter.status} by {letter.resolved_by}"
+            + (f": {letter.resolved_why}" if letter.resolved_why else "")
         )
     return letter
 
@@ -267,13 +259,6 @@ def _request(dead_letter_id: int, asked: Asked) -> Request:
     return Request(
         dead_letter_id=dead_letter_id, actor=asked.who, reason=asked.reason, request_id=f"{asked.who} {uuid.uuid4()}"
     )
-
-
-def _place(after: str) -> int:
-    try:
-        return number(after)
-    except OperationRefused:
-        raise OperationRefused(f"{after!r} is no replay's id to go on from; begin with the first page") from None
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from rich.text import Text
 
@@ -31,21 +30,21 @@ from storage.queries import Queries, SagaFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from uuid import UUID
 
     from rich.console import Console
 
     from storage.queries import SagaDetail, SagaPage, SagaSummary
 
 
-async def list_instances(wanted: SagaFilter, *, limit: int, after: str | None, as_json: bool) -> int:
+async def list_instances(wanted: SagaFilter, *, limit: int, after: UUID | None, as_json: bool) -> int:
     """Print a page of instances, the newest first, and where the next page begins.
 
     Raises:
-        OperationRefused: `after` is no instance's id.
+        OperationRefused: there is no instance `after`.
     """
-    following = None if after is None else _saga_id(after)
     async with opened(load().settings) as storage:
-        page = await Queries(storage.database).sagas(wanted, limit=limit, following=following)
+        page = await Queries(storage.database).sagas(wanted, limit=limit, following=after)
     if as_json:
         print_json([asdict(saga) for saga in page.sagas])
         return OK
@@ -96,13 +95,6 @@ def _sections(found: SagaDetail) -> Iterator[tuple[str, Sequence[str], Sequence[
     yield "Waiting for the broker", columns, _outbox_rows(found)
     yield "Held", ("message", "reason", "received", "expires", "message id"), _held_rows(found)
     yield "Dead letters", ("id", "status", "reason", "message", "last seen", "error"), _letter_rows(found)
-
-
-def _saga_id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise OperationRefused(f"{text!r} is no saga id to go on from; begin with the first page") from None
 
 
 def _options(wanted: SagaFilter) -> Iterable[str]:

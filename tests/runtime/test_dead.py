@@ -116,17 +116,16 @@ def test_a_list_is_chosen_by_any_filter_and_by_ids(office: Office) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("list", "--since", "yesterday"), "'yesterday' is no time; write how long ago"),
         (("list", "--saga", "nobody"), "no instance has the id or business key 'nobody'"),
-        (("list", "x"), "no dead letter has the id 'x'"),
-        (("show", "7"), "no dead letter has the id '7'"),
+        (("list", "1", "9999"), "no dead letter has the id 9999; antiphon dead list --status all shows them"),
+        (("export", "9999", "1", "998"), "no dead letter has the id 998, 9999"),
+        (("show", "7"), "no dead letter has the id 7"),
         (("export", "--name", "no.Such"), "no such dead letters"),
         (("replay", "7"), "no dead letter has the id 7"),
         (("replay", "--name", "no.Such"), "no open dead letter is like that"),
         (("replay", "--resume", "7"), "no replay has the id 7; antiphon dead jobs lists them"),
         (("discard", "7", "--reason", "a test"), "no dead letter has the id 7"),
         (("jobs", "7"), "no replay has the id 7"),
-        (("jobs", "--after", "x"), "begin with the first page"),
     ],
 )
 def test_what_is_not_there_is_told_and_nothing_is_done(office: Office, arguments: tuple[str, ...], said: str) -> None:
@@ -136,6 +135,14 @@ def test_what_is_not_there_is_told_and_nothing_is_done(office: Office, arguments
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("list", "--since", "yesterday"), "'yesterday' is no time; write how long ago"),
+        (("replay", "--all", "--until", "2026-13-01"), "'2026-13-01' is no time"),
+        (("list", "x"), "no dead letter has the id 'x'"),
+        (("show", "nope"), "no dead letter has the id 'nope'"),
+        (("replay", "abc"), "no dead letter has the id 'abc'"),
+        (("discard", "9" * 30, "--reason", "a test"), f"no dead letter has the id '{'9' * 30}'"),
+        (("jobs", "x"), "no replay has the id 'x'"),
+        (("jobs", "--after", "x"), "begin with the first page"),
         (("list", "--status", "lost"), "a status is one of open, replayed, discarded, all"),
         (("show", "1", "--body", "--json"), "one of --body and --json"),
         (("replay",), "name dead letters by their ids, give a filter, or --all"),
@@ -194,7 +201,7 @@ def test_an_export_is_complete_and_in_the_order_of_arrival(office: Office) -> No
 
 def test_a_discarded_letter_stays_with_who_when_and_why(office: Office) -> None:
     first, second = office.keep(asked("1"), odd("m-1"))
-    would = office.ask("discard", "--all", "--reason", "a test", "--dry-run")
+    would = office.ask("discard", "--all", "--dry-run")
     assert (outcomes(would), would["dry_run"]) == (["discarded", "discarded"], True)
     assert office.ask("list", "--status", "discarded") == []
     done = office.dead("discard", str(second), "--reason", "a test order", "--actor", "ada")
@@ -205,6 +212,7 @@ def test_a_discarded_letter_stays_with_who_when_and_why(office: Office) -> None:
     [event] = office.ask("show", str(second))["events"]
     assert (event["kind"], event["actor"], event["why"]) == ("discarded", "ada", "a test order")
     assert [each["dead_letter_id"] for each in office.ask("list")] == [first]
+    assert "discarded by ada: a test order" in office.dead("show", str(second)).stdout
     again = office.ask("discard", str(second), "--reason", "again")
     assert again["verdicts"][0]["detail"].startswith("by ada at ")
 
@@ -214,6 +222,7 @@ def test_a_replayed_letter_is_not_discarded(office: Office) -> None:
     assert office.dead("replay", str(number)).returncode == 0
     done = office.dead("discard", str(number), "--reason", "too late")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "1 already replayed")
+    assert re.search(r"already replayed  tiny\.Asked  by \S+ at \S+ \S+ UTC$", done.stdout, re.MULTILINE)
 
 
 # -- replay
@@ -264,6 +273,7 @@ def test_a_replay_stops_where_everything_fails_and_says_how_to_go_on(office: Off
     second = office.ask("replay", "--resume", "1")
     assert (second["state"], second["counts"]) == ("stopped", {"not_tried": 15, "failed_again": 1})
     office.dead("replay", "--name", "tiny.Asked", "--limit", "1")
+    assert office.dead("jobs", "1").returncode == 0  # it is only looked at
     [latest, earlier] = office.ask("jobs")
     assert [(each["job_id"], each["state"], each["judged"]) for each in (latest, earlier)] == [
         (2, "done", 1),
@@ -379,6 +389,20 @@ def test_an_edited_letter_takes_the_place_of_the_old_one(office: Office) -> None
     assert [event["kind"] for event in exported["events"]] == ["edited", "replayed"]
     again = office.dead("replay", str(number), "--edit", "body.json")
     assert_told(again, 1, f"dead letter {number} is not open: discarded by ada")
+
+
+def test_an_edited_letter_says_nothing_of_the_message_that_it_replaces_but_which_it_was(office: Office) -> None:
+    misspelt = replace(odd("m-1"), name="tiny.Askd", raw=replace(odd("m-1").raw, type="tiny.Askd"))
+    [number] = office.keep(misspelt)
+    exported = json.loads(office.dead("export", str(number)).stdout)
+    exported["message"] |= {"body": {"order_id": "9"}, "type": "tiny.Asked"}
+    (office.folder / "edited.json").write_text(json.dumps(exported))
+    would = office.dead("replay", str(number), "--edit", "edited.json", "--dry-run").stdout
+    done = office.dead("replay", str(number), "--edit", "edited.json").stdout
+    assert [re.findall(r"tiny\.Ask\w+", text)[:1] for text in (would, done)] == [["tiny.Asked"], ["tiny.Asked"]]
+    [old, new] = office.rows("select name, reason, error_class, error from v_dead_letter order by dead_letter_id")
+    assert [*old.values()] == ["tiny.Askd", "malformed", "MalformedMessage", "order_id: Field required"]
+    assert [*new.values()] == ["tiny.Asked", "edited", "", f"made of dead letter {number}"]
 
 
 def test_an_export_can_be_edited_too(office: Office) -> None:

@@ -107,9 +107,11 @@ def test_a_page_beyond_the_last_says_so(antiphon: Command) -> None:
 
 @pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize("place", ["rubbish", "-1", "9" * 30, "2026-13-01_x"])
-def test_what_is_no_id_is_told(antiphon: Command, place: str) -> None:
-    for group in ("sagas", "dead"):
-        assert_told(antiphon(group, "list", "--after", place), 1, repr(place), "begin with the first page")
+def test_what_is_no_id_is_a_mistake_of_the_command_line(antiphon: Command, place: str) -> None:
+    for group in ("sagas", "dead", "held"):
+        done = antiphon(group, "list", f"--after={place}")
+        assert (done.returncode, done.stdout, repr(place) in done.stderr) == (2, "", True)
+        assert "begin with the first page" in done.stderr
 
 
 @pytest.mark.usefixtures("stored")
