@@ -59,7 +59,7 @@ def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
             return Decoded(
                 raw=raw, envelope=envelope, marker=marker, claims=uuid_of(envelope.correlation_id), body_hash=body_hash
             )
-        event = _event(envelope, definition, limits)
+        event = _event(raw, envelope, definition, limits)
         return Decoded(
             raw=raw,
             envelope=envelope,
@@ -82,11 +82,12 @@ def unread(raw: Raw) -> Decoded:
     )
 
 
-def _event(envelope: Envelope, definition: Definition, limits: Limits) -> Event:
+def _event(raw: Raw, envelope: Envelope, definition: Definition, limits: Limits) -> Event:
     event_class = definition.events.get(envelope.name)
     if event_class is None:
         known = ", ".join(sorted(definition.events))
-        raise UnknownMessage(f"{definition.type} consumes no {envelope.name}; it knows {known}")
+        why = "" if raw.type else " (its routing key: it has no type, which names a message that comes otherwise)"
+        raise UnknownMessage(f"{definition.type} consumes no {envelope.name}{why}; it knows {known}")
     if envelope.schema_version > event_class.schema_version:
         raise NewerMessage(
             f"{envelope.name} has schema-version {envelope.schema_version}, this process knows up to "

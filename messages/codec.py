@@ -178,10 +178,12 @@ def _check_content(raw: Raw) -> None:
         and raw.content_type != "application/json"
         and not _JSON_TYPE.fullmatch(raw.content_type.strip())
     ):
-        raise MalformedMessage(f"content_type is {printable(raw.content_type, 100)!r}; send application/json in UTF-8")
+        raise MalformedMessage(
+            f"content_type is {printable(repr(raw.content_type), 100)}; send application/json in UTF-8"
+        )
     if raw.content_encoding and raw.content_encoding.strip().lower() not in _PLAIN_ENCODINGS:
         raise MalformedMessage(
-            f"content_encoding is {printable(raw.content_encoding, 100)!r}; send the body uncompressed"
+            f"content_encoding is {printable(repr(raw.content_encoding), 100)}; send the body uncompressed"
         )
 
 
@@ -189,7 +191,7 @@ def _name(raw: Raw) -> str:
     name, where = (raw.type, "type") if raw.type else (raw.routing_key, "routing key (there is no type)")
     if not is_message_name(name):
         raise MalformedMessage(
-            f"{where} {printable(name, 100)!r} is not a message name; send one such as stock.Reserved"
+            f"{where} {printable(repr(name), 100)} is not a message name; send one such as stock.Reserved"
         )
     return name
 
@@ -210,7 +212,7 @@ def _identifier(name: str, value: object) -> str | None:
     text = _label(name, value)
     if text is not None and not text.isascii():
         raise MalformedMessage(
-            f"{name} {printable(text, 60)!r} is not ASCII; send at most {MAX_PROPERTY} ASCII characters"
+            f"{name} {printable(repr(text), 60)} is not ASCII; send at most {MAX_PROPERTY} ASCII characters"
         )
     return text
 
@@ -222,7 +224,7 @@ def _label(name: str, value: object) -> str | None:
     if text is None:
         raise MalformedMessage(f"{name} is of type {type(value).__name__}; send a string")
     if len(text) > MAX_PROPERTY or not text.isprintable():
-        raise MalformedMessage(f"{name} {printable(text, 60)!r} is not at most {MAX_PROPERTY} printable characters")
+        raise MalformedMessage(f"{name} {printable(repr(text), 60)} is not at most {MAX_PROPERTY} printable characters")
     return text
 
 

@@ -36,5 +36,5 @@ def _checked(key: str) -> str:
     if not 1 <= len(key) <= MAX_KEY:
         raise MissingKey(f"a business key has 1 to {MAX_KEY} characters, this one has {len(key)}")
     if _FORBIDDEN.search(key):
-        raise MissingKey(f"the business key {printable(key, 100)!r} holds control characters; remove them")
+        raise MissingKey(f"the business key {printable(repr(key), 100)} holds control characters; remove them")
     return key

@@ -224,7 +224,7 @@ async def _find(session: Session, reference: str | UUID, saga_type: str | None) 
     if len({each.saga_type for each in found}) > 1:
         types = " and ".join(sorted({each.saga_type for each in found}))
         raise OperationRefused(
-            f"instances of several types have the key {reference!r} ({types}); name the type or the id"
+            f"instances of several types have the key {reference!r} ({types}); name the type (--type) or the id"
         )
     return found[0].saga_id
 

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from messages.errors import OperationRefused
 from runtime.arguments import moment
+from runtime.commands.instances import instance_of
 from storage.letters import DeadLetterFilter, LetterQueries
-from storage.queries import Queries
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -53,7 +53,4 @@ async def _saga_id(reference: str, database: Database) -> UUID:
     try:
         return UUID(reference)
     except ValueError:
-        found = await Queries(database).saga(reference)
-    if found is None:
-        raise OperationRefused(f"no instance has the id or business key {reference!r}; antiphon sagas list shows some")
-    return found.saga.saga_id
+        return (await instance_of(database, reference)).saga.saga_id

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from handlers.operations import Operation, Operations
-from messages.errors import OperationRefused, Trouble
+from messages.errors import Trouble
 from running import AsyncioRunner
+from runtime.commands.instances import instance_of
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.loading import load_modules
 from runtime.printing import console, line, print_facts, print_json
 from runtime.settings import load
 from sagas.decision import Action, Operated
-from storage.queries import Queries
 
 if TYPE_CHECKING:
     from handlers.operations import Outcome
@@ -55,11 +55,7 @@ async def operate(request: Request, *, as_json: bool) -> int:
         step=request.step or None,
     )
     async with opened(settings) as storage:
-        found = await Queries(storage.database).saga(request.identity, saga_type=request.saga_type or None)
-        if found is None:
-            raise OperationRefused(
-                f"no instance has the id or business key {request.identity!r}; antiphon sagas list shows some"
-            )
+        found = await instance_of(storage.database, request.identity, saga_type=request.saga_type)
         operations = Operations(
             known.sagas,
             namespace=settings.namespace,

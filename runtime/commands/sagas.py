@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from messages.errors import OperationRefused
 from runtime.attention import ADVICE
+from runtime.commands.instances import instance_of
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.outlook import outlook
@@ -65,9 +65,7 @@ async def show(identity: str, *, saga_type: str, as_json: bool) -> int:
         OperationRefused: there is none of that id or key, or instances of several types have the key.
     """
     async with opened(load().settings) as storage:
-        found = await Queries(storage.database).saga(identity, saga_type=saga_type or None)
-    if found is None:
-        raise OperationRefused(f"no instance has the id or business key {identity!r}; antiphon sagas list shows some")
+        found = await instance_of(storage.database, identity, saga_type=saga_type)
     if as_json:
         how = outlook(found)
         print_json({**asdict(found), "outlook": None if how is None else asdict(how)})

@@ -334,6 +334,10 @@ def test_an_id_is_at_most_255_printable_ascii_characters(message_id: str) -> Non
     assert refusal(raw(message_id=message_id)).startswith("message_id ")
 
 
+def test_what_cannot_be_printed_is_escaped_once() -> None:
+    assert refusal(raw(app_id="evil\x1b[31m")).startswith("app_id 'evil\\x1b[31m' is not")
+
+
 @given(PRINTABLE)
 def test_any_printable_id_is_taken_as_it_is(message_id: str) -> None:
     assert open_envelope(raw(message_id=message_id)).message_id == message_id

@@ -38,6 +38,10 @@ class Office:
         """Run a command on dead letters."""
         return self._antiphon("dead", *arguments, stdin=stdin, **self.settings)
 
+    def sagas(self, *arguments: str) -> Ended:
+        """Run a command on instances."""
+        return self._antiphon("sagas", *arguments, **self.settings)
+
     def ask(self, *arguments: str) -> Any:  # noqa: ANN401
         """What a command says as JSON."""
         done = self.dead(*arguments, "--json")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import aio_pika
@@ -471,3 +472,24 @@ def test_two_operators_at_once_have_one_effect_per_letter(office: Office) -> Non
     assert len(office.rows("select * from v_saga_event where kind = 'started'")) == 25
     assert len(office.rows("select * from participant_effect")) == 25
     assert len(office.rows("select * from dead_letter_event where kind = 'replayed'")) == 50
+
+
+# -- what a letter says of itself
+
+
+def test_what_a_letter_holds_is_told_in_its_own_words(small: Office) -> None:
+    headers = {"schema-version": 1, "x-death": [{"count": 1, "time": datetime(2026, 11, 30, tzinfo=UTC)}]}
+    raw = replace(asked("1").raw, headers=headers)
+    [number] = small.keep(asked("1", raw=raw, source="", reason="oversize"))
+    shown = small.dead("show", str(number)).stdout.splitlines()
+    assert "  header schema-version 1" in shown
+    assert '  header x-death        [{"count": 1, "time": "2026-11-30T00:00:00+00:00"}]' in shown
+    assert "  sent by               tests" in shown  # as it says itself, though nobody read as much of it
+
+
+def test_where_a_start_is_dead_lettered_whoever_asks_for_its_instance_is_told_how_to_find_it(small: Office) -> None:
+    [number] = small.keep(asked("o-17"))
+    done = small.dead("list", "--saga", "o-17")
+    assert_told(done, 1, "no instance has the id or business key 'o-17'", "antiphon dead export | grep o-17")
+    assert json.loads(small.dead("export").stdout)["dead_letter_id"] == number
+    assert "o-17" in small.dead("export").stdout

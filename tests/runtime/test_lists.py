@@ -115,6 +115,17 @@ def test_what_is_no_id_is_a_mistake_of_the_command_line(antiphon: Command, place
 
 
 @pytest.mark.usefixtures("stored")
+def test_a_type_that_an_instance_is_not_of_is_named(antiphon: Command) -> None:
+    for command in (("show",), ("retry", "--reason", "x")):
+        done = antiphon("sagas", *command, "parked", "--type", "Nope")
+        assert_told(done, 1, "'parked' is an instance of PlaceOrder, not of Nope")
+        nobody = antiphon("sagas", *command, "no one", "--type", "Nope")
+        assert_told(
+            nobody, 1, "no instance has the id or business key 'no one'", "antiphon dead export | grep 'no one'"
+        )
+
+
+@pytest.mark.usefixtures("stored")
 def test_an_instance_that_is_not_there_is_no_place_to_go_on_from(antiphon: Command) -> None:
     nobody = "00000000-0000-0000-0000-000000000000"
     assert_told(antiphon("sagas", "list", "--after", nobody), 1, nobody, "begin with the first page")
