@@ -209,10 +209,18 @@ class Deciding:
         if fold is None or marker is None or envelope is None:
             self._dispose(each, Disposition.IGNORED)  # its timer stands, and asks again where it is known
             return
+        if await self._is_held_for(fold.current.saga_id):
+            self._dispose(each, Disposition.IGNORED)  # it came behind that, which is not read yet
+            return
         happened = GiveUp(message_id=envelope.message_id, timer=marker.timer, entry=marker.entry)
         decision = await self.work.decide(self._unit, fold, happened)
         if decision.disposition is Disposition.IGNORED:
             self._dispose(each, Disposition.IGNORED)
+
+    async def _is_held_for(self, instance: UUID) -> bool:
+        """Whether a message waits to be applied to it, or will when this transaction is committed."""
+        new = any(held.saga_id == instance for held in self._held)
+        return new or bool(await self._unit.awaited(self._saga.name, [instance]))
 
     async def _start(self, each: Routed) -> None:
         arrived, key = _arrived(each), each.message.key or ""
@@ -272,7 +280,7 @@ class Deciding:
         self.work.begin(self._saga.latest, decision, each.trace)
         if owner.awaited:
             born = Locked(instances={owner.saga_id: decision.instance}, busy=frozenset(), now=self.work.now)
-            await self.apply_held(await self._unit.held_for([owner.saga_id]), born)
+            await self.apply_held(await self._unit.held_for(self._saga.name, [owner.saga_id]), born)
 
     async def _answer(self, each: Routed) -> None:
         if each.target is None:
@@ -361,17 +369,16 @@ class Deciding:
                     saga_id=held.saga_id,
                 )
             )
-            self._note_held(each, envelope, reason)
+        self._note_held(each, envelope, reason)
 
     def _note_held(self, each: Routed, envelope: Envelope, reason: str) -> None:
-        """Record it on the instance that it is held for, where there is one."""
-        if each.target is None or (each.instance is None and each.target not in self.work.folds):
-            return
-        fold = self.work.folds.get(each.target)
+        """Record it on the instance that it is held for, where there is one; once, unless nothing there says so."""
+        fold = self.work.folds.get(each.target) if each.target is not None else None
         if fold is None and each.instance is not None:
-            fold = self.work.load(self._saga.latest, each.instance)
-        if fold is not None:
-            self.work.hold(fold, envelope, reason)
+            known = self._saga.definitions.get(each.instance.version, self._saga.latest)
+            fold = self.work.load(known, each.instance)
+        if fold is not None and not (each.held is not None and decide.TOLD_AS[reason] in fold.current.attention):
+            self.work.hold(fold, envelope, reason, unread=each.message.error is not None)
 
     def _count_ignored(self, message: Envelope | Arrived, reason: str) -> None:
         self.facts.append(

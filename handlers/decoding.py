@@ -68,6 +68,9 @@ def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
             claims=uuid_of(envelope.correlation_id),
             body_hash=body_hash,
         )
+    except UnknownMessage as error:  # who knows more will read it: until then, too, it is for that instance
+        claims = uuid_of(envelope.correlation_id) if envelope is not None else None
+        return Decoded(raw=raw, envelope=envelope, error=error, claims=claims, body_hash=body_hash)
     except MessageError as error:
         return Decoded(raw=raw, envelope=envelope, error=error, body_hash=body_hash)
 

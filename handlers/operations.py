@@ -76,7 +76,7 @@ class Operations(Repair[Storage]):
             fold = deciding.work.load(saga.definitions[instance.version], instance)
             await deciding.work.decide(unit, fold, operated)
             if operated.action is Action.RESUME:
-                await deciding.apply_held(await unit.held_for([instance.saga_id]), locked)
+                await deciding.apply_held(await unit.held_for(saga.name, [instance.saga_id]), locked)
             await unit.save(await deciding.changes())
         for fact in (*deciding.facts, *deciding.work.facts()):
             self._report(fact)

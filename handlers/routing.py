@@ -74,8 +74,6 @@ class Router:
         if envelope is None:
             return Routed(index=index, message=message)
         identity = (envelope.source, envelope.message_id)
-        if message.error is not None:
-            return Routed(index=index, message=message, identity=identity, expected=message.claims)
         starts = self._starts(message)
         if any(candidate in locked.busy for candidate in self._candidates(message)):
             return Routed(index=index, message=message, identity=identity, starts=starts, deferred=True)
@@ -90,7 +88,9 @@ class Router:
             expected=expected,
             error=self._misaddressed(message, target, locked),
             starts=starts,
-            nobody=target is None and not (self._sent_to_us(message) and expected not in locked.instances),
+            nobody=message.error is None
+            and target is None
+            and not (self._sent_to_us(message) and expected not in locked.instances),
             by_key=target != message.claims,
         )
 

@@ -109,9 +109,9 @@ class Work:
         fold.take(decision, self.now, None)
         return decision
 
-    def hold(self, fold: Fold, envelope: Envelope, reason: str) -> None:
+    def hold(self, fold: Fold, envelope: Envelope, reason: str, *, unread: bool) -> None:
         """Record on the instance that a message waits for it."""
-        decision = decide.held(fold.current, envelope.message_id, envelope.name, reason, self.now)
+        decision = decide.held(fold.current, envelope.message_id, envelope.name, reason, self.now, unread=unread)
         fold.take(decision, self.now, None)
 
     def fail(self, fold: Fold, arrived: Arrived, error: MessageError) -> None:

@@ -85,10 +85,13 @@ RELEASE = Write(
 
 _FOR = Statement.of(
     postgresql=f"""
-        select {_COLUMNS} from held h where h.saga_id = any(cast(:ids as uuid[])) order by h.held_id for update
+        select {_COLUMNS} from held h
+        where h.saga_id = any(cast(:ids as uuid[])) and h.saga_type = cast(:saga_type as text)
+        order by h.held_id for update
     """,
     sqlite=f"""
-        select {_COLUMNS} from held h where h.saga_id in (select value from json_each(:ids)) order by h.held_id
+        select {_COLUMNS} from held h
+        where h.saga_id in (select value from json_each(:ids)) and h.saga_type = :saga_type order by h.held_id
     """,
 )
 _LOCK = Statement.of(
@@ -101,10 +104,15 @@ _LOCK = Statement.of(
     """,
 )
 _AWAITED = Statement.of(
-    postgresql="select saga_id from held where saga_id = any(cast(:ids as uuid[]))",
-    sqlite="select saga_id from held where saga_id in (select value from json_each(:ids))",
+    postgresql="""
+        select saga_id from held
+        where saga_id = any(cast(:ids as uuid[])) and saga_type = cast(:saga_type as text)
+    """,
+    sqlite="""
+        select saga_id from held where saga_id in (select value from json_each(:ids)) and saga_type = :saga_type
+    """,
 )
-# What each reason waits for: the instance, the end of its pause, a process that knows its version or the message's.
+# What each reason waits for: the instance, the end of its pause, a process that knows its version and the message's.
 _RIPE = Statement.of(
     postgresql=f"""
         select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp() and s.saga_id is null, false) as expired
@@ -114,11 +122,11 @@ _RIPE = Statement.of(
           and (h.expires_at < clock_timestamp()
                or (h.reason = 'early' and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
-               or (h.reason = 'version' and s.saga_id is not null and exists (
+               or (h.reason = 'version' and (s.saga_id is null or exists (
                     select 1 from unnest(cast(:version_types as text[]), cast(:versions as bigint[]))
                          as v(type, version)
                     where v.type = s.saga_type and v.version = s.version))
-               or (h.reason = 'version' and s.saga_id is null and exists (
+                   and exists (
                     select 1 from unnest(cast(:event_types as text[]), cast(:events as text[]),
                                          cast(:schema_versions as bigint[])) as e(type, name, version)
                     where e.type = h.saga_type and e.name = h.name and e.version >= h.schema_version)))
@@ -132,10 +140,10 @@ _RIPE = Statement.of(
           and (h.expires_at < :now
                or (h.reason = 'early' and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
-               or (h.reason = 'version' and s.saga_id is not null and exists (
+               or (h.reason = 'version' and (s.saga_id is null or exists (
                     select 1 from json_each(:version_types) t join json_each(:versions) v on v.key = t.key
                     where t.value = s.saga_type and v.value = s.version))
-               or (h.reason = 'version' and s.saga_id is null and exists (
+                   and exists (
                     select 1 from json_each(:event_types) t
                     join json_each(:events) e on e.key = t.key join json_each(:schema_versions) v on v.key = t.key
                     where t.value = h.saga_type and e.value = h.name and v.value >= h.schema_version)))
@@ -171,9 +179,10 @@ def save(batch: Batch, *, held: Sequence[Held], reheld: Sequence[Held], unheld: 
     batch.add(RELEASE, [(held_id,) for held_id in sorted(unheld)])
 
 
-async def locked_for(session: Session, saga_ids: Collection[object]) -> Sequence[Held]:
+async def locked_for(session: Session, saga_type: str, saga_ids: Collection[object]) -> Sequence[Held]:
     """See `outbox.interface.Unit.held_for`."""
-    return [_held(row) for row in await session.fetch(_FOR, {"ids": sorted(saga_ids, key=str)})]
+    wanted = {"saga_type": saga_type, "ids": sorted(saga_ids, key=str)}
+    return [_held(row) for row in await session.fetch(_FOR, wanted)]
 
 
 async def locked(session: Session, held_ids: Collection[int]) -> Sequence[Held]:
@@ -181,9 +190,10 @@ async def locked(session: Session, held_ids: Collection[int]) -> Sequence[Held]:
     return [_held(row) for row in await session.fetch(_LOCK, {"ids": sorted(held_ids)})]
 
 
-async def awaited(session: Session, saga_ids: Collection[object]) -> frozenset[object]:
-    """Those instances that messages are held for."""
-    return frozenset(as_uuid(row.saga_id) for row in await session.fetch(_AWAITED, {"ids": sorted(saga_ids, key=str)}))
+async def awaited(session: Session, saga_type: str, saga_ids: Collection[UUID]) -> frozenset[UUID]:
+    """See `outbox.interface.Unit.awaited`."""
+    wanted = {"saga_type": saga_type, "ids": sorted(saga_ids, key=str)}
+    return frozenset(as_uuid(row.saga_id) for row in await session.fetch(_AWAITED, wanted))
 
 
 async def ripe(

@@ -306,8 +306,12 @@ class Unit(Protocol):
         """Insert the ids as `applied` under this batch's token; waits for whoever is inserting one of them."""
         ...
 
-    async def held_for(self, saga_ids: Collection[UUID]) -> Sequence[Held]:
-        """Lock the messages that are held for instances, in order of arrival."""
+    async def awaited(self, saga_type: str, saga_ids: Collection[UUID]) -> frozenset[UUID]:
+        """Those instances of the type for which messages are held. Locks nothing of these."""
+        ...
+
+    async def held_for(self, saga_type: str, saga_ids: Collection[UUID]) -> Sequence[Held]:
+        """Lock the messages that are held for instances of the type, in order of arrival."""
         ...
 
     async def lock_held(self, held_ids: Collection[int]) -> Sequence[Held]:

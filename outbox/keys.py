@@ -30,7 +30,8 @@ _CLAIM = Statement.of(
                     cast(:starts as text[]), cast(:hashes as bytea[]))
              as r(saga_type, key, n, saga_id, start_id, start_hash)
         on conflict (saga_type, key, n) do nothing
-        returning saga_type, key, n, exists (select 1 from held h where h.saga_id = saga_key.saga_id) as awaited
+        returning saga_type, key, n, exists (
+            select 1 from held h where h.saga_id = saga_key.saga_id and h.saga_type = saga_key.saga_type) as awaited
     """,
     sqlite=f"""
         insert into saga_key ({_NAMES})
@@ -143,8 +144,11 @@ async def _claim_each(session: Session, ordered: Sequence[KeyClaim], now: dateti
     if fresh:
         names = ("saga_type", "key", "n", "saga_id", "start_id", "start_hash")
         await session.many(_CLAIM, [{name: getattr(c, name) for name in names} | {"now": now} for c in fresh])
-    awaited = await held.awaited(session, [c.saga_id for c in fresh]) if fresh else frozenset()
-    return owners | {key_of(c): _mine(c, awaited=c.saga_id in awaited) for c in fresh}
+    for saga_type in {c.saga_type for c in fresh}:
+        ours = [c for c in fresh if c.saga_type == saga_type]
+        awaited = await held.awaited(session, saga_type, [c.saga_id for c in ours])
+        owners |= {key_of(c): _mine(c, awaited=c.saga_id in awaited) for c in ours}
+    return owners
 
 
 async def latest(session: Session, saga_type: str, wanted: Collection[str]) -> dict[str, KeyOwner]:

@@ -78,9 +78,13 @@ class SqlUnit:
         """See `outbox.interface.Unit.claim_inbox`."""
         return await inbox.claim(self.session, consumer, token, entries, self._now)
 
-    async def held_for(self, saga_ids: Collection[UUID]) -> Sequence[Held]:
+    async def awaited(self, saga_type: str, saga_ids: Collection[UUID]) -> frozenset[UUID]:
+        """See `outbox.interface.Unit.awaited`."""
+        return await held.awaited(self.session, saga_type, saga_ids)
+
+    async def held_for(self, saga_type: str, saga_ids: Collection[UUID]) -> Sequence[Held]:
         """See `outbox.interface.Unit.held_for`."""
-        return await held.locked_for(self.session, saga_ids)
+        return await held.locked_for(self.session, saga_type, saga_ids)
 
     async def lock_held(self, held_ids: Collection[int]) -> Sequence[Held]:
         """See `outbox.interface.Unit.lock_held`."""

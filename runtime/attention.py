@@ -67,7 +67,7 @@ ADVICE: Mapping[str, Advice] = {
         meaning="it waits for nothing at all", remedy="antiphon sagas retry or cancel {key}", stands_still=True
     ),
     "version_missing": Advice(
-        meaning="no process knows the definition version of this instance", remedy="deploy one that does"
+        meaning="no process knows the version of this instance, or of a message for it", remedy="deploy one that does"
     ),
     "unroutable": Advice(meaning="a command finds no queue", remedy="start the participant that takes it"),
     "refused": Advice(

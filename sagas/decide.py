@@ -14,6 +14,7 @@ from sagas import backward, forward, operations, replies, timeouts
 from sagas.decision import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
 from sagas.instance import Instance, Phase
 from sagas.turn import Turn, told
+from sagas.watching import UNREAD
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,7 +76,8 @@ def decide(definition: Definition, instance: Instance, happened: Input, now: dat
     cause = happened.message_id if isinstance(happened, Arrived) else None
     turn = Turn(definition, instance, now, causation_id=cause)
     turn.applied = 1
-    turn.attention.pop("version_missing", None)
+    if not turn.attention.get("version_missing", "").endswith(UNREAD):  # else the watchdog sees whether it is still so
+        turn.attention.pop("version_missing", None)
     try:
         if isinstance(happened, Arrived):
             return _arrived(turn, happened)
@@ -100,17 +102,26 @@ def ignored(definition: Definition, instance: Instance, arrived: Arrived, reason
     return turn.finish(Disposition.IGNORED, reason)
 
 
-def held(instance: Instance, message_id: str, name: str, reason: str, now: datetime) -> Decision:
-    """Record that a message waits until it can be applied. Needs no definition: it may be the one that is missing."""
-    attention = {"version": "version_missing", "paused": "messages_held"}[reason]
+TOLD_AS = {"version": "version_missing", "paused": "messages_held"}
+"""What people are told of an instance for which a message is held, by the reason for which it is held."""
+
+
+def held(
+    instance: Instance, message_id: str, name: str, reason: str, now: datetime, *, unread: bool = False
+) -> Decision:
+    """Record that a message waits until it can be applied. Needs no definition: it may be the one that is missing.
+
+    `unread`: it is the message's own version that is not known.
+    """
     text = {
         "version": f"{instance.saga_type} version {instance.version} is not known to the process that got {name}",
         "paused": "messages wait until it is resumed",
     }[reason]
+    attention = {TOLD_AS[reason]: f"{name} {UNREAD}" if unread else text}
     entry = HistoryEntry(
         seq=instance.seq + 1, kind="message_held", message_id=message_id, message_name=name, detail={"reason": reason}
     )
-    after = replace(instance, seq=entry.seq, updated_at=now, attention={**instance.attention, attention: text})
+    after = replace(instance, seq=entry.seq, updated_at=now, attention={**instance.attention, **attention})
     return Decision(instance=after, disposition=Disposition.HELD, reason=reason, history=(entry,))
 
 

@@ -30,6 +30,9 @@ OVERDUE = timedelta(seconds=30)
 AGED = timedelta(minutes=5)
 """How long a message may be in the outbox, however often it is tried."""
 
+UNREAD = "came in a version that the process that got it does not know; start one that does"
+"""How a message is told of whose own version is missing: to know that of its instance does not help."""
+
 _NAMED = 5  # so many names at most in a detail
 
 
@@ -118,10 +121,13 @@ def _late_timer(instance: Instance, seen: Watched, now: datetime, *, known: bool
     text = f"timer {name} was due at {due_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC and nobody fires it"
     if late and (known or "timer_overdue" in said):
         yield "timer_overdue", said.get("timer_overdue", f"{text}; is a process with timers running?")
-    if known:
+    stands = said.get("version_missing", "")
+    if "version" in seen.held and stands.endswith(UNREAD):
+        yield "version_missing", stands
+    elif known:
         return
-    if "version_missing" in said and (late or "version" in seen.held):
-        yield "version_missing", said["version_missing"]
+    elif stands and (late or "version" in seen.held):
+        yield "version_missing", stands
     elif late and "timer_overdue" not in said:
         wanted = f"{instance.saga_type} version {instance.version}"
         yield "version_missing", f"{text}, and the process that sees it does not know {wanted}; start one that does"

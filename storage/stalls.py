@@ -117,7 +117,10 @@ _UNSENT = _of_these(f"""
     left join tried t on t.exchange = o.exchange and t.routing_key = o.routing_key
     order by o.outbox_id
 """)
-_HELD = _of_these("select saga_id, reason, expires_at from held where saga_id {these}")
+_HELD = _of_these("""
+    select h.saga_id, h.reason, h.expires_at
+    from held h join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type where h.saga_id {these}
+""")
 
 
 async def suspects(session: Session, after: UUID, limit: int, now: datetime) -> list[UUID]:
