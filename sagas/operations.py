@@ -3,7 +3,7 @@
 | action  | fits                                                | what follows                                   |
 |---------|-----------------------------------------------------|------------------------------------------------|
 | cancel  | running                                             | compensation; if paused, sent only on resume   |
-| retry   | a method raised; a command or undo open or blocked  | it goes on, or is sent at once                 |
+| retry   | a method raised; a command or undo open or blocked  | it goes on, and what is open is sent at once   |
 | skip    | a step that is open or cannot be built; its undo    | the flow, or the way back, goes on without it  |
 | resolve | an undo open or blocked; an orphaned effect         | it was dealt with by hand                      |
 | undo    | an orphaned effect of a step that has an undo       | the undo is sent                               |
@@ -126,6 +126,7 @@ def _retry(turn: Turn, step: str | None) -> None:
     raised = turn.attention.pop("method_raised", None)
     if raised is not None and step is None:
         turn.record("resumed")
+        _ask_again(turn)
         go_on(turn)
         return
     path = _chosen(turn, step, "retry", _retriable(turn, guess=step is None))
@@ -137,6 +138,14 @@ def _retry(turn: Turn, step: str | None) -> None:
     note_blocked(turn)
     note_exhausted(turn)
     go_on(turn)
+
+
+def _ask_again(turn: Turn) -> None:
+    """Send once more whatever waits for its reply: that may be the dead letter, and would not come by itself."""
+    for path, step in list(turn.steps.items()):
+        if step.do.status is CallStatus.PENDING or (step.undo and step.undo.status is CallStatus.PENDING):
+            _send_now(turn, path, step)
+    note_exhausted(turn)
 
 
 def _retry_blocked(turn: Turn, path: str, undo: CallProgress) -> None:

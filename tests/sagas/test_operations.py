@@ -91,7 +91,7 @@ class Lend(Saga, key="order", version=1):
     def ordered(cls, event: Ordered) -> Self:
         return cls(order=event.order)
 
-    @step(failure=Refused)
+    @step(failure=Refused, timeout=timedelta(seconds=10), retry=Retry(attempts=1))
     def lend(self) -> Reserve:
         return Reserve(order=self.order)
 
@@ -251,6 +251,20 @@ def test_an_undo_that_is_asked_for_is_sent_although_another_copy_of_the_late_suc
     assert story.operator("undo").sent == [Release(order="o-1")]
     assert set(story.attention) == {"method_raised"}
     BROKEN.clear()
+
+
+@pytest.mark.parametrize("later", [timedelta(seconds=9), timedelta(hours=6)])
+def test_a_retry_after_a_method_raised_asks_again_for_the_reply_that_it_could_not_take(later: timedelta) -> None:
+    BROKEN.add("lent")
+    story = Harness(Lend).given(Ordered(order="o-1")).receives(Reserved(order="o-1"))
+    assert story.status == "parked"
+    story.advance(later)
+    BROKEN.clear()
+    story.operator("retry")
+    assert (story.status, story.sent) == ("running", [Reserve(order="o-1")])
+    story.advance(timedelta(seconds=9))
+    assert (story.status, story.sent) == ("running", [])
+    assert story.receives(Reserved(order="o-1")).status == "completed"
 
 
 def test_what_cannot_be_done_is_said_with_what_can(story: Harness) -> None:
