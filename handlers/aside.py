@@ -113,9 +113,7 @@ class Aside:
         middle = len(messages) // 2
         for part in (messages[:middle], messages[middle:]):
             if part:
-                self._add(piece := self._piece(part))
-        if len(messages) == 1 and isinstance(error, MessageError):
-            self._refuse(piece, error)
+                self._add(self._piece(part))
 
     def wait_for(self, message: InHand) -> None:
         """A message whose instance another process does not let go of."""
@@ -182,7 +180,7 @@ class Aside:
     # -- the work
 
     def _piece(self, messages: Sequence[InHand], *, due: float = 0.0) -> _Piece:
-        return _Piece(messages=list(messages), ties=self._ties(messages), attempt=self._attempt(), due=due)
+        return _Piece(messages=list(messages), ties=self._ties(messages), attempt=self._attempt(messages), due=due)
 
     def _add(self, piece: _Piece) -> None:
         insort(self._pieces, piece, key=lambda each: each.messages[0].number)
@@ -319,7 +317,7 @@ class Aside:
         (message,) = piece.messages
         decoded = replace(message.decoded, event=None, marker=None, key=None, claims=None, error=error)
         piece.messages = [replace(message, decoded=decoded)]
-        piece.attempt, piece.refused, piece.due = self._attempt(), True, self._runner.monotonic()
+        piece.attempt, piece.refused, piece.due = self._attempt(piece.messages), True, self._runner.monotonic()
 
     def _halve(self, piece: _Piece) -> None:
         middle = len(piece.messages) // 2
@@ -361,8 +359,8 @@ class Aside:
     def _ties(self, messages: Iterable[InHand]) -> frozenset[UUID]:
         return frozenset(tie for each in messages for tie in self._handler.instances(each.decoded))
 
-    def _attempt(self) -> Attempt:
-        return Attempt(token=self._runner.token())
+    def _attempt(self, messages: Sequence[InHand]) -> Attempt:
+        return Attempt(token=self._runner.token(), alone=len(messages) == 1)
 
     def _tell(self, messages: int, reason: str) -> None:
         self._report(MessagesSetAside(consumer=self._handler.consumer, messages=messages, reason=reason))

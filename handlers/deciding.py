@@ -91,6 +91,11 @@ async def claim_keys(saga: SagaType, unit: Unit, messages: Sequence[Decoded]) ->
     return {**latest, **dict(zip(claims, owners, strict=True))}
 
 
+def leaving_held(owners: dict[str, KeyOwner]) -> dict[str, KeyOwner]:
+    """The same owners, for whoever leaves to the sweep what is held for a birth, because that may be to blame."""
+    return {key: replace(owner, awaited=False) for key, owner in owners.items()}
+
+
 class Deciding:
     """The decisions of one transaction about messages of one saga type, gathered while they are being made."""
 

@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from handlers.deciding import Deciding, SagaType, claim_keys
+from handlers.deciding import Deciding, SagaType, claim_keys, leaving_held
 from handlers.facts import BatchCommitted
 from handlers.routing import Routed, Router
 from messages.codec import DEFAULT_LIMITS
@@ -69,13 +69,14 @@ class Prepared:
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One batch's tries at one transaction, under one token.
+    """One batch's tries at one transaction, under one token. `alone`: perhaps it is to blame, and nothing else may be.
 
     `prepared` is what the latest try came to: when its commit was answered by silence and the next try finds the token
     in the inbox, that is what happened.
     """
 
     token: UUID
+    alone: bool = False
     prepared: Prepared | None = None
 
 
@@ -132,7 +133,7 @@ class Handler:
         lease, confirmed = self._relay.lease(), self._relay.take_confirmed()
         try:
             async with self.storage.transaction() as unit:
-                batch = await self._decide(unit, messages, attempt.token, wait=wait)
+                batch = await self._decide(unit, messages, attempt, wait=wait)
                 if decided is not None:
                     born = frozenset(instance.saga_id for instance in batch.deciding.work.inserted())
                     await decided(Decided(deferred=batch.deferred, born=born, missing=batch.missing))
@@ -160,13 +161,14 @@ class Handler:
 
     # -- the stages
 
-    async def _decide(self, unit: Unit, messages: Sequence[Decoded], token: UUID, *, wait: bool) -> _Batch:
+    async def _decide(self, unit: Unit, messages: Sequence[Decoded], attempt: Attempt, *, wait: bool) -> _Batch:
         owners = await claim_keys(self.saga, unit, messages)
+        owners = leaving_held(owners) if attempt.alone else owners
         router = Router(self.latest, self.saga.namespace, owners)
         wanted = router.wanted(messages)
         locked = await unit.lock(wanted, wait=wait)
         routed = [router.route(index, message, locked) for index, message in enumerate(messages)]
-        fresh, claimed = await self._claim_inbox(unit, routed, token)
+        fresh, claimed = await self._claim_inbox(unit, routed, attempt.token)
         deciding = Deciding(self.saga, unit, claimed.now, self._limits, owners)
         deciding.drop(routed, fresh, claimed)
         for each in fresh:

@@ -5,12 +5,14 @@ Acts in the operator's own process, with or without a broker: what it sends is l
 
 from __future__ import annotations
 
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from handlers.deciding import Deciding
 from handlers.repair import Repair, tried
-from messages.errors import OperationRefused
+from handlers.suspects import accused_resume
+from messages.errors import DatabaseBusy, MessageError, OperationRefused, Trouble
 from messages.value import value
 from outbox.interface import InboxEntry, Storage
 from sagas.decision import Action
@@ -60,9 +62,24 @@ class Operations(Repair[Storage]):
             Trouble: the database is away or busy; asking again with the same request id is safe.
         """
         token = self._runner.token()
+        if operation.operated.action is Action.RESUME:
+            return await self._resume(operation, token)
         return await tried(self._runner, lambda: self._attempt(operation, token))
 
-    async def _attempt(self, operation: Operation, token: UUID) -> Outcome:
+    async def _resume(self, operation: Operation, token: UUID) -> Outcome:
+        """Together with what is held for it; where that fails, or killed whoever tried, it is left to the sweep."""
+        accused = accused_resume(operation.saga_id)
+        notes = await tried(self._runner, lambda: self._storage.note_accused(accused, token))
+        try:
+            with suppress(MessageError, DatabaseBusy):
+                if notes == 1:
+                    return await tried(self._runner, lambda: self._attempt(operation, token, with_held=True))
+            return await tried(self._runner, lambda: self._attempt(operation, token))
+        finally:
+            with suppress(Trouble):
+                await self._storage.acquit(accused)
+
+    async def _attempt(self, operation: Operation, token: UUID, *, with_held: bool = False) -> Outcome:
         operated = operation.operated
         async with self._storage.transaction() as unit:
             locked = await unit.lock([operation.saga_id], wait=True)
@@ -75,7 +92,7 @@ class Operations(Repair[Storage]):
             deciding = Deciding(saga, unit, locked.now, self._limits)
             fold = deciding.work.load(saga.definitions[instance.version], instance)
             await deciding.work.decide(unit, fold, operated)
-            if operated.action is Action.RESUME:
+            if with_held:
                 await deciding.apply_held(await unit.held_for(saga.name, [instance.saga_id]), locked)
             await unit.save(await deciding.changes())
         for fact in (*deciding.facts, *deciding.work.facts()):

@@ -1,4 +1,4 @@
-"""What comes again and again without an end, a message or a timer: perhaps it kills the process that takes it.
+"""What comes again and again without an end, or is held for ever, a message or a timer: perhaps it kills its process.
 
 Whoever was in hand when a process died comes again, the guilty and the innocent alike. So such a one is met alone,
 after a note that outlives the process. The innocent come to an end, and their notes vanish; so do those of a process
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from messages import codec
@@ -19,9 +20,10 @@ from outbox.interface import Accused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
 
     from messages.envelope import Raw
-    from outbox.interface import DueTimer, Storage
+    from outbox.interface import DueTimer, Held, Storage
     from running import Runner
     from transport.interface import Delivery
 
@@ -79,6 +81,11 @@ class Suspects:
                 async with self._runner.timeout(_BRIEF):
                     await self._withdraw()
 
+    async def withdraw(self) -> None:
+        """Take back what this process has noted: it lives, and was not hurt."""
+        self._withdrawing = True
+        await self.leave()
+
     async def _withdraw(self) -> None:
         await self._storage.withdraw_notes(self._life)
         self._withdrawing = False
@@ -90,6 +97,14 @@ class Suspects:
             Trouble: ask again.
         """
         return await self._storage.noted(wanted)
+
+    async def in_hand(self, wanted: Sequence[Accused]) -> Sequence[bool]:
+        """Whether a process that lives may be meeting each of them just now; all are of one consumer.
+
+        Raises:
+            Trouble: ask again.
+        """
+        return await self._storage.in_hand(wanted)
 
     async def note(self, accused: Accused) -> bool:
         """Note that it is about to be met; whether it may be.
@@ -126,6 +141,21 @@ def accused_timer(timer: DueTimer) -> Accused:
     return Accused(
         consumer=_TIMERS, source=str(timer.saga_id), message_id=timer.name, body_hash=timer.fence.to_bytes(32)
     )
+
+
+def held_crowd(saga_type: str) -> Accused:
+    """Held messages of a saga type that are applied together."""
+    return Accused(consumer=f"held.{saga_type}", source="", message_id="", body_hash=b"")
+
+
+def accused_held(row: Held) -> Accused:
+    """A held message, which is noted apart from its deliveries: it has none any more."""
+    return replace(held_crowd(row.saga_type), source=row.source, message_id=row.message_id, body_hash=row.body_hash)
+
+
+def accused_resume(saga_id: UUID) -> Accused:
+    """Whatever is held for an instance, applied with the end of its pause."""
+    return Accused(consumer="resume", source=str(saga_id), message_id="", body_hash=b"")
 
 
 def accused_message(consumer: str, raw: Raw) -> Accused:
