@@ -7,6 +7,7 @@ A note is one life's: a process notes a suspect once, however often it tries.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from storage.statements import Statement
@@ -31,10 +32,16 @@ _THIS_ONE = """
 _NOTES = Statement.both(f"select count(*) as notes from suspect where {_THIS_ONE}")
 _ACQUIT = Statement.both(f"delete from suspect where {_THIS_ONE}")
 _WITHDRAW = Statement.both("delete from suspect where life = :life")
-_NOTED = Statement.both("""
+_MOMENT = timedelta(seconds=2)
+_BY = """
     select source, message_id, body_hash, count(*) as notes from suspect
-    where consumer = :consumer group by source, message_id, body_hash
-""")
+    where consumer = :consumer {and_so} group by source, message_id, body_hash
+"""
+_NOTED = Statement.both(_BY.format(and_so=""))
+_JUST_NOTED = Statement.of(
+    postgresql=_BY.format(and_so=f"and noted_at > clock_timestamp() - interval '{_MOMENT.total_seconds()} s'"),
+    sqlite=_BY.format(and_so="and noted_at > :a_moment_ago"),
+)
 # Nothing is changed; but whoever locks one of these tables against writing, or against everything, makes it fail.
 _PROBED = ("saga", "saga_event", "saga_key", "inbox", "timer", "outbox", "dead_letter")
 _REACH = Statement.of(
@@ -63,11 +70,14 @@ async def withdraw(session: Session, life: UUID) -> None:
     await session.fetch(_WITHDRAW, {"life": life})
 
 
-async def noted(session: Session, messages: Sequence[Accused]) -> list[int]:
-    """See `outbox.interface.Storage.noted`."""
+async def noted(session: Session, messages: Sequence[Accused], *, just: datetime | None = None) -> list[int]:
+    """See `outbox.interface.Storage.noted` and, with the host's time, `in_hand`."""
     if not messages:
         return []
-    rows = await session.fetch(_NOTED, {"consumer": messages[0].consumer})
+    parameters: dict[str, object] = {"consumer": messages[0].consumer}
+    if just is not None and not session.postgresql:
+        parameters["a_moment_ago"] = just - _MOMENT
+    rows = await session.fetch(_NOTED if just is None else _JUST_NOTED, parameters)
     known = {(row.source, row.message_id, bytes(row.body_hash)): row.notes for row in rows}
     return [known.get((each.source, each.message_id, each.body_hash), 0) for each in messages]
 

@@ -266,7 +266,7 @@ class Suspect:
 
 @value
 class Accused:
-    """What may have killed a process: a message as one consumer meets it, or a timer as it was armed.
+    """What may have killed a process: a message as one consumer meets it or as it is held, or a timer as it was armed.
 
     Of a message `body_hash` is SHA-256 of its bytes. Of a timer `source` is its saga and `body_hash` its fence.
     """
@@ -447,6 +447,10 @@ class Storage(Protocol):
 
     async def noted(self, wanted: Sequence[Accused]) -> Sequence[int]:
         """How often each was noted; all are of one consumer."""
+        ...
+
+    async def in_hand(self, wanted: Sequence[Accused]) -> Sequence[bool]:
+        """Whether each was noted a moment ago, so that its process may be at it; all are of one consumer."""
         ...
 
     async def acquit(self, message: Accused) -> None:

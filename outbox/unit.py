@@ -284,6 +284,11 @@ class SqlStorage:
         async with self.database.read() as session:
             return await accused.noted(session, wanted)
 
+    async def in_hand(self, wanted: Sequence[Accused]) -> Sequence[bool]:
+        """See `outbox.interface.Storage.in_hand`."""
+        async with self.database.read() as session:
+            return [notes > 0 for notes in await accused.noted(session, wanted, just=self._now())]
+
     async def withdraw_notes(self, life: UUID) -> None:
         """See `outbox.interface.Storage.withdraw_notes`."""
         async with self.database.write() as session:

@@ -393,6 +393,7 @@ class Engine:
             report=self._report,
             limits=self._settings.limits,
             sweep=self._settings.sweep,
+            suspects=self._suspects,
         )
 
     def _dead_letter_import(self) -> DeadLetterImport:
