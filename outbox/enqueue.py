@@ -82,8 +82,8 @@ def _tail(gone: str) -> Tail:
             from fresh f
         ),
         added as (
-            insert into outbox (outbox_id, {_NEW}, state, maybe_sent, token, next_attempt_at, attempts, created_at)
-            select outbox_id, {_NEW}, case when mine then 'claimed' else 'new' end, false,
+            insert into outbox (outbox_id, {_NEW}, state, maybe_sent, came_back, token, next_attempt_at, attempts, created_at)
+            select outbox_id, {_NEW}, case when mine then 'claimed' else 'new' end, false, false,
                    case when mine then cast(:claim_token as uuid) end,
                    clock_timestamp()
                        + case when mine then cast(:claim_lease as float8) else 0 end * interval '1 second',
@@ -115,9 +115,9 @@ _MAKE_DUE = Statement.both("""
     where outbox_id = :outbox_id and not (state = 'claimed' and next_attempt_at > :now)
 """)
 _ADD = Statement.both(f"""
-    insert into outbox (outbox_id, {_NEW}, state, maybe_sent, token, next_attempt_at, attempts, created_at)
+    insert into outbox (outbox_id, {_NEW}, state, maybe_sent, came_back, token, next_attempt_at, attempts, created_at)
     values (:outbox_id, :message_id, :saga_id, :path, :name, :exchange, :routing_key, :body, :headers, :state, false,
-            :token, :next_attempt_at, 0, :now)
+            false, :token, :next_attempt_at, 0, :now)
 """)
 
 Identity = tuple[str, str, str, "UUID | None"]

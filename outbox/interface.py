@@ -188,13 +188,17 @@ class ClaimedRow:
 
 @value
 class RowOutcome:
-    """How a publication of a row ended: its next `state`, when to try again (seconds from now), and why."""
+    """How a publication of a row ended: its next `state`, when to try again (seconds from now), and why.
+
+    `came_back`: its destination took nothing; that speaks for whatever else goes there (see `outbox.breaker`).
+    """
 
     outbox_id: int
     token: UUID
     state: str  # new | unknown | returned | refused
     retry_in: float
     error: str = ""
+    came_back: bool = False
 
 
 @value

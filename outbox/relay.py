@@ -309,11 +309,14 @@ class Relay:
                 self._close_circuit(row.outgoing.destination)
                 self._report(EventUnrouted(message_id=row.outgoing.envelope.message_id, name=name))
 
+    def _came_back(self, verdict: Verdict) -> bool:
+        """Whether where it went takes nothing; a full queue in this process says nothing."""
+        return verdict is Verdict.RETURNED or (verdict is Verdict.NACKED and not self._publisher.holds)
+
     def _judge(self, destination: Destination, verdict: Verdict, reason: str) -> None:
-        """What the end of a publication says about where it went; a full queue in this process says nothing."""
+        """What the end of a publication says about where it went."""
         now, chance = self._runner.monotonic(), self._runner.random()
-        came_back = verdict is Verdict.RETURNED or (verdict is Verdict.NACKED and not self._publisher.holds)
-        if not came_back:
+        if not self._came_back(verdict):
             self._breaker.undecided(destination, now, chance)
         elif (probe_in := self._breaker.came_back(destination, now, chance)) is not None:
             exchange, routing_key = destination
@@ -343,6 +346,7 @@ class Relay:
                 state=state,
                 retry_in=retry_in,
                 error=reason,
+                came_back=self._came_back(verdict),
             )
         )
         self._note_failure(row, verdict, reason, retry_in)

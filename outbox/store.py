@@ -104,8 +104,7 @@ _CLAIM_PROBE = _claiming(
 # What goes where nothing was taken just now waits for a probe: see `outbox.breaker`.
 _COUNT = f"""
     with gone as (
-        select exchange, routing_key from outbox
-        where attempts > 0 and (state in ('returned', 'refused') or (state = 'claimed' and not maybe_sent))
+        select exchange, routing_key from outbox where came_back
     )
     select count(*) as waiting, count(case when next_attempt_at <= {{long_ago}} then 1 end) as late
     from (
@@ -153,6 +152,7 @@ _SETTLED = """
         when {state} = 'new' and outbox.attempts > 0 then 'returned'
         else {state} end,
     maybe_sent = outbox.maybe_sent or {state} = 'unknown',
+    came_back = {came_back},
     attempts = outbox.attempts + case when {state} = 'new' then 0 else 1 end,
     token = null,
     error = {error}
@@ -163,17 +163,18 @@ FAIL = Write(
         "outbox_id": "bigint",
         "token": "uuid",
         "state": "text",
+        "came_back": "boolean",
         "retry_in": "float8",
         "error": "text",
         "retry_at": "timestamptz",
     },
     postgresql=f"""
-        update outbox set {_SETTLED.format(state="r.state", error="r.error")},
+        update outbox set {_SETTLED.format(state="r.state", came_back="r.came_back", error="r.error")},
             next_attempt_at = clock_timestamp() + r.retry_in * interval '1 second'
         from {{rows}} where outbox.outbox_id = r.outbox_id and outbox.token = r.token
     """,
     sqlite=f"""
-        update outbox set {_SETTLED.format(state=":state", error=":error")}, next_attempt_at = :retry_at
+        update outbox set {_SETTLED.format(state=":state", came_back=":came_back", error=":error")}, next_attempt_at = :retry_at
         where outbox_id = :outbox_id and token = :token
     """,
 )
@@ -306,7 +307,7 @@ def fail(batch: Batch, failed: Sequence[tuple[RowOutcome, datetime]]) -> None:
 
 def _failed(outcome: RowOutcome, retry_at: datetime) -> tuple[object, ...]:
     error, retry_in = printable(outcome.error), float(outcome.retry_in)
-    return outcome.outbox_id, outcome.token, outcome.state, retry_in, error, retry_at
+    return outcome.outbox_id, outcome.token, outcome.state, outcome.came_back, retry_in, error, retry_at
 
 
 def release(batch: Batch, rows: Sequence[tuple[int, UUID]]) -> None:

@@ -192,11 +192,11 @@ begin
     end if;
     insert into outbox (
         message_id, path, name, exchange, routing_key, body, headers,
-        state, maybe_sent, next_attempt_at, attempts, created_at
+        state, maybe_sent, came_back, next_attempt_at, attempts, created_at
     ) values (
         publish.message_id, publish.order_key, publish.name, '{namespace}.events', publish.name,
         bytes, (envelope || jsonb_build_object('source', session_user, 'timestamp', clock_timestamp()))::text,
-        'new', false, clock_timestamp(), 0, clock_timestamp()
+        'new', false, false, clock_timestamp(), 0, clock_timestamp()
     );
     return publish.message_id;
 end

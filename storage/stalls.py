@@ -106,8 +106,8 @@ _BEFORE = """
 _UNSENT = _of_these(f"""
     with tried as materialized (
         select exchange, routing_key, max(error) as error,
-               max(case when {_BEFORE} in ('returned', 'refused') then {_BEFORE} end) as state
-        from outbox where attempts > 0 group by exchange, routing_key
+               max(case when {_BEFORE} = 'returned' then 'returned' end) as state
+        from outbox where came_back group by exchange, routing_key
     )
     select o.saga_id, o.name, o.created_at, o.next_attempt_at, coalesce(o.error, t.error) as error,
            case when o.state in ('new', 'unknown') and o.next_attempt_at < {{now}} and t.state is not null

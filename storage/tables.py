@@ -141,6 +141,7 @@ outbox = Table(
     _needed("headers", words),
     _needed("state", words),
     _needed("maybe_sent", flag),
+    _needed("came_back", flag),
     _optional("token", identity),
     _needed("next_attempt_at", moment),
     _needed("attempts", whole),
@@ -148,12 +149,15 @@ outbox = Table(
     _optional("error", words),
     _key("outbox", "outbox_id"),
     sqlite_autoincrement=True,
-    comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker.",
+    comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker. came_back: "
+    "the latest did not get to a queue, and that was no fault of the message.",
 )
 Index("outbox_by_message", outbox.c.message_id)
 Index("outbox_by_path", outbox.c.saga_id, outbox.c.path, outbox.c.outbox_id)
-_TRIED = text("attempts > 0")
-Index("outbox_tried", outbox.c.exchange, outbox.c.routing_key, postgresql_where=_TRIED, sqlite_where=_TRIED)
+_CAME_BACK = text("came_back")
+Index(
+    "outbox_came_back", outbox.c.exchange, outbox.c.routing_key, postgresql_where=_CAME_BACK, sqlite_where=_CAME_BACK
+)
 
 timer = Table(
     "timer",

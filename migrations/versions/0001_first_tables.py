@@ -351,11 +351,11 @@ begin
     end if;
     insert into outbox (
         message_id, path, name, exchange, routing_key, body, headers,
-        state, maybe_sent, next_attempt_at, attempts, created_at
+        state, maybe_sent, came_back, next_attempt_at, attempts, created_at
     ) values (
         publish.message_id, publish.order_key, publish.name, '{namespace}.events', publish.name,
         bytes, (envelope || jsonb_build_object('source', session_user, 'timestamp', clock_timestamp()))::text,
-        'new', false, clock_timestamp(), 0, clock_timestamp()
+        'new', false, false, clock_timestamp(), 0, clock_timestamp()
     );
     return publish.message_id;
 end
@@ -455,6 +455,7 @@ def upgrade() -> None:
         sa.Column("headers", WORDS, nullable=False),
         sa.Column("state", WORDS, nullable=False),
         sa.Column("maybe_sent", FLAG, nullable=False),
+        sa.Column("came_back", FLAG, nullable=False),
         sa.Column("token", IDENTITY, nullable=True),
         sa.Column("next_attempt_at", MOMENT, nullable=False),
         sa.Column("attempts", WHOLE, nullable=False),
@@ -462,11 +463,12 @@ def upgrade() -> None:
         sa.Column("error", WORDS, nullable=True),
         sa.PrimaryKeyConstraint("outbox_id", name="outbox_pkey"),
         sqlite_autoincrement=True,
-        comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker.",
+        comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker. came_back: "
+        "the latest did not get to a queue, and that was no fault of the message.",
     )
     op.create_index("outbox_by_message", "outbox", ["message_id"])
     op.create_index("outbox_by_path", "outbox", ["saga_id", "path", "outbox_id"])
-    _where("outbox_tried", "outbox", ["exchange", "routing_key"], "attempts > 0")
+    _where("outbox_came_back", "outbox", ["exchange", "routing_key"], "came_back")
     op.create_table(
         "timer",
         sa.Column("saga_id", IDENTITY, nullable=False),

@@ -162,7 +162,7 @@ async def test_each_reason_comes_and_goes_with_its_cause(storage: SqlStorage, wo
     "probe",
     [
         Row(state="returned", created=-100, next_attempt=10, attempts=6),
-        Row(state="claimed", created=-100, next_attempt=10, attempts=6),
+        Row(state="claimed", created=-100, next_attempt=10, attempts=6, came_back=True),
     ],
     ids=["returned", "on its way once more"],
 )
@@ -179,6 +179,34 @@ async def test_what_waits_until_a_probe_is_taken_finds_no_queue_either(
     await Guard(storage).look()
     assert await attention(storage, "o-1") == {"unroutable"}
     assert await attention(storage, "o-2") == {"outbox_overdue"}
+
+
+async def test_what_waits_for_a_full_queue_says_so_and_what_waits_beside_a_refused_message_does_not(
+    storage: SqlStorage, world: World
+) -> None:
+    full = Row(state="unknown", created=-100, next_attempt=10, attempts=6, came_back=True, name="payment.Pay")
+    refused = Row(state="refused", created=-100, next_attempt=500, attempts=1)
+    await world.settle(
+        Someone(key="nacked", timers=[3600], outbox=[full]),
+        Someone(key="refused", timers=[3600], outbox=[refused]),
+        Someone(key="o-1", timers=[3600], outbox=[Row(created=-45, next_attempt=-45, name="payment.Pay")]),
+        Someone(key="o-2", timers=[3600], outbox=[Row(created=-45, next_attempt=-45)]),
+    )
+    await world.run("update outbox set error = 'a queue is full' where came_back")
+    await world.run("update outbox set error = 'too large' where state = 'refused'")
+    await Guard(storage).look()
+    assert await attention(storage, "refused") == {"refused"}
+    told = {
+        row.key: row.text
+        for row in await rows(
+            storage,
+            "select s.key, a.detail as text from attention a join saga s on s.saga_id = a.saga_id "
+            "where a.reason = 'outbox_overdue'",
+        )
+    }
+    assert told.keys() == {"o-1", "o-2"}
+    assert "(a queue is full)" in told["o-1"]
+    assert "too large" not in told["o-2"]
 
 
 class Counting(SqlStorage):
@@ -228,8 +256,8 @@ HAPPENINGS = (
     "delete from outbox where saga_id = :id",
     "delete from held where saga_id = :id",
     "update saga set phase = 'completed' where saga_id = :id",
-    "update outbox set state = 'returned', attempts = attempts + 1 where saga_id = :id",
-    "update outbox set state = 'refused', attempts = attempts + 1 where saga_id = :id",
+    "update outbox set state = 'returned', came_back = true, attempts = attempts + 1 where saga_id = :id",
+    "update outbox set state = 'refused', came_back = false, attempts = attempts + 1 where saga_id = :id",
     "update outbox set state = 'claimed', attempts = attempts + 1 where saga_id = :id",
     "update outbox set state = 'unknown', next_attempt_at = :soon where saga_id = :id",
 )

@@ -9,11 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import aio_pika
+
 from messages.errors import DatabaseBusy
 from outbox.breaker import FIRST_PAUSE, THRESHOLD
 from outbox.facts import CircuitClosed, CircuitOpened
 from outbox.in_flight import MAX_ROWS
 from outbox.interface import Changes
+from outbox.pressure import Backlog
 from outbox.relay import Relay
 from running import AsyncioRunner
 from storage.statements import Statement
@@ -179,6 +182,35 @@ async def test_on_a_broker_too(storage: SqlStorage, rabbitmq_url: str, namespace
         await asyncio.wait_for(relaying, BOUND)
         await transport.close()
     assert post.publisher.published[DEAD] <= MAX_ROWS / 2
+    assert sum((await post.left(DEAD)).values()) == MANY
+
+
+async def test_a_full_queue_is_no_backlog_of_anybody_elses(
+    storage: SqlStorage, rabbitmq_url: str, namespace: str
+) -> None:
+    full = f"{namespace}.full"
+    await put(storage, *(replace(to(DEAD), exchange="", routing_key=full) for _ in range(MANY)))
+    transport = RabbitMQTransport(rabbitmq_url, runner=AsyncioRunner(), app_id="tests")
+    post = Post(storage, transport=transport)
+    await transport.connect()
+    async with await aio_pika.connect(rabbitmq_url) as connection:
+        channel = await connection.channel()
+        limits: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
+        queue = await channel.declare_queue(full, durable=True, arguments=limits)
+        await channel.default_exchange.publish(aio_pika.Message(b"{}"), queue.name)
+        relaying = asyncio.create_task(post.relay.run())
+        try:
+            await post.opened()
+
+            async def not_counted() -> bool:
+                return await storage.backlog() == Backlog()
+
+            await post.until(not_counted)
+        finally:
+            post.relay.stop()
+            await asyncio.wait_for(relaying, BOUND)
+            await transport.close()
+            await queue.delete(if_unused=False, if_empty=False)
     assert sum((await post.left(DEAD)).values()) == MANY
 
 

@@ -136,28 +136,38 @@ async def test_what_could_go_out_now_is_counted_and_nothing_else(storage: SqlSto
     await put(storage, command(saga), command(saga))  # the second waits for the first
     await put(storage, *(to(HEALTHY) for _ in range(7)), lease=60.0)
     [row] = await storage.claim_outbox(token=uuid4(), lease=60.0, limit=1)
-    outcome = RowOutcome(outbox_id=row.outbox_id, token=row.token, state="returned", retry_in=60.0)
+    outcome = RowOutcome(outbox_id=row.outbox_id, token=row.token, state="returned", retry_in=60.0, came_back=True)
     await storage.settle_outbox(failed=[outcome])
     assert await storage.backlog() == Backlog(waiting=4)
     async with storage.database.write() as session:
         long_ago = "now() - interval '31 s'" if session.postgresql else "'2026-01-01T00:00:00.000000Z'"
-        late = f"update outbox set state = 'unknown', next_attempt_at = {long_ago} where name = 'gone.DoThis'"  # noqa: S608
+        late = f"update outbox set state = 'unknown', came_back = false, next_attempt_at = {long_ago} where name = 'gone.DoThis'"  # noqa: S608
         await session.fetch(Statement.both(late), {})
     assert LONG < 31
     assert await storage.backlog() == Backlog(waiting=9, late=5)
+
+
+async def test_a_message_that_cannot_be_published_says_nothing_about_the_others_that_go_there(
+    storage: SqlStorage,
+) -> None:
+    await put(storage, *(to(HEALTHY) for _ in range(4)))
+    [row] = await storage.claim_outbox(token=uuid4(), lease=60.0, limit=1)
+    refused = RowOutcome(outbox_id=row.outbox_id, token=row.token, state="refused", retry_in=600.0, error="too large")
+    await storage.settle_outbox(failed=[refused])
+    assert await storage.backlog() == Backlog(waiting=3)
 
 
 async def many(database: Database, count: int) -> None:
     """Put so many commands for the healthy one into the outbox, as a service that shares the database might."""
     zero = "'\\x7b7d'::bytea, '{}'" if database.postgresql else "x'7b7d', '{}'"
     now = "now()" if database.postgresql else "'2026-01-01T00:00:00.000000Z'"
-    columns = "message_id, name, exchange, routing_key, body, headers, state, maybe_sent, next_attempt_at, attempts"
+    columns = "message_id, name, exchange, routing_key, body, headers, state, maybe_sent, came_back, next_attempt_at, attempts"
     async with database.write() as session:
         await session.fetch(
             Statement.both(
                 f"insert into outbox ({columns}, created_at) "  # noqa: S608 - nobody's words
                 f"with recursive n(i) as (select 1 union all select i + 1 from n where i < {count}) "
-                f"select 'm-' || i, '{HEALTHY}', 'antiphon.commands', '{HEALTHY}', {zero}, 'new', false, {now}, 0, "
+                f"select 'm-' || i, '{HEALTHY}', 'antiphon.commands', '{HEALTHY}', {zero}, 'new', false, false, {now}, 0, "
                 f"{now} from n"
             ),
             {},

@@ -44,6 +44,7 @@ class Row:
     next_attempt: float = 0.0
     attempts: int = 0
     name: str = "stock.ReserveStock"
+    came_back: bool = False
 
 
 @dataclass(kw_only=True)
@@ -188,6 +189,7 @@ def _outbox(someone: Someone, now: datetime) -> list[dict[str, object]]:
             "headers": "{}",
             "state": row.state,
             "maybe_sent": row.state == "unknown",
+            "came_back": row.came_back or row.state == "returned",
             "next_attempt_at": now + timedelta(seconds=row.next_attempt),
             "attempts": row.attempts,
             "created_at": now + timedelta(seconds=row.created),
