@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from running import Runner
     from transport.interface import Consumer, Delivery, Transport
 
-IMPORTER = "antiphon"
-"""Who is recorded to have imported a letter."""
-
 ERROR_CLASS = "Broker"
 """What imported letters are grouped by where others have the class of an error."""
 
@@ -234,7 +231,9 @@ class DeadLetterImport:
             ]
             await unit.save(Changes(consumer=self.name, dead_letters=fresh))
             batch = Batch()
-            dead_letters.record_imported(batch, [(_key(letter), letter.error) for letter in fresh], actor=IMPORTER)
+            dead_letters.record_imported(
+                batch, [(_key(letter), letter.error) for letter in fresh], actor=dead_letters.ANTIPHON
+            )
             await unit.session.write(batch, self._runner.now())
         return fresh
 

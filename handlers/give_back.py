@@ -1,10 +1,15 @@
-"""A dead letter whose reader is elsewhere goes back to the queue that gave it up: same bytes, same id, by the outbox.
+"""A dead letter whose reader is elsewhere goes back to the queue that gave it up, by the outbox: the same bytes with
+the same properties, whatever they are.
 
-Nobody here can know what its reader makes of it. What is known, and told, is whether the broker has taken it.
+What is left out would make it another message, or end it once more: what the broker has written about its death,
+`user_id`, which is the name of another connection, the queues that a sender named beside its own (`CC`), and
+`expiration`, which the import has not even kept. Nobody here can know what its reader makes of it. What is known, and
+told, is whether the broker has taken it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from handlers.awaited import why_nobody_waits
@@ -21,9 +26,10 @@ from handlers.verdict import (
     write,
 )
 from messages import codec
-from messages.errors import MessageError
+from messages.envelope import UNDECODABLE_HEADER
+from messages.errors import MalformedMessage, MessageError
 from outbox import store
-from outbox.interface import Changes, Outgoing
+from outbox.interface import Changes, GivenBack
 from storage import dead_letters
 from storage.statements import Batch
 
@@ -31,12 +37,23 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from messages.codec import Limits
-    from messages.envelope import Envelope
+    from messages.envelope import Raw
+    from outbox.interface import Outgoing
     from outbox.unit import SqlStorage
     from running import Runner
     from storage.database import Session
     from storage.dead_letters import Letter
 
+_LEFT_OUT = frozenset(
+    {
+        "x-death",
+        *(f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason")),
+        "x-delivery-count",
+        "x-acquired-count",
+        "cc",
+        "bcc",
+    }
+)
 GLANCE = 0.2
 """Seconds between two looks whether the broker has taken what was given back."""
 
@@ -66,7 +83,7 @@ class GiveBack:
         if (why := await why_nobody_waits(session, letter.raw)) is not None:
             return verdict_on(request, IGNORED, why, letter.saga_id)
         try:
-            self._envelope(letter)
+            self._checked(letter.raw)
         except MessageError as error:
             return failed_again(request, error)
         return verdict_on(
@@ -98,16 +115,34 @@ class GiveBack:
             batch, failed, outgoing = Batch(), None, []
             try:
                 if verdict.outcome != IGNORED:
-                    to = letter.queue or ""
-                    outgoing.append(Outgoing(envelope=self._envelope(letter), exchange="", routing_key=to))
+                    self._checked(letter.raw)
+                    outgoing.append(_back(letter))
             except MessageError as error:
                 failed = error
             write(batch, request, verdict, failed)
             await unit.save(Changes(consumer=letter.consumer, outgoing=outgoing), also=batch)
         return verdict
 
-    def _envelope(self, letter: Letter) -> Envelope:
-        return codec.open_envelope(letter.raw, self._limits)
+    def _checked(self, raw: Raw) -> None:
+        """Make sure that it can be published.
+
+        Raises:
+            MalformedMessage, OversizeMessage: it cannot.
+        """
+        codec.check_size(raw.body, self._limits)
+        if UNDECODABLE_HEADER in raw.headers:
+            raise MalformedMessage(
+                "its properties could not be read when it came, so nobody can write them again; publish it anew, and "
+                "discard this one"
+            )
+
+
+def _back(letter: Letter) -> Outgoing:
+    raw = letter.raw
+    headers = {name: each for name, each in raw.headers.items() if name.lower() not in _LEFT_OUT}
+    sent = replace(raw, headers=headers, user_id=None, type=raw.type or raw.routing_key)
+    given_back = GivenBack(dead_letter_id=letter.dead_letter_id, raw=sent)
+    return given_back.to(letter.queue or "", message_id=letter.message_id, name=letter.name)
 
 
 def _why(state: str, error: str) -> str:

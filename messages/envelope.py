@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+UNDECODABLE_HEADER = "undecodable-properties"
+"""The one header of a message whose properties could not be read: it holds their bytes."""
+
+
 @value
 class Raw:
     """A message exactly as it arrived, nothing believed yet: it is also what a dead letter keeps.
@@ -32,6 +36,7 @@ class Raw:
     reply_to: str | None = None
     app_id: str | None = None
     user_id: str | None = None
+    priority: int | None = None
     timestamp: datetime | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
 

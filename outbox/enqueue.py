@@ -28,6 +28,7 @@ _COLUMNS = {
     "message_id": "text",
     "saga_id": "uuid",
     "path": "text",
+    "dead_letter_id": "bigint",
     "name": "text",
     "exchange": "text",
     "routing_key": "text",
@@ -40,7 +41,8 @@ _ROWS = (
     + ", ".join(f"cast(:out_{column} as {kind}[])" for column, kind in _COLUMNS.items())
     + f") as r({', '.join(_COLUMNS)})"
 )
-_NEW = "message_id, saga_id, path, name, exchange, routing_key, body, headers"
+_NEW = "message_id, saga_id, path, dead_letter_id, name, exchange, routing_key, body, headers"
+_FURTHER = "state, maybe_sent, came_back, token, next_attempt_at, attempts, created_at"
 
 
 def _tail(gone: str) -> Tail:
@@ -52,6 +54,7 @@ def _tail(gone: str) -> Tail:
             select s.item, o.outbox_id from sent s
             join outbox o on o.message_id = s.message_id and o.exchange = s.exchange
                          and o.routing_key = s.routing_key and o.saga_id is not distinct from s.saga_id
+                         and o.dead_letter_id is not distinct from s.dead_letter_id
             where o.outbox_id not in ({gone})
         ),
         made_due as (
@@ -82,7 +85,7 @@ def _tail(gone: str) -> Tail:
             from fresh f
         ),
         added as (
-            insert into outbox (outbox_id, {_NEW}, state, maybe_sent, came_back, token, next_attempt_at, attempts, created_at)
+            insert into outbox (outbox_id, {_NEW}, {_FURTHER})
             select outbox_id, {_NEW}, case when mine then 'claimed' else 'new' end, false, false,
                    case when mine then cast(:claim_token as uuid) end,
                    clock_timestamp()
@@ -99,7 +102,7 @@ _TAIL = _tail("select null::bigint where false")
 _TAIL_BESIDE_CONFIRMED = _tail(f"select outbox_id from {CONFIRM.name}")
 
 _STANDING = Statement.both("""
-    select outbox_id, message_id, exchange, routing_key, saga_id, state, next_attempt_at from outbox
+    select outbox_id, message_id, exchange, routing_key, saga_id, dead_letter_id from outbox
     where message_id in (select value from json_each(:ids))
 """)
 _OCCUPIED = Statement.both("""
@@ -115,13 +118,13 @@ _MAKE_DUE = Statement.both("""
     where outbox_id = :outbox_id and not (state = 'claimed' and next_attempt_at > :now)
 """)
 _ADD = Statement.both(f"""
-    insert into outbox (outbox_id, {_NEW}, state, maybe_sent, came_back, token, next_attempt_at, attempts, created_at)
-    values (:outbox_id, :message_id, :saga_id, :path, :name, :exchange, :routing_key, :body, :headers, :state, false,
-            false, :token, :next_attempt_at, 0, :now)
+    insert into outbox (outbox_id, {_NEW}, {_FURTHER})
+    values (:outbox_id, :message_id, :saga_id, :path, :dead_letter_id, :name, :exchange, :routing_key, :body, :headers,
+            :state, false, false, :token, :next_attempt_at, 0, :now)
 """)
 
-Identity = tuple[str, str, str, "UUID | None"]
-"""One message on its way to one place: copies of it share a row."""
+Identity = tuple[str, str, str, "UUID | None", int | None]
+"""One message on its way to one place: copies of it share a row, but for letters that are given back."""
 
 
 @value
@@ -136,7 +139,7 @@ class Claim:
 
 def identity(outgoing: Outgoing) -> Identity:
     """What makes two rows the same message to the same place."""
-    return outgoing.envelope.message_id, outgoing.exchange, outgoing.routing_key, outgoing.saga_id
+    return outgoing.envelope.message_id, *outgoing.destination, outgoing.saga_id, outgoing.dead_letter_id
 
 
 def distinct(outgoing: Sequence[Outgoing], closed: Collection[Destination] = ()) -> list[tuple[Outgoing, bool]]:
@@ -181,11 +184,12 @@ def _row(item: int, each: Outgoing, head: bool) -> tuple[object, ...]:
         envelope.message_id,
         each.saga_id,
         each.path,
+        each.dead_letter_id,
         envelope.name,
         each.exchange,
         each.routing_key,
         envelope.body,
-        headers(envelope),
+        headers(each),
         head,
     )
 
@@ -233,9 +237,12 @@ def _added(outbox_id: int, each: Outgoing, claim: Claim | None, now: datetime) -
 
 async def _standing(session: Session, rows: Sequence[tuple[Outgoing, bool]]) -> dict[Identity, int]:
     wanted = {identity(each) for each, _ in rows}
-    texts = {(*who[:3], _text(who[3])): who for who in wanted}
+    texts = {(*who[:3], _text(who[3]), who[4]): who for who in wanted}
     found = await session.fetch(_STANDING, {"ids": [message_id for message_id, *_ in wanted]})
-    same = ((texts.get((row.message_id, row.exchange, row.routing_key, row.saga_id)), row.outbox_id) for row in found)
+    same = (
+        (texts.get((row.message_id, row.exchange, row.routing_key, row.saga_id, row.dead_letter_id)), row.outbox_id)
+        for row in found
+    )
     return {who: outbox_id for who, outbox_id in same if who is not None}
 
 

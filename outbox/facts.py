@@ -36,6 +36,20 @@ class EventUnrouted:
 
 
 @value
+class MessagesAbandoned:
+    """There has been no queue of that name for `age` seconds: what waited for it is removed.
+
+    So many were replies, whose askers get them when they ask again, and so many dead letters that were given back and
+    are open again.
+    """
+
+    queue: str
+    replies: int
+    letters: int
+    age: float
+
+
+@value
 class CircuitOpened:
     """Everything that goes there comes back, so nothing more is published to it until a probe arrives.
 

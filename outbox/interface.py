@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
+from messages.envelope import Envelope
 from messages.value import value
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from messages.envelope import Envelope, Raw
+    from messages.envelope import Raw
     from outbox.pressure import Backlog
     from sagas.decision import HistoryEntry
     from sagas.instance import Instance
@@ -161,14 +162,36 @@ class Held:
 
 
 @value
+class GivenBack:
+    """A dead letter on its way back to its queue: `raw` is what is published, as it is."""
+
+    dead_letter_id: int
+    raw: Raw
+
+    def to(self, queue: str, *, message_id: str, name: str) -> Outgoing:
+        """The message for the outbox, under the letter's id and name."""
+        envelope = Envelope(message_id=message_id, name=name, body=self.raw.body)
+        return Outgoing(envelope=envelope, exchange="", routing_key=queue, given_back=self)
+
+
+@value
 class Outgoing:
-    """A message to put into the outbox. `path` is what order is promised for; a row without one waits for nobody."""
+    """A message to put into the outbox. `path` is what order is promised for; a row without one waits for nobody.
+
+    Of one that is `given_back` the envelope says no more than what it is called.
+    """
 
     envelope: Envelope
     exchange: str
     routing_key: str
     saga_id: UUID | None = None
     path: str | None = None
+    given_back: GivenBack | None = None
+
+    @property
+    def dead_letter_id(self) -> int | None:
+        """The dead letter that is given back by it."""
+        return None if self.given_back is None else self.given_back.dead_letter_id
 
     @property
     def destination(self) -> Destination:
@@ -178,12 +201,16 @@ class Outgoing:
 
 @value
 class ClaimedRow:
-    """An outbox row that this process may publish until its lease ends. `attempts` counts earlier publications."""
+    """An outbox row that this process may publish until its lease ends. `attempts` counts earlier publications.
+
+    `age` is how many seconds it was in the outbox when it was claimed.
+    """
 
     outbox_id: int
     token: UUID
     attempts: int
     outgoing: Outgoing
+    age: float = 0.0
 
 
 @value
@@ -407,6 +434,14 @@ class Storage(Protocol):
 
     async def hurry_outbox(self, destination: Destination) -> None:
         """Make every row for a destination due at once that waits for its next attempt and can be published."""
+        ...
+
+    async def abandon(self, queue: str, age: float) -> Sequence[int | None]:
+        """Remove what was put in for a queue more than `age` seconds ago, for no instance, and nobody holds now.
+
+        Dead letters that were given back by it are opened again. Returns for each row that is gone its dead letter, or
+        None; `outbox.abandoned.AT_ONCE` at most.
+        """
         ...
 
     async def consumed_events(self) -> frozenset[str]:

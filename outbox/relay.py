@@ -16,15 +16,23 @@ from typing import TYPE_CHECKING
 
 from messages.errors import BrokerAway, Trouble
 from messages.value import value
+from outbox.abandoned import AT_ONCE
 from outbox.breaker import Breaker, State
-from outbox.facts import CircuitClosed, CircuitOpened, EventUnrouted, LoopTroubled, PublicationFailed
+from outbox.facts import (
+    CircuitClosed,
+    CircuitOpened,
+    EventUnrouted,
+    LoopTroubled,
+    MessagesAbandoned,
+    PublicationFailed,
+)
 from outbox.in_flight import InFlight
 from outbox.interface import RowOutcome
 from running import happens
 from transport.interface import Publication, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from outbox.interface import ClaimedRow, Destination, Outgoing, Storage
@@ -36,6 +44,7 @@ _MARGIN = 2.0  # seconds before a lease's end in which nothing is published any 
 _SLOWEST_RETRY = 60.0
 _DOUBLINGS = 10  # beyond the slowest retry; a row may be tried for weeks, and a power of that has no float
 _REFUSED_RETRY = 600.0
+_PATIENCE = 8 * 86_400.0
 
 
 @value
@@ -67,8 +76,10 @@ class Relay:
         lease: float = 15.0,
         confirm_timeout: float = 5.0,
         sweep: float = 1.0,
+        patience: float = _PATIENCE,
     ) -> None:
-        """In seconds: how long a claim lasts, how long a confirm may take, how often to look for leftovers."""
+        """In seconds: how long a claim lasts, how long a confirm may take, how often to look for leftovers, and how
+        long what no instance waits for may stay when its queue is gone."""
         self._storage = storage
         self._publisher = publisher
         self._runner = runner
@@ -77,10 +88,12 @@ class Relay:
         self._margin = min(_MARGIN, lease / 3)
         self._confirm_timeout = confirm_timeout
         self._sweep_seconds = sweep
+        self._patience = patience
         self._wake = asyncio.Event()
         self._in_flight = InFlight(thinned=self._wake.set)
         self._breaker = Breaker()
         self._reopened: set[Destination] = set()  # whose rows wait for an attempt later than need be
+        self._gone: set[Destination] = set()  # queues that are none, and have been waited for long enough
         self._confirmed: list[tuple[int, UUID]] = []
         self._failed: list[RowOutcome] = []
         self._failures: dict[tuple[Verdict, str], PublicationFailed] = {}
@@ -199,13 +212,19 @@ class Relay:
         """Write down what became of publications, so that it does not heap up here."""
         await self._sort_strays()
         await self._settle()
-        while self._reopened:
-            destination = self._reopened.pop()
-            try:
-                await self._storage.hurry_outbox(destination)
-            except BaseException:
-                self._reopened.add(destination)
-                raise
+        await _each(self._reopened, self._storage.hurry_outbox)
+        await _each(self._gone, self._abandon)
+
+    async def _abandon(self, destination: Destination) -> None:
+        _, queue = destination
+        ended = AT_ONCE
+        while ended == AT_ONCE:
+            gone = await self._storage.abandon(queue, self._patience)
+            ended, letters = len(gone), sum(letter is not None for letter in gone)
+            if ended:
+                self._report(
+                    MessagesAbandoned(queue=queue, replies=ended - letters, letters=letters, age=self._patience)
+                )
 
     async def _round(self) -> bool:
         """Claim and publish once; whether there may be more, and room for it."""
@@ -287,6 +306,8 @@ class Relay:
             self._strays.append((row, outcome.reason))
         else:
             self._fail(row, outcome.verdict, outcome.reason)
+            if outcome.verdict is Verdict.RETURNED and row.age > self._patience and _is_for_a_queue(row.outgoing):
+                self._gone.add(row.outgoing.destination)
             return
         if _has_order_key(row.outgoing):
             self._wake.set()  # or each of those behind it would wait for a sweep of its own
@@ -419,7 +440,24 @@ def _publication(ticket: int, row: ClaimedRow) -> Publication:
         routing_key=outgoing.routing_key,
         envelope=outgoing.envelope,
         attempts=row.attempts,
+        raw=None if outgoing.given_back is None else outgoing.given_back.raw,
     )
+
+
+async def _each(destinations: set[Destination], work: Callable[[Destination], Awaitable[None]]) -> None:
+    """Do this for each, and forget it then."""
+    while destinations:
+        destination = destinations.pop()
+        try:
+            await work(destination)
+        except BaseException:
+            destinations.add(destination)
+            raise
+
+
+def _is_for_a_queue(outgoing: Outgoing) -> bool:
+    """Whether it goes straight to a queue and no instance waits for that: a reply, or a letter that is given back."""
+    return outgoing.saga_id is None and not outgoing.exchange
 
 
 def _has_order_key(outgoing: Outgoing) -> bool:

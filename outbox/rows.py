@@ -1,6 +1,7 @@
 """What an outbox row keeps of a message besides its body: the rest of the envelope, as JSON text.
 
-The words are those of `messages.envelope.Envelope`; absent ones are left out. The SQL door writes the same.
+The words are those of `messages.envelope.Envelope`; absent ones are left out. The SQL door writes the same. Of a dead
+letter that is given back they are its properties, as the letter has them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from messages.envelope import Envelope
-from outbox.interface import Outgoing
+from outbox.interface import GivenBack, Outgoing
+from storage.properties import packed, unpacked
 from storage.statements import as_uuid
 
 if TYPE_CHECKING:
@@ -30,8 +32,11 @@ _TEXTS = (
 )
 
 
-def headers(envelope: Envelope) -> str:
-    """Everything of the envelope that has no column of its own."""
+def headers(outgoing: Outgoing) -> str:
+    """Everything of the message that has no column of its own."""
+    if outgoing.given_back is not None:
+        return packed(outgoing.given_back.raw)
+    envelope = outgoing.envelope
     kept: dict[str, object] = {name: value for name in _TEXTS if (value := getattr(envelope, name))}
     if envelope.schema_version != 1:
         kept["schema_version"] = envelope.schema_version
@@ -42,6 +47,10 @@ def headers(envelope: Envelope) -> str:
 
 def outgoing(row: Row[Any]) -> Outgoing:
     """The message that an outbox row holds."""
+    if row.dead_letter_id is not None:
+        raw = unpacked(bytes(row.body), row.headers)
+        given_back = GivenBack(dead_letter_id=row.dead_letter_id, raw=raw)
+        return given_back.to(row.routing_key, message_id=row.message_id, name=row.name)
     kept: dict[str, Any] = json.loads(row.headers)
     timestamp = kept.pop("timestamp", None)
     return Outgoing(

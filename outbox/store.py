@@ -16,7 +16,7 @@ from messages.value import value
 from outbox.interface import ClaimedRow
 from outbox.pressure import LONG, MANY, Backlog
 from outbox.rows import outgoing as loaded
-from storage.statements import Statement, Write, as_uuid
+from storage.statements import Statement, Write, as_time, as_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -35,7 +35,8 @@ _STANDING = Statement.of(
 )
 _PAIRS = "unnest(cast(:ids as bigint[]), cast(:tokens as uuid[])) as r(outbox_id, token)"
 _RETURNED = """
-    o.outbox_id, o.message_id, o.saga_id, o.path, o.name, o.exchange, o.routing_key, o.body, o.headers, o.attempts
+    o.outbox_id, o.message_id, o.saga_id, o.path, o.dead_letter_id, o.name, o.exchange, o.routing_key, o.body,
+    o.headers, o.attempts, o.created_at
 """
 _IS_HEAD = """
     (o.path is null
@@ -75,7 +76,7 @@ def _claiming(*, postgresql: str, sqlite: str) -> Statement:
             maybe_sent = o.maybe_sent or o.state = 'claimed'
         from fitting
         where o.outbox_id = fitting.outbox_id and fitting.before < cast(:max_bytes as bigint)
-        returning {_RETURNED}
+        returning {_RETURNED}, clock_timestamp() as now
         """,
         sqlite=f"""
         with due as (
@@ -174,7 +175,8 @@ FAIL = Write(
         from {{rows}} where outbox.outbox_id = r.outbox_id and outbox.token = r.token
     """,
     sqlite=f"""
-        update outbox set {_SETTLED.format(state=":state", came_back=":came_back", error=":error")}, next_attempt_at = :retry_at
+        update outbox set {_SETTLED.format(state=":state", came_back=":came_back", error=":error")},
+            next_attempt_at = :retry_at
         where outbox_id = :outbox_id and token = :token
     """,
 )
@@ -256,12 +258,12 @@ async def claim(
     statement, parameters = _wanted(session, wanted)
     if session.postgresql:
         rows = await session.fetch(statement, {**parameters, "token": token, "lease": lease})
-        claimed = [_claimed(row, token, row.attempts) for row in rows]
+        claimed = [_claimed(row, token, row.attempts, row.now) for row in rows]
         return sorted(claimed, key=lambda each: each.outbox_id)
     rows = await session.fetch(statement, {**parameters, "now": wanted.now})
     if rows:
         await session.many(_TAKE, [{"token": token, "until": until, "outbox_id": row.outbox_id} for row in rows])
-    return [_claimed(row, token, row.attempts + (row.state == "claimed")) for row in rows]
+    return [_claimed(row, token, row.attempts + (row.state == "claimed"), wanted.now) for row in rows]
 
 
 def _wanted(session: Session, wanted: Due | Probe) -> tuple[Statement, dict[str, object]]:
@@ -290,8 +292,9 @@ async def hurry(session: Session, destination: Destination, now: datetime) -> No
     await session.fetch(_HURRY, parameters if session.postgresql else parameters | {"now": now})
 
 
-def _claimed(row: Row[Any], token: UUID, attempts: int) -> ClaimedRow:
-    return ClaimedRow(outbox_id=row.outbox_id, token=token, attempts=attempts, outgoing=loaded(row))
+def _claimed(row: Row[Any], token: UUID, attempts: int, now: datetime) -> ClaimedRow:
+    age = (now - as_time(row.created_at)).total_seconds()
+    return ClaimedRow(outbox_id=row.outbox_id, token=token, attempts=attempts, outgoing=loaded(row), age=age)
 
 
 def confirm(batch: Batch, confirmed: Sequence[tuple[int, UUID]]) -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from outbox import accused, enqueue, held, inbox, keys, store
+from outbox import abandoned, accused, enqueue, held, inbox, keys, store
 from outbox.interface import CLAIM_BYTES, Accused, Claimed, DueTimer, HistoryRow, Locked, Suspect
 from storage import definitions, instances, stalls, timers
 from storage.dead_letters import Letters
@@ -238,6 +238,11 @@ class SqlStorage:
         """See `outbox.interface.Storage.hurry_outbox`."""
         async with self.database.single() as session:
             await store.hurry(session, destination, self._now())
+
+    async def abandon(self, queue: str, age: float) -> Sequence[int | None]:
+        """See `outbox.interface.Storage.abandon`."""
+        async with self.database.write() as session:
+            return await abandoned.abandon(session, queue, age, self._now())
 
     async def consumed_events(self) -> frozenset[str]:
         """See `outbox.interface.Storage.consumed_events`."""

@@ -333,6 +333,7 @@ class Engine:
             lease=self._settings.lease,
             confirm_timeout=self._settings.confirm_timeout,
             sweep=self._settings.sweep,
+            patience=self._settings.inbox_window,
         )
         if "relay" not in self.parts:
             relay.stop()  # rows are then born unclaimed, for the process that has one

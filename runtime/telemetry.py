@@ -46,6 +46,7 @@ NAMES: Mapping[type, tuple[str, str]] = {
     handling.CommandDropped: ("command.dropped", "info"),
     outbox.PublicationFailed: ("message.publication_failed", "warning"),
     outbox.EventUnrouted: ("message.event_unrouted", "info"),
+    outbox.MessagesAbandoned: ("messages.abandoned", "warning"),
     outbox.CircuitOpened: ("circuit.opened", "warning"),
     outbox.CircuitClosed: ("circuit.closed", "info"),
     outbox.ConsumingPaused: ("consuming.paused", "warning"),

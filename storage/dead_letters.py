@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_ERROR = 4_000
 MAX_NAME = 255
 
+ANTIPHON = "antiphon"
+"""Who is recorded to have done what no person did."""
+
 OPEN = "open"
 REPLAYED = "replayed"
 DISCARDED = "discarded"
@@ -142,6 +145,19 @@ RECORD = Write(
         insert into dead_letter_event ({_EVENT})
         values (:dead_letter_id, :now, :kind, :actor, :why, :request_id, :outcome, :detail, :saga_id, :seq)
     """,
+)
+
+_REOPEN = """
+    update dead_letter set
+        status = 'open', resolved_at = null, resolved_by = null, resolved_why = null, replayed_seq = null,
+        error = {error}, last_seen_at = {now}
+    where dead_letter_id {these} and status = 'replayed' returning dead_letter_id
+"""
+_REOPENED = Statement.of(
+    postgresql=_REOPEN.format(
+        error="cast(:error as text)", now="clock_timestamp()", these="= any(cast(:ids as bigint[]))"
+    ),
+    sqlite=_REOPEN.format(error=":error", now=":now", these="in (select value from json_each(:ids))"),
 )
 
 _SAME = (
@@ -321,6 +337,19 @@ def resolve(
     batch.add(RESOLVE, [row])
 
 
+async def reopen(session: Session, letters: Sequence[int], *, error: str, now: datetime) -> None:
+    """Open letters again that were replayed by giving them back, with what became of that, and have it written down.
+
+    `now` is the host's, for SQLite. Joins the session's transaction.
+    """
+    wanted: dict[str, object] = {"ids": sorted(letters), "error": printable(error, MAX_ERROR)}
+    rows = await session.fetch(_REOPENED, wanted if session.postgresql else wanted | {"now": now})
+    batch = Batch()
+    for row in rows:
+        record(batch, row.dead_letter_id, kind="reopened", actor=ANTIPHON, why="", detail=error)
+    await session.write(batch, now)
+
+
 def fail(batch: Batch, dead_letter_id: int, *, reason: str, error_class: str, error: str, saga_id: UUID | None) -> None:
     """Have an open letter say why it failed again; it stays open.
 
@@ -385,8 +414,8 @@ def record(
 ) -> None:
     """Have it written down what was done with a letter, by the database's clock.
 
-    `kind` is `imported`, `replayed`, `failed_again`, `given_back`, `edited` or `discarded`; `outcome` is the verdict on
-    a replay; `request_id` tells a request that was made twice. (`Letters.save` writes the kind `reopened`.)
+    `kind` is `imported`, `replayed`, `failed_again`, `given_back`, `reopened`, `edited` or `discarded`; `outcome` is the
+    verdict on a replay; `request_id` tells a request that was made twice. (`Letters.save` writes `reopened`, too.)
     """
     said = (printable(actor, MAX_NAME), printable(why, MAX_ERROR))
     row = (dead_letter_id, kind, *said, request_id, outcome, printable(detail, MAX_ERROR), saga_id, seq)

@@ -50,6 +50,8 @@ def raw_of(message: Mapping[str, Any]) -> Raw:
     body, headers = properties.pop("body"), properties.get("headers", [])
     if wrong := sorted(name for name in TEXTS if not isinstance(properties.get(name, ""), str)):
         raise ValueError(f"{', '.join(wrong)}: a text is needed")
+    if properties.get("priority", 0) not in range(256):
+        raise ValueError("priority: a whole number from 0 to 255 is needed")
     if isinstance(headers, dict):
         properties["headers"] = [[name, value] for name, value in headers.items()]
     return unpacked(_bytes(body), json.dumps({"headers": [], **properties}))

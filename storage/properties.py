@@ -33,7 +33,9 @@ TEXTS = (
 
 def packed(raw: Raw) -> str:
     """Everything of the message but its body, as ASCII JSON."""
-    properties: dict[str, object] = {name: value for name in TEXTS if (value := getattr(raw, name)) is not None}
+    properties: dict[str, object] = {
+        name: value for name in (*TEXTS, "priority") if (value := getattr(raw, name)) is not None
+    }
     if raw.timestamp is not None:
         properties["timestamp"] = _packed(raw.timestamp)
     properties["headers"] = [[name, _packed(value)] for name, value in raw.headers.items()]

@@ -120,9 +120,12 @@ _DELETE_SUSPECTS = _old(
     sqlite=f"delete from suspect where rowid in ({_OLD_SUSPECTS.format(row='rowid', limit=':limit')}) returning 1",
 )
 
-# An open one was not resolved yet, or is so no more: its time is null.
+# An open one was not resolved yet, or is so no more: its time is null. What is on its way back may be opened again.
 _OLD_LETTERS = """
-    select dead_letter_id from dead_letter where {{old}} order by resolved_at limit {limit}
+    select dead_letter_id from dead_letter
+    where {{old}}
+      and not exists (select 1 from outbox where outbox.dead_letter_id = dead_letter.dead_letter_id)
+    order by resolved_at limit {limit}
 """
 _DELETE_LETTERS = _old(
     "resolved_at",

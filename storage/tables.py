@@ -134,6 +134,7 @@ outbox = Table(
     _needed("message_id", bytewise),
     _optional("saga_id", identity),
     _optional("path", bytewise),
+    _optional("dead_letter_id", whole),
     _needed("name", bytewise),
     _needed("exchange", bytewise),
     _needed("routing_key", bytewise),
@@ -149,15 +150,15 @@ outbox = Table(
     _optional("error", words),
     _key("outbox", "outbox_id"),
     sqlite_autoincrement=True,
-    comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker. came_back: "
-    "the latest did not get to a queue, and that was no fault of the message.",
+    comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker. "
+    "came_back: the latest found no queue that took it. dead_letter_id: the letter that is given back by it.",
 )
 Index("outbox_by_message", outbox.c.message_id)
 Index("outbox_by_path", outbox.c.saga_id, outbox.c.path, outbox.c.outbox_id)
+_GIVEN_BACK = text("dead_letter_id is not null")
+Index("outbox_by_letter", outbox.c.dead_letter_id, postgresql_where=_GIVEN_BACK, sqlite_where=_GIVEN_BACK)
 _CAME_BACK = text("came_back")
-Index(
-    "outbox_came_back", outbox.c.exchange, outbox.c.routing_key, postgresql_where=_CAME_BACK, sqlite_where=_CAME_BACK
-)
+Index("outbox_came_back", outbox.c.exchange, outbox.c.routing_key, postgresql_where=_CAME_BACK, sqlite_where=_CAME_BACK)
 
 timer = Table(
     "timer",

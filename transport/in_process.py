@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from types import coroutine
 from typing import TYPE_CHECKING
@@ -166,7 +166,7 @@ class InProcessPublisher:
 
     def _route(self, publication: Publication) -> None:
         ticket = publication.ticket
-        size = len(publication.envelope.body)
+        size = len(publication.message.body)
         if size > self._max_body:
             self._end(ticket, Verdict.REFUSED, f"the body has {size} bytes, {self._max_body} are allowed")
             return
@@ -180,7 +180,7 @@ class InProcessPublisher:
             self._enqueue(publication, targets)
 
     def _enqueue(self, publication: Publication, targets: Sequence[_Queue]) -> None:
-        raw = raw_of(publication.envelope, publication.routing_key, self._app_id)
+        raw = raw_of(publication.message, publication.routing_key, self._app_id)
         left = len(targets)
 
         def settled() -> None:
@@ -309,18 +309,20 @@ class _Queue:
             listener()
 
 
-def raw_of(envelope: Envelope, routing_key: str, app_id: str) -> Raw:
-    """A published envelope as it arrives: what AMQP would carry, with its second's precision of time."""
-    timestamp = envelope.timestamp
+def raw_of(message: Envelope | Raw, routing_key: str, app_id: str) -> Raw:
+    """What was published as it arrives: what AMQP would carry, with its second's precision of time."""
+    timestamp = message.timestamp and message.timestamp.replace(microsecond=0)
+    if isinstance(message, Raw):
+        return replace(message, routing_key=routing_key, timestamp=timestamp)
     return Raw(
-        body=envelope.body,
+        body=message.body,
         routing_key=routing_key,
-        message_id=envelope.message_id,
-        type=envelope.name,
+        message_id=message.message_id,
+        type=message.name,
         content_type="application/json",
-        correlation_id=envelope.correlation_id,
-        reply_to=envelope.reply_to,
+        correlation_id=message.correlation_id,
+        reply_to=message.reply_to,
         app_id=app_id,
-        timestamp=timestamp and timestamp.replace(microsecond=0),
-        headers=headers_of(envelope),
+        timestamp=timestamp,
+        headers=headers_of(message),
     )

@@ -43,7 +43,8 @@ class Publication:
     """One message to publish. `exchange` empty means straight to the queue named by `routing_key`.
 
     `ticket` is the caller's own name for this publication, unique while it is in flight; outcomes carry it. `attempts`
-    counts earlier publications of the same message: in process each handed it out.
+    counts earlier publications of the same message: in process each handed it out. Where there is a `raw`, that is
+    published, as it is but for its routing key, and whatever the envelope says.
     """
 
     ticket: int
@@ -51,6 +52,12 @@ class Publication:
     routing_key: str
     envelope: Envelope
     attempts: int = 0
+    raw: Raw | None = None
+
+    @property
+    def message(self) -> Envelope | Raw:
+        """What is published."""
+        return self.raw or self.envelope
 
 
 class Verdict(StrEnum):

@@ -448,6 +448,7 @@ def upgrade() -> None:
         sa.Column("message_id", BYTEWISE, nullable=False),
         sa.Column("saga_id", IDENTITY, nullable=True),
         sa.Column("path", BYTEWISE, nullable=True),
+        sa.Column("dead_letter_id", WHOLE, nullable=True),
         sa.Column("name", BYTEWISE, nullable=False),
         sa.Column("exchange", BYTEWISE, nullable=False),
         sa.Column("routing_key", BYTEWISE, nullable=False),
@@ -463,11 +464,12 @@ def upgrade() -> None:
         sa.Column("error", WORDS, nullable=True),
         sa.PrimaryKeyConstraint("outbox_id", name="outbox_pkey"),
         sqlite_autoincrement=True,
-        comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker. came_back: "
-        "the latest did not get to a queue, and that was no fault of the message.",
+        comment="Messages committed and not yet confirmed. maybe_sent: a publication may have reached the broker. "
+        "came_back: the latest found no queue that took it. dead_letter_id: the letter that is given back by it.",
     )
     op.create_index("outbox_by_message", "outbox", ["message_id"])
     op.create_index("outbox_by_path", "outbox", ["saga_id", "path", "outbox_id"])
+    _where("outbox_by_letter", "outbox", ["dead_letter_id"], "dead_letter_id is not null")
     _where("outbox_came_back", "outbox", ["exchange", "routing_key"], "came_back")
     op.create_table(
         "timer",

@@ -21,13 +21,15 @@ bounded; a transport that does not answer fails with `TimeoutError`.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from messages.codec import open_envelope
-from messages.envelope import Envelope
+from messages.envelope import Envelope, Raw
 from messages.errors import BrokerAway, ConfigurationError, TopologyMismatch
 from testkit.conformance.bench import DO, HAPPENED, PATIENCE, Bench, Pair, numbers, received, within, worked_off
 from transport import Publication, Queue, Topology, Verdict, events_exchange
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transport import Consumer, Delivery
+
+
+def _without_the_brokers_own(raw: Raw) -> Raw:
+    return replace(raw, headers={name: each for name, each in raw.headers.items() if not name.startswith("x-")})
 
 
 class TransportConformance:
@@ -138,6 +144,42 @@ class TransportConformance:
             message_id="m-1", name=HAPPENED, body=b'{"number": 1}', source=pair.app_id
         )
         assert set(delivery.raw.headers) <= {"schema-version"}
+
+    async def test_a_message_published_as_it_is_arrives_as_it_was(self, pair: Pair) -> None:
+        bench = await Bench(pair=pair).declare()
+        moment = datetime(2026, 11, 21, 20, 15, 3, tzinfo=UTC)
+        theirs = Raw(
+            body=b"\x1f\x8b no JSON",
+            routing_key="theirs.Do",
+            message_id="m-1",
+            type="theirs.Do",
+            content_type="text/plain",
+            content_encoding="gzip",
+            correlation_id="c",
+            reply_to="theirs.replies",
+            app_id="theirs",
+            priority=7,
+            timestamp=moment,
+            headers={
+                "tenant": "acme",
+                "whole": 2**40,
+                "number": 1.1,
+                "exact": Decimal("12.34"),
+                "bytes": bytearray(b"\x00\xff"),
+                "when": moment,
+                "table": {"list": [1, "x", None, True, {"k": -5}]},
+            },
+        )
+        bare = Raw(body=b"{}", routing_key="theirs.Do")
+        sent = [replace(bench.straight(bench.a, number), raw=raw) for number, raw in enumerate((theirs, bare))]
+        nowhere = replace(bench.straight(f"{pair.namespace}.saga.Nowhere", 3), raw=bare)
+        await bench.publish([*sent, nowhere])
+
+        arrived = await worked_off(await bench.consume(bench.a), 2)
+
+        expected = [replace(raw, routing_key=bench.a) for raw in (theirs, bare)]
+        assert [_without_the_brokers_own(delivery.raw) for delivery in arrived] == expected
+        assert await bench.verdicts([*sent, nowhere]) == [Verdict.CONFIRMED] * 2 + [Verdict.RETURNED]
 
     async def test_bodies_up_to_the_limit_arrive_whole_and_longer_ones_are_refused(self, pair: Pair) -> None:
         bench = await Bench(pair=pair).declare()

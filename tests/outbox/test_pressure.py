@@ -141,7 +141,8 @@ async def test_what_could_go_out_now_is_counted_and_nothing_else(storage: SqlSto
     assert await storage.backlog() == Backlog(waiting=4)
     async with storage.database.write() as session:
         long_ago = "now() - interval '31 s'" if session.postgresql else "'2026-01-01T00:00:00.000000Z'"
-        late = f"update outbox set state = 'unknown', came_back = false, next_attempt_at = {long_ago} where name = 'gone.DoThis'"  # noqa: S608
+        change = f"state = 'unknown', came_back = false, next_attempt_at = {long_ago}"
+        late = f"update outbox set {change} where name = 'gone.DoThis'"  # noqa: S608 - nobody's words
         await session.fetch(Statement.both(late), {})
     assert LONG < 31
     assert await storage.backlog() == Backlog(waiting=9, late=5)
@@ -161,14 +162,14 @@ async def many(database: Database, count: int) -> None:
     """Put so many commands for the healthy one into the outbox, as a service that shares the database might."""
     zero = "'\\x7b7d'::bytea, '{}'" if database.postgresql else "x'7b7d', '{}'"
     now = "now()" if database.postgresql else "'2026-01-01T00:00:00.000000Z'"
-    columns = "message_id, name, exchange, routing_key, body, headers, state, maybe_sent, came_back, next_attempt_at, attempts"
+    columns = "message_id, name, exchange, routing_key, body, headers, state, maybe_sent, came_back, attempts"
     async with database.write() as session:
         await session.fetch(
             Statement.both(
-                f"insert into outbox ({columns}, created_at) "  # noqa: S608 - nobody's words
+                f"insert into outbox ({columns}, next_attempt_at, created_at) "  # noqa: S608 - nobody's words
                 f"with recursive n(i) as (select 1 union all select i + 1 from n where i < {count}) "
-                f"select 'm-' || i, '{HEALTHY}', 'antiphon.commands', '{HEALTHY}', {zero}, 'new', false, false, {now}, 0, "
-                f"{now} from n"
+                f"select 'm-' || i, '{HEALTHY}', 'antiphon.commands', '{HEALTHY}', {zero}, 'new', false, false, 0, "
+                f"{now}, {now} from n"
             ),
             {},
         )

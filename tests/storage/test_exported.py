@@ -35,7 +35,7 @@ def test_people_may_write_the_body_as_it_is_and_the_headers_as_an_object() -> No
         {"body": "{}"},
         {"body": "{}", "routing_key": 5},
         {"body": {"$bytes": "?"}, "routing_key": "a"},
-        {"body": "{}", "routing_key": "a", "priority": 3},
+        {"body": "{}", "routing_key": "a", "priority": "high"},
         {"body": "{}", "routing_key": "a", "headers": "x"},
         {"body": "\ud800", "routing_key": "a"},
     ],

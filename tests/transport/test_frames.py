@@ -7,14 +7,14 @@ from decimal import Decimal
 
 import pamqp.frame
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from messages.codec import headers_of
-from messages.envelope import Envelope
+from messages.envelope import UNDECODABLE_HEADER, Envelope, Raw
 from transport.rabbitmq import frames
 
 MAX_FRAME = 4096
@@ -33,6 +33,16 @@ header_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=8,
 )
+some_texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+written_values = st.recursive(
+    header_values
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.binary(max_size=20)
+    | st.builds(lambda digits, point: Decimal(digits).scaleb(-point), st.integers(0, 2**32 - 1), st.integers(0, 9)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
 properties = st.builds(
     commands.Basic.Properties,
     content_type=st.none() | short_texts,
@@ -48,6 +58,18 @@ properties = st.builds(
     message_type=st.none() | short_texts,
     user_id=st.none() | short_texts,
     app_id=st.none() | short_texts,
+)
+
+
+raws = st.builds(
+    Raw,
+    body=st.binary(max_size=30),
+    routing_key=short_texts,
+    **dict.fromkeys(("content_type", "content_encoding", "correlation_id", "reply_to"), st.none() | some_texts),
+    **dict.fromkeys(("message_id", "type", "app_id", "user_id"), st.none() | some_texts),
+    priority=st.none() | st.integers(0, 255),
+    timestamp=st.none() | moments,
+    headers=st.dictionaries(names, written_values, max_size=5),
 )
 
 
@@ -81,6 +103,7 @@ def test_what_the_library_writes_is_read_as_the_library_reads_it(
         (raw.app_id, read.app_id),
     ):
         assert ours == (theirs or None)
+    assert raw.priority == read.priority
 
 
 @given(
@@ -140,6 +163,20 @@ def test_what_is_written_the_library_reads(envelope: Envelope, exchange: str, ro
     )
 
 
+@given(raws)
+@example(Raw(body=b"", routing_key="q", headers={"d": Decimal("-12.34").copy_abs(), "none": None, "deep": [[{}]]}))
+def test_a_message_that_is_published_as_it_is_is_read_as_it_was(message: Raw) -> None:
+    data = frames.publication(5, message, app_id="nobody", exchange="", routing_key="q", max_frame=2**20)
+
+    size, _, _ = pamqp.frame.unmarshal(data)
+    length, _, header = pamqp.frame.unmarshal(data[size:])
+    assert isinstance(header, ContentHeader)
+    assert header.properties.delivery_mode == 2
+    read = frames.raw(payload(data[size : size + length]), message.body, message.routing_key)
+
+    assert read == message
+
+
 LONG = "x" * 256
 
 
@@ -190,7 +227,7 @@ def test_properties_that_cannot_be_decoded_are_kept_in_one_header(undecodable: b
     raw = frames.raw(b"\x00\x3c\x00\x00" + (2).to_bytes(8, "big") + undecodable, b"{}", "k")
 
     assert (raw.message_id, raw.body, raw.routing_key) == (None, b"{}", "k")
-    assert raw.headers == {frames.UNDECODABLE_HEADER: undecodable}
+    assert raw.headers == {UNDECODABLE_HEADER: undecodable}
 
 
 def test_a_routing_key_may_be_any_bytes() -> None:
@@ -216,10 +253,10 @@ def nested(levels: int, *, lists: bool) -> bytes:
 
 @pytest.mark.parametrize("lists", [False, True])
 def test_headers_that_are_nested_too_deeply_are_kept_in_one_header(lists: bool) -> None:
-    assert frames.UNDECODABLE_HEADER not in frames.raw(nested(frames.MAX_DEPTH, lists=lists), b"", "").headers
+    assert UNDECODABLE_HEADER not in frames.raw(nested(frames.MAX_DEPTH, lists=lists), b"", "").headers
     for levels in (frames.MAX_DEPTH + 1, 400, 20_000):
         header = nested(levels, lists=lists)
-        assert frames.raw(header, b"", "").headers == {frames.UNDECODABLE_HEADER: header[12:]}
+        assert frames.raw(header, b"", "").headers == {UNDECODABLE_HEADER: header[12:]}
 
 
 def test_values_of_every_kind_the_broker_sends_are_read() -> None:

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pamqp import decode, encode
 
 from messages.codec import headers_of
-from messages.envelope import Raw
+from messages.envelope import UNDECODABLE_HEADER, Raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from messages.envelope import Envelope
 
@@ -34,7 +35,6 @@ ALIVE = FRAME.pack(HEARTBEAT, 0, 0) + FRAME_END
 DELIVER, RETURN = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x32"
 ACK, NACK = b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 
-UNDECODABLE_HEADER = "undecodable-properties"
 MAX_DEPTH = 64  # tables and lists within one another in the headers; what a body may have
 
 _PUBLISH = b"\x00\x3c\x00\x28\x00\x00"
@@ -45,6 +45,8 @@ _TAG_AND_FLAG = struct.Struct(">QB")
 _ACKNOWLEDGEMENT = struct.Struct(">BHI4sQBB")
 _SIZE = struct.Struct(">I")
 _MOMENT = struct.Struct(">Q")
+_DOUBLE = struct.Struct(">d")
+_DECIMAL = struct.Struct(">BI")  # digits behind the point, all digits
 _MILLISECONDS_FROM = 0xFFFFFFFF  # as seconds that would be beyond the year 2106
 _FLAG = {
     "content_type": 0x8000,
@@ -140,7 +142,9 @@ def _properties(header: bytes) -> dict[str, Any]:
         elif name in _NOT_OURS:
             _, at = short_text(header, at)
         else:
-            at += 1  # an octet: delivery mode, priority
+            octet, at = header[at], at + 1
+            if name == "priority":
+                found[name] = octet
     if at > len(header):
         raise ValueError("the properties are longer than their frame")
     return found
@@ -208,19 +212,19 @@ def acknowledgements(channel: int, tags: Iterable[tuple[int, bool]]) -> bytes:
 
 
 def publication(
-    channel: int, envelope: Envelope, *, app_id: str, exchange: str, routing_key: str, max_frame: int
+    channel: int, message: Envelope | Raw, *, app_id: str, exchange: str, routing_key: str, max_frame: int
 ) -> bytes:
-    """The frames of one mandatory, persistent publication. The same envelope gives the same bytes every time.
+    """The frames of one mandatory, persistent publication. The same message gives the same bytes every time.
 
     Raises:
-        ValueError: a property does not fit into AMQP; the text says which.
+        ValueError, TypeError: a property does not fit into AMQP; the text says which.
     """
     method = _PUBLISH + _short("exchange", exchange) + _short("routing key", routing_key) + _MANDATORY
-    header = _content_header(envelope, app_id)
+    header = _as_it_is(message) if isinstance(message, Raw) else _content_header(message, app_id)
     if len(header) + 8 > max_frame:
         raise ValueError(f"its properties take {len(header)} bytes, a frame holds {max_frame - 8}")
     size = max_frame - 8
-    parts = (envelope.body[start : start + size] for start in range(0, len(envelope.body), size))
+    parts = (message.body[start : start + size] for start in range(0, len(message.body), size))
     frames = chain(((METHOD, method), (HEADER, header)), ((BODY, part) for part in parts))
     return b"".join(FRAME.pack(kind, channel, len(payload)) + payload + FRAME_END for kind, payload in frames)
 
@@ -241,17 +245,50 @@ def _content_header(envelope: Envelope, app_id: str) -> bytes:
     return b"".join((_CONTENT.pack(_BASIC, 0, len(envelope.body)), flags.to_bytes(2, "big"), *parts))
 
 
-def _headers(headers: Mapping[str, str | int]) -> bytes:
-    fields: Sequence[bytes] = [_short("header name", name) + _field(value) for name, value in headers.items()]
-    table = b"".join(fields)
-    return _SIZE.pack(len(table)) + table
+def _as_it_is(message: Raw) -> bytes:
+    """Every property that the message has, and that it shall survive the broker."""
+    flags, parts = 0, []
+    for name, flag in _FLAG.items():
+        found = 2 if name == "delivery_mode" else getattr(message, name, None)
+        if found is not None:
+            flags |= flag
+            parts.append(_property(name, found))
+    return b"".join((_CONTENT.pack(_BASIC, 0, len(message.body)), flags.to_bytes(2, "big"), *parts))
 
 
-def _field(value: str | int) -> bytes:
-    if isinstance(value, int):
-        return encode.table_integer(value)
-    data = value.encode()
-    return b"S" + _SIZE.pack(len(data)) + data
+def _property(name: str, found: Any) -> bytes:  # noqa: ANN401 - what a message has under that name
+    if name == "headers":
+        return _headers(found)
+    if name == "timestamp":
+        return _MOMENT.pack(int(found.timestamp()))
+    return _short(name, found) if name in _TEXTS else bytes((found,))
+
+
+def _headers(headers: Mapping[str, object]) -> bytes:
+    return _sized(b"".join(_short("header name", name) + _field(value) for name, value in headers.items()))
+
+
+def _field(value: object) -> bytes:
+    """A value as it was read: the client library makes short floats of long ones, and knows no unsigned decimals."""
+    if isinstance(value, str):
+        return b"S" + _sized(value.encode())
+    if isinstance(value, bytes | bytearray):
+        return b"x" + _sized(value)
+    if isinstance(value, float):
+        return b"d" + _DOUBLE.pack(value)
+    if isinstance(value, dict):
+        return b"F" + _headers(value)
+    if isinstance(value, list | tuple):
+        return b"A" + _sized(b"".join(map(_field, value)))
+    if isinstance(value, Decimal):
+        _, digits, exponent = value.as_tuple()
+        return b"D" + _DECIMAL.pack(-int(exponent), int("".join(map(str, digits))))
+    field: bytes = encode.encode_table_value(value)  # type: ignore[arg-type]
+    return field
+
+
+def _sized(data: bytes | bytearray) -> bytes:
+    return _SIZE.pack(len(data)) + data
 
 
 def _short(name: str, text: str) -> bytes:

@@ -16,7 +16,7 @@ Route: TypeAlias = tuple[str, str, str]
 
 def route_of(publication: Publication) -> Route:
     """The route of a publication."""
-    return publication.envelope.message_id, publication.exchange, publication.routing_key
+    return publication.message.message_id or "", publication.exchange, publication.routing_key
 
 
 @dataclass(slots=True)

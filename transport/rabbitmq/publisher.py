@@ -177,12 +177,12 @@ class RabbitMQPublisher:
         return framed
 
     def _payload(self, channel: BurstChannel, publication: Publication) -> bytes:
-        body = publication.envelope.body
+        body = publication.message.body
         if len(body) > self._max_body:
             raise ValueError(f"the body has {len(body)} bytes, {self._max_body} are allowed")
         return frames.publication(
             channel.number,
-            publication.envelope,
+            publication.message,
             app_id=self._app_id,
             exchange=publication.exchange,
             routing_key=publication.routing_key,

@@ -1,0 +1,63 @@
+"""What waits for a queue that is gone: given up after long enough, or each name that somebody makes up would stay.
+
+Only what no instance waits for: a reply, which is stored beside its command and goes out again when that is repeated,
+and a dead letter that was given back, which is opened again.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from storage import dead_letters
+from storage.statements import Statement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from storage.database import Session
+
+AT_ONCE = 1_000
+"""So many rows go in one transaction."""
+
+_ROWS = f"""
+    select {{what}} from outbox
+    where exchange = '' and routing_key = {{queue}} and saga_id is null and created_at < {{long_ago}}
+      and state in ('new', 'returned', 'unknown')
+    order by outbox_id limit {AT_ONCE}
+"""
+_ON_POSTGRESQL = {
+    "queue": "cast(:queue as text)",
+    "long_ago": "now() - cast(:age as float8) * interval '1 second'",
+}
+_ON_SQLITE = {"queue": ":queue", "long_ago": ":long_ago"}
+_LOCK_LETTERS = Statement.both(
+    "select 1 from dead_letter where dead_letter_id in ("
+    + _ROWS.format(what="dead_letter_id", **_ON_POSTGRESQL)
+    + ") order by dead_letter_id for no key update"
+)
+_DELETE = Statement.of(
+    postgresql="delete from outbox where outbox_id = any(array("
+    + _ROWS.format(what="outbox_id", **_ON_POSTGRESQL)
+    + " for update skip locked)) returning dead_letter_id",
+    sqlite=f"delete from outbox where outbox_id in ({_ROWS.format(what='outbox_id', **_ON_SQLITE)}) "
+    "returning dead_letter_id",
+)
+
+
+async def abandon(session: Session, queue: str, age: float, now: datetime) -> Sequence[int | None]:
+    """See `outbox.interface.Storage.abandon`. Joins the session's transaction; `now` is the host's, for SQLite."""
+    wanted: dict[str, object] = {"queue": queue}
+    wanted |= {"age": age} if session.postgresql else {"long_ago": now - timedelta(seconds=age)}
+    if session.postgresql:  # in the order in which who gives one back locks them
+        await session.fetch(_LOCK_LETTERS, wanted)
+    gone = [row.dead_letter_id for row in await session.fetch(_DELETE, wanted)]
+    letters = [letter for letter in gone if letter is not None]
+    if letters:
+        error = (
+            f"it was given back to queue {queue}, and there has been no such queue since; replay it once the queue is "
+            "there, or discard it"
+        )
+        await dead_letters.reopen(session, letters, error=error, now=now)
+    return gone
