@@ -84,6 +84,10 @@ class Post:
         self.relay = Relay(storage, self.transport.publisher, runner, self.facts.append, sweep=0.02, patience=patience)
         self.give_back = GiveBack(storage, runner, limits=LIMITS)
 
+    @property
+    def abandoned(self) -> list[MessagesAbandoned]:
+        return [fact for fact in self.facts if isinstance(fact, MessagesAbandoned)]
+
     async def keep(self, *raws: Raw) -> list[int]:
         letters = [imported(raw, "antiphon", LIMITS) for raw in raws]
         async with self.storage.transaction() as unit:
@@ -175,13 +179,13 @@ async def test_a_letter_whose_queue_stays_gone_is_open_again_and_can_be_given_ba
     assert await post.status() == ["replayed", "replayed"]
 
     async def opened() -> bool:
-        return await post.status() == ["open", "open"]
+        return sum(fact.letters for fact in post.abandoned) == 2
 
     async with post.relaying():
         await until_async(opened, what="the letters to be open again")
         assert await outbox(storage) == []
-        abandoned = [fact for fact in post.facts if isinstance(fact, MessagesAbandoned)]
-        assert (sum(fact.letters for fact in abandoned), {fact.queue for fact in abandoned}) == (2, {QUEUE})
+        assert await post.status() == ["open", "open"]
+        assert {fact.queue for fact in post.abandoned} == {QUEUE}
         [told] = await rows(storage, "select error from v_dead_letter where message_id = 'm-1'")
         assert "there has been no such queue since" in told.error
         kinds = await rows(
@@ -227,5 +231,4 @@ async def test_a_reply_to_a_queue_that_stays_gone_ends_and_what_an_instance_wait
     async with post.relaying():
         await until_async(ended, what="the replies to be gone")
     assert await outbox(storage) == [("stock.ReserveStock", "returned")]
-    abandoned = [fact for fact in post.facts if isinstance(fact, MessagesAbandoned)]
-    assert (sum(fact.replies for fact in abandoned), sum(fact.letters for fact in abandoned)) == (60, 0)
+    assert [sum(fact.replies for fact in post.abandoned), sum(fact.letters for fact in post.abandoned)] == [60, 0]
