@@ -80,6 +80,10 @@ ADVICE: Mapping[str, Advice] = {
     "outbox_overdue": Advice(
         meaning="a message is not published", remedy="see that a process with a relay is running, and the broker there"
     ),
+    "marker_overdue": Advice(
+        meaning="nobody reads the saga's queue, or not fast enough",
+        remedy="is a process with a consumer running?",
+    ),
 }
 """By reason, the gravest of those first that make an instance stand still."""
 

@@ -96,10 +96,14 @@ class StepProgress:
 
 @value
 class Timer:
-    """A timer as the instance knows it. `fence` is the history number at which it was set; another is stale."""
+    """A timer as the instance knows it. `fence` is the history number at which it was set; another is stale.
+
+    `asked_at` is when the first of the markers was sent that have not come back, one after another.
+    """
 
     due_at: datetime
     fence: int
+    asked_at: datetime | None = None
 
 
 @value
@@ -216,7 +220,7 @@ def pack_step(step: StepProgress) -> list[Any]:
 
 def pack_timer(timer: Timer) -> list[Any]:
     """A timer as what JSON is made of."""
-    return [timer.due_at, timer.fence]
+    return [timer.due_at, timer.fence] if timer.asked_at is None else [timer.due_at, timer.fence, timer.asked_at]
 
 
 def unpack_parts(
@@ -228,8 +232,12 @@ def unpack_parts(
         for path, calls in parts["steps"].items()
     }
     timers = {
-        name: Timer(due_at=datetime.fromisoformat(due_at), fence=fence)
-        for name, (due_at, fence) in parts["timers"].items()
+        name: Timer(
+            due_at=datetime.fromisoformat(due_at),
+            fence=fence,
+            asked_at=datetime.fromisoformat(asked[0]) if asked else None,
+        )
+        for name, (due_at, fence, *asked) in parts["timers"].items()
     }
     return steps, timers, dict(parts["attention"])
 

@@ -20,12 +20,14 @@ from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     from sagas.definition import Call
-    from sagas.instance import CallProgress
+    from sagas.instance import CallProgress, Timer
     from sagas.turn import Turn
 
 _MARKER_PATIENCE = timedelta(seconds=30)  # how long the deadline waits for its marker before it sends another
+_LONGEST_PATIENCE = timedelta(hours=1)
 
 
 def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
@@ -102,15 +104,25 @@ def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str])
 
 
 def _ask_to_give_up(turn: Turn, timer: str, entry: str, patience: timedelta, unsent: Collection[str]) -> None:
-    """Send a marker, unless the one sent before still waits for the broker: an outage does not heap them up."""
+    """Send a marker, unless the one sent before still waits for the broker: an outage does not heap them up.
+
+    Nor does a queue that nobody reads: from the third on each is waited for as long as all before it.
+    """
     if turn.marker_id(timer, turn.timers[timer].fence) in unsent:
         turn.record(
             "timer_set", timer.rpartition("/")[0] or None, timer=timer, reason="the marker is still in the outbox"
         )
         turn.postpone(timer, patience)
     else:
+        asked_at = _asked_at(turn, turn.timers[timer])
         turn.send_marker(timer, entry)
-        turn.set_timer(timer, patience)
+        turn.set_timer(timer, max(patience, min(turn.now - asked_at, _LONGEST_PATIENCE)), asked_at=asked_at)
+
+
+def _asked_at(turn: Turn, timer: Timer) -> datetime:
+    """Since when no marker has come back; one that stood still meanwhile begins anew."""
+    stood_still = turn.now - timer.due_at > _MARKER_PATIENCE
+    return turn.now if timer.asked_at is None or stood_still else timer.asked_at
 
 
 def _awaited_for_ever(turn: Turn, path: str) -> bool:

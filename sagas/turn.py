@@ -248,13 +248,13 @@ class Turn:
         self.put(path, purpose, replace(self.progress(path, purpose), status=status, ended=ended))
         self.timers.pop(timer_name(path, purpose), None)
 
-    def set_timer(self, name: str, wait: timedelta) -> None:
+    def set_timer(self, name: str, wait: timedelta, *, asked_at: datetime | None = None) -> None:
         """Set or replace a timer."""
-        self.timers[name] = Timer(due_at=self.now + wait, fence=self.seq)
+        self.timers[name] = Timer(due_at=self.now + wait, fence=self.seq, asked_at=asked_at)
 
     def postpone(self, name: str, wait: timedelta) -> None:
-        """Let a timer that is due wait once more, as the same timer."""
-        self.timers[name] = replace(self.timers[name], due_at=self.now + wait)
+        """Let a timer that is due wait once more, as the same timer, for a marker that was not even sent."""
+        self.timers[name] = replace(self.timers[name], due_at=self.now + wait, asked_at=None)
 
     def _healed(self, method: str) -> None:
         """The method that parked the instance has now run: the cause is gone."""

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from sagas.instance import Instance
 
-WATCHED = ("stalled", "version_missing", "unroutable", "refused", "timer_overdue", "outbox_overdue")
+WATCHED = ("stalled", "version_missing", "unroutable", "refused", "timer_overdue", "outbox_overdue", "marker_overdue")
 """The reasons that are raised and cleared here."""
 
 OVERDUE = timedelta(seconds=30)
 """How late a timer or a message may be, and how long an instance may wait for nothing, before people are told."""
 
 AGED = timedelta(minutes=5)
-"""How long a message may be in the outbox, however often it is tried."""
+"""How long a message may be in the outbox, however often it is tried, or a marker be away."""
 
 UNREAD = "came in a version that the process that got it does not know; start one that does"
 """How a message is told of whose own version is missing: to know that of its instance does not help."""
@@ -56,11 +56,13 @@ class Unsent:
 class Watched:
     """What stands around an instance, read under its lock.
 
-    `timers` are the rows, by name, with their due times; `held` are the reasons of the messages held for it, but for
+    `timers` are the rows, by name, with their due times, and `asked` those among them whose markers have not come back,
+    with the time since when; `held` are the reasons of the messages held for it, but for
     those that should be dead letters by now.
     """
 
     timers: Mapping[str, datetime] = field(default_factory=dict)
+    asked: Mapping[str, datetime] = field(default_factory=dict)
     outbox: Sequence[Unsent] = ()
     held: Collection[str] = ()
 
@@ -100,6 +102,7 @@ def _causes(instance: Instance, seen: Watched, here: Here, now: datetime) -> Ite
     yield from _late_timer(instance, seen, now, known=here.knows(instance))
     yield from _unpublishable(instance, seen, here, now)
     yield from _late_outbox(instance, seen, now)
+    yield from _late_marker(instance, seen, now)
     waits = seen.timers or seen.outbox or seen.held
     others = instance.attention.keys() - set(WATCHED)
     if not (waits or others or instance.paused or instance.phase.ended):
@@ -179,6 +182,22 @@ def _late_outbox(instance: Instance, seen: Watched, now: datetime) -> Iterator[t
         yield (
             "outbox_overdue",
             f"{text}{f' ({errors})' if errors else ''}; is a process with a relay running, and the broker there?",
+        )
+
+
+def _late_marker(instance: Instance, seen: Watched, now: datetime) -> Iterator[tuple[str, str]]:
+    """A timer that is late itself is told of as such; one that stood still asks anew when it is fired."""
+    stands = instance.attention.get("marker_overdue")
+    late = [(at, name) for name, at in seen.asked.items() if at < now - AGED and seen.timers[name] > now - OVERDUE]
+    if stands and seen.asked:
+        yield "marker_overdue", stands
+    elif late:
+        at, name = min(late)
+        yield (
+            "marker_overdue",
+            f"timer {name} would give up since {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, and the marker that says so "
+            f"has not come back through the queue of {instance.saga_type}; does a process with a consumer run, and "
+            "keep up?",
         )
 
 

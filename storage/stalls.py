@@ -56,7 +56,7 @@ _SUSPECTS = """
     select saga_id from (
         select a.saga_id from attention a where a.reason {watched}
         union
-        select t.saga_id from timer t where t.due_at < {late}
+        select t.saga_id from timer t where t.due_at < {late} or t.asked_at < {aged}
         union
         select o.saga_id from outbox o
         where o.saga_id is not null
@@ -96,7 +96,7 @@ def _of_these(sql: str) -> Statement:
     )
 
 
-_TIMERS = _of_these("select saga_id, name, due_at from timer where saga_id {these}")
+_TIMERS = _of_these("select saga_id, name, due_at, asked_at from timer where saga_id {these}")
 _BEFORE = """
     case when state = 'claimed' and (attempts > 0 or next_attempt_at < {now})
          then case when maybe_sent or next_attempt_at < {now} then 'unknown' else 'returned' end
@@ -137,10 +137,13 @@ async def surroundings(session: Session, saga_ids: Collection[UUID], now: dateti
     """What stands around each of these instances; `now` decides which held messages have expired unnoticed."""
     ids: dict[str, object] = {"ids": sorted(saga_ids)}
     timers: dict[UUID, dict[str, datetime]] = {saga_id: {} for saga_id in saga_ids}
+    asked: dict[UUID, dict[str, datetime]] = {saga_id: {} for saga_id in saga_ids}
     outbox: dict[UUID, list[Unsent]] = {saga_id: [] for saga_id in saga_ids}
     held: dict[UUID, set[str]] = {saga_id: set() for saga_id in saga_ids}
     for row in await session.fetch(_TIMERS, ids):
         timers[as_uuid(row.saga_id)][row.name] = as_time(row.due_at)
+        if row.asked_at is not None:
+            asked[as_uuid(row.saga_id)][row.name] = as_time(row.asked_at)
     for row in await session.fetch(_UNSENT, ids if session.postgresql else ids | {"now": now}):
         outbox[as_uuid(row.saga_id)].append(
             Unsent(
@@ -156,5 +159,6 @@ async def surroundings(session: Session, saga_ids: Collection[UUID], now: dateti
         if row.expires_at is None or as_time(row.expires_at) > now - OVERDUE:
             held[as_uuid(row.saga_id)].add(row.reason)
     return {
-        saga_id: Watched(timers=timers[saga_id], outbox=outbox[saga_id], held=held[saga_id]) for saga_id in saga_ids
+        saga_id: Watched(timers=timers[saga_id], asked=asked[saga_id], outbox=outbox[saga_id], held=held[saga_id])
+        for saga_id in saga_ids
     }

@@ -168,10 +168,14 @@ timer = Table(
     _needed("saga_type", bytewise),
     _needed("generation", whole),
     _needed("due_at", moment),
+    _optional("asked_at", moment),
     _key("timer", "saga_id", "name"),
-    comment="Armed timers; generation is the history number at which it was set.",
+    comment="Armed timers; generation is the history number at which it was set. asked_at: when the first of the "
+    "markers was sent that have not come back.",
 )
 Index("timer_due", timer.c.due_at)
+_ASKED = text("asked_at is not null")
+Index("timer_asked", timer.c.asked_at, postgresql_where=_ASKED, sqlite_where=_ASKED)
 
 held = Table(
     "held",

@@ -46,6 +46,10 @@ DELETE_TIMER = Write(
     postgresql="delete from timer t using {rows} where t.saga_id = r.saga_id and t.name = r.name",
     sqlite="delete from timer where saga_id = :saga_id and name = :name",
 )
+_REPLACING = """
+    on conflict (saga_id, name) do update set
+        generation = excluded.generation, due_at = excluded.due_at, asked_at = excluded.asked_at
+"""
 SET_TIMER = Write(
     name="timer_set",
     columns={
@@ -54,16 +58,15 @@ SET_TIMER = Write(
         "saga_type": "text",
         "generation": "bigint",
         "due_at": "timestamptz",
+        "asked_at": "timestamptz",
     },
-    postgresql="""
-        insert into timer (saga_id, name, saga_type, generation, due_at)
-        select saga_id, name, saga_type, generation, due_at from {rows}
-        on conflict (saga_id, name) do update set generation = excluded.generation, due_at = excluded.due_at
+    postgresql=f"""
+        insert into timer (saga_id, name, saga_type, generation, due_at, asked_at)
+        select saga_id, name, saga_type, generation, due_at, asked_at from {{rows}} {_REPLACING}
     """,
-    sqlite="""
-        insert into timer (saga_id, name, saga_type, generation, due_at)
-        values (:saga_id, :name, :saga_type, :generation, :due_at)
-        on conflict (saga_id, name) do update set generation = excluded.generation, due_at = excluded.due_at
+    sqlite=f"""
+        insert into timer (saga_id, name, saga_type, generation, due_at, asked_at)
+        values (:saga_id, :name, :saga_type, :generation, :due_at, :asked_at) {_REPLACING}
     """,
 )
 
@@ -114,7 +117,7 @@ def save(batch: Batch, pairs: Iterable[tuple[Instance | None, Instance]]) -> Non
         new = after.armed
         removed.extend((after.saga_id, name) for name in sorted(old.keys() - new.keys()))
         changed.extend(
-            (after.saga_id, name, after.saga_type, timer.fence, timer.due_at)
+            (after.saga_id, name, after.saga_type, timer.fence, timer.due_at, timer.asked_at)
             for name, timer in sorted(new.items())
             if old.get(name) != timer
         )

@@ -69,7 +69,8 @@ from (
             when 'refused' then 8
             when 'timer_overdue' then 9
             when 'outbox_overdue' then 10
-            else 11 end, a.reason limit 1
+            when 'marker_overdue' then 11
+            else 12 end, a.reason limit 1
     ) as attention,
            s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
     from saga s
@@ -132,7 +133,8 @@ from (
             when 'refused' then 8
             when 'timer_overdue' then 9
             when 'outbox_overdue' then 10
-            else 11 end, a.reason limit 1
+            when 'marker_overdue' then 11
+            else 12 end, a.reason limit 1
     ) as attention,
            s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
     from saga s
@@ -478,10 +480,13 @@ def upgrade() -> None:
         sa.Column("saga_type", BYTEWISE, nullable=False),
         sa.Column("generation", WHOLE, nullable=False),
         sa.Column("due_at", MOMENT, nullable=False),
+        sa.Column("asked_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("saga_id", "name", name="timer_pkey"),
-        comment="Armed timers; generation is the history number at which it was set.",
+        comment="Armed timers; generation is the history number at which it was set. asked_at: when the first of the "
+        "markers was sent that have not come back.",
     )
     op.create_index("timer_due", "timer", ["due_at"])
+    _where("timer_asked", "timer", ["asked_at"], "asked_at is not null")
     op.create_table(
         "held",
         sa.Column("held_id", WHOLE, sa.Identity(always=False), nullable=False),

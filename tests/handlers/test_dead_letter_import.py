@@ -340,6 +340,7 @@ async def test_what_is_handed_out_again_does_not_open_a_letter_that_was_dealt_wi
         message_id=arrived.message_id,
         type=arrived.type,
         app_id=arrived.app_id,
+        priority=arrived.priority,
         headers=arrived.headers,
     )
     before = imported(handed_out, post.namespace, LIMITS)

@@ -13,6 +13,7 @@ import pytest
 from handlers.facts import AttentionCleared, AttentionRaised
 from handlers.watchdog import INTERVAL, Watchdog
 from messages.catalog.ordering import StockReserved
+from messages.envelope import Raw
 from outbox.facts import LoopTroubled
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
@@ -22,6 +23,7 @@ from storage import Database
 from storage.stalls import STALLS
 from storage.statements import as_time
 from tests.handlers.house import House, kinds, placed, rows
+from tests.handlers.test_timers import fire, hurried
 from tests.services.waiting import until_async
 from tests.storage.world import Row, Someone, World, anyone
 
@@ -130,15 +132,18 @@ WRONG = {
     "unroutable": Someone(key="o-1", timers=[3600], outbox=[Row(state="returned", created=-90, next_attempt=30)]),
     "refused": Someone(key="o-1", timers=[3600], outbox=[Row(state="refused", created=-2, next_attempt=600)]),
     "outbox_overdue": Someone(key="o-1", timers=[3600], outbox=[Row(created=-45, next_attempt=-45)]),
+    "marker_overdue": Someone(key="o-1", timers=[3600], asked=-320),
     "stalled": Someone(key="o-1", updated=-45),
 }
 HEALED = {
-    "stalled": "insert into timer select saga_id, 'deadline', 'PlaceOrder', 1, deadline_at from saga",
+    "stalled": "insert into timer (saga_id, name, saga_type, generation, due_at) "
+    "select saga_id, 'deadline', 'PlaceOrder', 1, deadline_at from saga",
     "unroutable": "delete from outbox",
     "refused": "delete from outbox",
     "outbox_overdue": "delete from outbox",
     "timer_overdue": "delete from timer where name = 'step0/do'",
     "version_missing": "delete from timer where name = 'step0/do'",
+    "marker_overdue": "update timer set asked_at = null",
 }
 
 
@@ -207,6 +212,35 @@ async def test_what_waits_for_a_full_queue_says_so_and_what_waits_beside_a_refus
     assert told.keys() == {"o-1", "o-2"}
     assert "(a queue is full)" in told["o-1"]
     assert "too large" not in told["o-2"]
+
+
+async def test_a_saga_queue_that_nobody_reads_is_told_of_until_its_marker_comes_back(
+    storage: SqlStorage, world: World
+) -> None:
+    house, guard = await House(storage, hurried(attempts=1)).open(), Guard(storage)
+    await house.take(house.message(placed()))
+    await sent(storage)
+    await fire(house)
+    [marker] = await rows(storage, "select * from outbox")
+    await sent(storage)
+    await guard.look()
+    assert await attention(storage) == set()
+    await world.run("update timer set asked_at = :ago", {"ago": await world.now() - timedelta(minutes=6)})
+    await guard.look()
+    assert await attention(storage) == {"marker_overdue"}
+    assert await stalled(storage) == 0
+    back = Raw(
+        body=bytes(marker.body),
+        routing_key="antiphon.saga.PlaceOrder",
+        message_id=marker.message_id,
+        type="antiphon.GiveUp",
+        correlation_id=str(house.id_of("o-1")),
+        app_id="antiphon",
+    )
+    await house.take(back)
+    await guard.look()
+    assert await attention(storage) == set()
+    assert (await house.instance("o-1")).phase == "compensating"
 
 
 class Counting(SqlStorage):

@@ -42,6 +42,10 @@ def late(by: timedelta = OVERDUE + SECOND) -> Watched:
     return replace(ASLEEP, timers={**ASLEEP.timers, "reserve/do": NOW - by})
 
 
+def unheard(ago: timedelta, due: timedelta = SECOND) -> Watched:
+    return Watched(timers={**ASLEEP.timers, "reserve/do": NOW + due}, asked={"reserve/do": NOW - ago})
+
+
 def sending(*rows: Unsent) -> Watched:
     return replace(ASLEEP, outbox=rows)
 
@@ -63,6 +67,11 @@ WRONG: dict[str, tuple[Watched, Here, list[str]]] = {
         sending(unsent("new", OVERDUE * 2, next_attempt_at=NOW - OVERDUE - SECOND)),
         HERE,
         ["stock.ReserveStock could not be published since 2026-11-21 11:59:00 UTC", "relay running"],
+    ),
+    "marker_overdue": (
+        unheard(AGED + SECOND),
+        HERE,
+        ["timer reserve/do would give up since 2026-11-21 11:54:59 UTC", "the queue of PlaceOrder; does"],
     ),
     "stalled": (Watched(), HERE, ["waits for nothing", "antiphon sagas retry"]),
 }
@@ -117,6 +126,7 @@ def test_the_history_rebuilds_what_was_raised_and_cleared(reason: str) -> None:
         sending(unsent("unknown", AGED * 2, in_flight=True)),
         sending(unsent("new", AGED - SECOND, next_attempt_at=NOW - OVERDUE + SECOND)),
         sending(unsent("new", next_attempt_at=NOW - timedelta(hours=1)), unsent("unknown")),
+        unheard(AGED - SECOND),
         Watched(held=["early"]),
         Watched(timers={"deadline": NOW}),
     ],
@@ -136,6 +146,13 @@ def test_who_may_still_be_woken_is_left_alone(fine: Watched) -> None:
 )
 def test_waiting_for_nothing_is_wrong_only_where_something_should_come(quiet: Instance) -> None:
     assert not watch(quiet, Watched(), HERE, NOW).history
+
+
+def test_a_marker_whose_timer_is_late_itself_is_not_what_is_wrong() -> None:
+    both = unheard(AGED * 2, -OVERDUE - SECOND)
+    assert set(seen(both).attention) == {"timer_overdue"}
+    marked = seen(unheard(AGED * 2))
+    assert set(seen(both, marked).attention) == {"marker_overdue", "timer_overdue"}
 
 
 def test_a_reason_of_another_kind_is_not_touched() -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STATES = ("new", "claimed", "unknown", "returned", "refused")
 _TIMES = {
     "saga": ("updated_at",),
-    "timer": ("due_at",),
+    "timer": ("due_at", "asked_at"),
     "outbox": ("created_at", "next_attempt_at"),
     "held": ("expires_at",),
 }
@@ -49,7 +49,8 @@ class Row:
 
 @dataclass(kw_only=True)
 class Someone:
-    """An instance, with the rows around it. `held` are expiries; None never expires."""
+    """An instance, with the rows around it: of its timers when they fall due, and since when markers are `asked` for;
+    `held` are expiries; None never expires."""
 
     key: str
     version: int = 1
@@ -58,6 +59,7 @@ class Someone:
     attention: tuple[str, ...] = ()
     updated: float = -3600.0
     timers: Sequence[float] = ()
+    asked: float | None = None
     outbox: Sequence[Row] = ()
     held: Sequence[float | None] = ()
     saga_id: UUID = field(default_factory=uuid4)
@@ -100,6 +102,7 @@ def anyone(chance: random.Random, key: str, states: Sequence[str] = STATES) -> S
         attention=chance.choice([(), (), (), ("in_doubt",), ("method_raised", "timer_overdue")]),
         updated=chance.choice(ages[:-2]),
         timers=[chance.choice(ages) for _ in range(chance.choice([0, 0, 1, 2]))],
+        asked=chance.choice([None, None, *ages[:5]]),
         outbox=outbox,
         held=[chance.choice([None, -70.0, -20.0, 3600.0]) for _ in range(chance.choice([0, 0, 0, 1, 2]))],
     )
@@ -172,6 +175,7 @@ def _timers(someone: Someone, now: datetime) -> list[dict[str, object]]:
             "saga_type": "PlaceOrder",
             "generation": 1,
             "due_at": now + timedelta(seconds=due),
+            "asked_at": None if someone.asked is None else now + timedelta(seconds=someone.asked),
         }
         for number, due in enumerate(someone.timers)
     ]
