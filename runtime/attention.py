@@ -82,7 +82,7 @@ ADVICE: Mapping[str, Advice] = {
     ),
     "marker_overdue": Advice(
         meaning="nobody reads the saga's queue, or not fast enough",
-        remedy="is a process with a consumer running?",
+        remedy="see that a process with a consumer is running",
     ),
 }
 """By reason, the gravest of those first that make an instance stand still."""
