@@ -25,11 +25,12 @@ _STATES: Mapping[str, tuple[str | None, str | None]] = {
     "compensation_sent": (None, "being undone"),
     "step_compensated": (None, "undone"),
     "compensation_failed": (None, "could not be undone"),
+    "effect_resolved": (None, "undone by hand"),
     "step_skipped": ("skipped", "undo skipped"),
 }
 """What an event says of its step, while it is done and while it is undone; where it says nothing the state stays."""
 
-_OF_AN_UNDO = ("compensation_sent", "step_compensated", "compensation_failed")
+_OF_AN_UNDO = ("compensation_sent", "step_compensated", "compensation_failed", "effect_resolved")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

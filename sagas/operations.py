@@ -192,11 +192,11 @@ def _skip(turn: Turn, step: str | None) -> None:
 def _resolve(turn: Turn, step: str | None) -> None:
     _refuse_paused(turn)
     path = _chosen(turn, step, "resolve", [*_unfinished_undos(turn), *orphaned(turn)])
-    undone = turn.record("step_compensated", path, by="operator")
     if path in orphaned(turn):
+        turn.record("effect_resolved", path)
         note_orphans(turn, [other for other in orphaned(turn) if other != path])
         return
-    _end_undo(turn, path, CallStatus.SUCCEEDED, undone)
+    _end_undo(turn, path, CallStatus.SUCCEEDED, turn.record("step_compensated", path, by="operator"))
     _dealt_with(turn)
 
 

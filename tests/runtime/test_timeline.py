@@ -60,7 +60,7 @@ BY_HAND = ("step_compensated", {"by": "operator"})
         ((*DONE, "step_skipped"), ("undo skipped", 1, 0)),
         ((*IN_DOUBT, "step_skipped"), ("undo skipped", 2, 0)),
         ((*IN_DOUBT, "compensation_sent", "late_success"), ("being undone", 2, 1)),
-        ((*IN_DOUBT, "late_success", BY_HAND), ("undone by hand", 2, 0)),
+        ((*IN_DOUBT, "late_success", "effect_resolved"), ("undone by hand", 2, 0)),
         ((*IN_DOUBT, "late_success", "compensation_sent"), ("being undone", 2, 1)),
         (("command_sent", "reply_transient", "step_skipped"), ("skipped", 1, 0)),
         (("step_skipped",), ("skipped", 0, 0)),

@@ -237,7 +237,7 @@ def test_an_orphaned_effect_is_undone_on_request_although_all_is_over(story: Har
     assert story.operator("resolve", "pay").attention == {}
     assert (story.status, story.instance.skipped) == ("compensated", 0)
     resolved = story.history[-1]
-    assert (resolved.kind, resolved.step, resolved.detail) == ("step_compensated", "pay", {"by": "operator"})
+    assert (resolved.kind, resolved.step) == ("effect_resolved", "pay")
 
 
 def test_an_undo_that_is_asked_for_is_sent_although_another_copy_of_the_late_success_has_parked_the_instance() -> None:
