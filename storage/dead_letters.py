@@ -414,8 +414,8 @@ def record(
 ) -> None:
     """Have it written down what was done with a letter, by the database's clock.
 
-    `kind` is `imported`, `replayed`, `failed_again`, `given_back`, `reopened`, `edited` or `discarded`; `outcome` is the
-    verdict on a replay; `request_id` tells a request that was made twice. (`Letters.save` writes `reopened`, too.)
+    `kind` is `imported`, `replayed`, `failed_again`, `given_back`, `reopened`, `edited` or `discarded`; `outcome` is
+    the verdict on a replay; `request_id` tells a request that was made twice. (`Letters.save` writes `reopened`, too.)
     """
     said = (printable(actor, MAX_NAME), printable(why, MAX_ERROR))
     row = (dead_letter_id, kind, *said, request_id, outcome, printable(detail, MAX_ERROR), saga_id, seq)
