@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from storage import dead_letters
-from storage.statements import Statement
+from storage.statements import Batch, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,19 @@ _DELETE = Statement.of(
     "returning dead_letter_id",
 )
 
+_REOPEN = """
+    update dead_letter set
+        status = 'open', resolved_at = null, resolved_by = null, resolved_why = null, replayed_seq = null,
+        error = {error}, last_seen_at = {now}
+    where dead_letter_id {these} and status = 'replayed' returning dead_letter_id
+"""
+_REOPENED = Statement.of(
+    postgresql=_REOPEN.format(
+        error="cast(:error as text)", now="clock_timestamp()", these="= any(cast(:ids as bigint[]))"
+    ),
+    sqlite=_REOPEN.format(error=":error", now=":now", these="in (select value from json_each(:ids))"),
+)
+
 
 async def abandon(session: Session, queue: str, age: float, now: datetime) -> Sequence[int | None]:
     """See `outbox.interface.Storage.abandon`. Joins the session's transaction; `now` is the host's, for SQLite."""
@@ -55,9 +68,19 @@ async def abandon(session: Session, queue: str, age: float, now: datetime) -> Se
     gone = [row.dead_letter_id for row in await session.fetch(_DELETE, wanted)]
     letters = [letter for letter in gone if letter is not None]
     if letters:
-        error = (
-            f"it was given back to queue {queue}, and there has been no such queue since; replay it once the queue is "
-            "there, or discard it"
-        )
-        await dead_letters.reopen(session, letters, error=error, now=now)
+        await _reopen(session, letters, queue, now)
     return gone
+
+
+async def _reopen(session: Session, letters: Sequence[int], queue: str, now: datetime) -> None:
+    error = (
+        f"it was given back to queue {queue}, and there has been no such queue since; replay it once the queue is "
+        "there, or discard it"
+    )
+    wanted: dict[str, object] = {"ids": sorted(letters), "error": error}
+    batch = Batch()
+    for row in await session.fetch(_REOPENED, wanted if session.postgresql else wanted | {"now": now}):
+        dead_letters.record(
+            batch, row.dead_letter_id, kind="reopened", actor=dead_letters.ANTIPHON, why="", detail=error
+        )
+    await session.write(batch, now)

@@ -147,19 +147,6 @@ RECORD = Write(
     """,
 )
 
-_REOPEN = """
-    update dead_letter set
-        status = 'open', resolved_at = null, resolved_by = null, resolved_why = null, replayed_seq = null,
-        error = {error}, last_seen_at = {now}
-    where dead_letter_id {these} and status = 'replayed' returning dead_letter_id
-"""
-_REOPENED = Statement.of(
-    postgresql=_REOPEN.format(
-        error="cast(:error as text)", now="clock_timestamp()", these="= any(cast(:ids as bigint[]))"
-    ),
-    sqlite=_REOPEN.format(error=":error", now=":now", these="in (select value from json_each(:ids))"),
-)
-
 _SAME = (
     "d.consumer = {0}consumer and d.source = {0}source and d.message_id = {0}message_id and d.body_hash = {0}body_hash"
 )
@@ -335,19 +322,6 @@ def resolve(
     """
     row = (dead_letter_id, status, printable(actor, MAX_NAME), printable(why, MAX_ERROR), saga_id, seq)
     batch.add(RESOLVE, [row])
-
-
-async def reopen(session: Session, letters: Sequence[int], *, error: str, now: datetime) -> None:
-    """Open letters again that were replayed by giving them back, with what became of that, and have it written down.
-
-    `now` is the host's, for SQLite. Joins the session's transaction.
-    """
-    wanted: dict[str, object] = {"ids": sorted(letters), "error": printable(error, MAX_ERROR)}
-    rows = await session.fetch(_REOPENED, wanted if session.postgresql else wanted | {"now": now})
-    batch = Batch()
-    for row in rows:
-        record(batch, row.dead_letter_id, kind="reopened", actor=ANTIPHON, why="", detail=error)
-    await session.write(batch, now)
 
 
 def fail(batch: Batch, dead_letter_id: int, *, reason: str, error_class: str, error: str, saga_id: UUID | None) -> None:
