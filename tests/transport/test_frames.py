@@ -39,7 +39,9 @@ written_values = st.recursive(
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.binary(max_size=20)
-    | st.builds(lambda digits, point: Decimal(digits).scaleb(-point), st.integers(0, 2**32 - 1), st.integers(0, 9)),
+    | st.builds(
+        lambda digits, point: Decimal(digits).scaleb(-point), st.integers(-(2**31), 2**31 - 1), st.integers(0, 9)
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
     max_leaves=8,
 )
@@ -164,7 +166,7 @@ def test_what_is_written_the_library_reads(envelope: Envelope, exchange: str, ro
 
 
 @given(raws)
-@example(Raw(body=b"", routing_key="q", headers={"d": Decimal("-12.34").copy_abs(), "none": None, "deep": [[{}]]}))
+@example(Raw(body=b"", routing_key="q", headers={"d": Decimal("-12.34"), "none": None, "deep": [[{}]]}))
 def test_a_message_that_is_published_as_it_is_is_read_as_it_was(message: Raw) -> None:
     data = frames.publication(5, message, app_id="nobody", exchange="", routing_key="q", max_frame=2**20)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
-from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +45,6 @@ _ACKNOWLEDGEMENT = struct.Struct(">BHI4sQBB")
 _SIZE = struct.Struct(">I")
 _MOMENT = struct.Struct(">Q")
 _DOUBLE = struct.Struct(">d")
-_DECIMAL = struct.Struct(">BI")  # digits behind the point, all digits
 _MILLISECONDS_FROM = 0xFFFFFFFF  # as seconds that would be beyond the year 2106
 _FLAG = {
     "content_type": 0x8000,
@@ -269,7 +267,7 @@ def _headers(headers: Mapping[str, object]) -> bytes:
 
 
 def _field(value: object) -> bytes:
-    """A value as it was read: the client library makes short floats of long ones, and knows no unsigned decimals."""
+    """A value as it was read: the client library would make a short float of a long one."""
     if isinstance(value, str):
         return b"S" + _sized(value.encode())
     if isinstance(value, bytes | bytearray):
@@ -280,9 +278,6 @@ def _field(value: object) -> bytes:
         return b"F" + _headers(value)
     if isinstance(value, list | tuple):
         return b"A" + _sized(b"".join(map(_field, value)))
-    if isinstance(value, Decimal):
-        _, digits, exponent = value.as_tuple()
-        return b"D" + _DECIMAL.pack(-int(exponent), int("".join(map(str, digits))))
     field: bytes = encode.encode_table_value(value)  # type: ignore[arg-type]
     return field
 
