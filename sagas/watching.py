@@ -186,7 +186,9 @@ def _late_outbox(instance: Instance, seen: Watched, now: datetime) -> Iterator[t
 
 
 def _late_marker(instance: Instance, seen: Watched, now: datetime) -> Iterator[tuple[str, str]]:
-    """A timer that is late itself is told of as such; one that stood still asks anew when it is fired."""
+    """A timer that is late itself is told of as such; while a message is held for it a marker comes back in vain."""
+    if seen.held:
+        return
     stands = instance.attention.get("marker_overdue")
     late = [(at, name) for name, at in seen.asked.items() if at < now - AGED and seen.timers[name] > now - OVERDUE]
     if stands and seen.asked:

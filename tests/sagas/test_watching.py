@@ -127,6 +127,7 @@ def test_the_history_rebuilds_what_was_raised_and_cleared(reason: str) -> None:
         sending(unsent("new", AGED - SECOND, next_attempt_at=NOW - OVERDUE + SECOND)),
         sending(unsent("new", next_attempt_at=NOW - timedelta(hours=1)), unsent("unknown")),
         unheard(AGED - SECOND),
+        replace(unheard(AGED * 2), held=["version"]),
         Watched(held=["early"]),
         Watched(timers={"deadline": NOW}),
     ],
