@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from bench.chart import chart
 from bench.contenders import CONTENDERS
 from bench.database import durability_problems
 from bench.lean_amqp import Link
@@ -24,7 +25,7 @@ from tests.services.private import ServerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.contenders import Contender
+    from bench.contender import Contender
 
 
 class NotDurable(RuntimeError):  # noqa: N818 - names the situation
@@ -38,19 +39,21 @@ def main() -> int:
     contenders = [CONTENDERS[name] for name in given.only]
     try:
         with open_servers() as servers:
-            report, invalid = asyncio.run(_run(contenders, servers, plan, given.rounds))
+            report, picture, invalid = asyncio.run(_run(contenders, servers, plan, given.rounds))
     except (NotInstalledError, ServerError, NotDurable, asyncpg.PostgresError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     if given.json:
         given.json.write_text(json.dumps(report, indent=2) + "\n")
+    if given.chart:
+        given.chart.write_text(picture)
     return 1 if invalid else 0
 
 
 async def _run(
     contenders: Sequence[Contender], servers: Servers, plan: Plan, rounds: int
-) -> tuple[dict[str, object], bool]:
-    """The whole report, and whether any round was invalid."""
+) -> tuple[dict[str, object], str, bool]:
+    """The whole report, its picture, and whether any round was invalid."""
     database = await asyncpg.connect(servers.database_url)
     problems = await durability_problems(database)
     postgresql = str(await database.fetchval("show server_version")).split()[0]
@@ -67,7 +70,7 @@ async def _run(
             _tell(done[-1])
     summaries = [summarize(done, contender=one.name, title=one.title) for one in contenders]
     print("\n" + page(known, summaries, done))
-    return document(known, plan, summaries, done), any(one.problems for one in done)
+    return document(known, plan, summaries, done), chart(known, summaries), any(one.problems for one in done)
 
 
 def _turned(contenders: Sequence[Contender], number: int) -> list[Contender]:
@@ -102,6 +105,7 @@ def _arguments() -> argparse.Namespace:
         "--only", type=_names, default=list(CONTENDERS), help=f"a comma list of {', '.join(CONTENDERS)}"
     )
     parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--chart", type=Path, help="also draw it, as SVG, into this file")
     return parser.parse_args()
 
 

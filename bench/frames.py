@@ -41,6 +41,7 @@ class Outgoing:
     app_id: str
     headers: Mapping[str, str | int]
     correlation_id: str = ""
+    reply_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,15 @@ def publish(message: Outgoing) -> bytes:
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TYPE | APP_ID
     if message.correlation_id:
         flags |= CORRELATION_ID
+    if message.reply_to:
+        flags |= REPLY_TO
     header = (
         struct.pack(">HHQH", BASIC, 0, len(message.body), flags),
         _short("application/json"),
         field_table(dict(message.headers)),
         PERSISTENT,
         _short(message.correlation_id) if message.correlation_id else b"",
+        _short(message.reply_to) if message.reply_to else b"",
         _short(message.message_id),
         _short(message.name),
         _short(message.app_id),

@@ -38,6 +38,14 @@ class ProcessorTime:
             for name, roots in self._groups.items()
         }
 
+    def memory(self, group: str) -> float | None:
+        """MiB that a group's processes hold now, what they share counted in each; None where that cannot be seen."""
+        if group not in self._groups or not PROC.is_dir():
+            return None
+        _, children = _snapshot()
+        page = os.sysconf("SC_PAGE_SIZE")
+        return sum(_resident_pages(pid) for pid in _with_descendants(self._groups[group], children)) * page / 2**20
+
 
 def used_between(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """The difference of two readings."""
@@ -62,6 +70,13 @@ def _snapshot() -> tuple[dict[int, float], dict[int, list[int]]]:
         children[int(fields[1])].append(pid)
         used[pid] = sum(int(field) for field in fields[11:15]) / tick  # utime, stime, cutime, cstime
     return used, children
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        return int((PROC / str(pid) / "statm").read_text().split()[1])
+    except OSError:  # it has ended meanwhile
+        return 0
 
 
 def _with_descendants(roots: Iterable[int], children: Mapping[int, Iterable[int]]) -> set[int]:

@@ -63,6 +63,7 @@ def document(known: Conditions, plan: Plan, summaries: Sequence[Summary], rounds
                 "number": one.number,
                 "orders": one.orders,
                 "problems": list(one.problems),
+                "unavailable": one.unavailable,
                 "steady": [_without_latencies(level) for level in one.steady],
             }
             for one in rounds
@@ -72,7 +73,9 @@ def document(known: Conditions, plan: Plan, summaries: Sequence[Summary], rounds
 
 def page(known: Conditions, summaries: Sequence[Summary], rounds: Sequence[Round]) -> str:
     """The run on one page."""
-    return "\n".join([*_about(known), "", *_idle(summaries), *_steady(summaries), *_invalid(rounds)])
+    return "\n".join(
+        [*_about(known), "", *_idle(summaries), *_steady(summaries), *_absent(summaries), *_invalid(rounds)]
+    )
 
 
 def _about(known: Conditions) -> Iterator[str]:
@@ -104,9 +107,9 @@ def _steady(summaries: Sequence[Summary]) -> Iterator[str]:
             [[title, *_speed(level)] for title, level in these],
         )
         yield ""
-        yield "  per message: SQL statements, commits, bytes of WAL, and microseconds of CPU by process"
+        yield "  per message: SQL statements, commits, bytes of WAL, microseconds of CPU by process (and its MiB)"
         yield from _grid(
-            ["", "statements", "commits", "WAL", *GROUPS, "all CPU"],
+            ["", "statements", "commits", "WAL", *GROUPS, "all CPU", "MiB"],
             [[title, *_costs(level)] for title, level in these],
         )
         yield ""
@@ -123,6 +126,15 @@ def _costs(level: Level) -> Iterator[str]:
     yield from (_number(level.statements, 2), _number(level.commits, 2), _number(level.wal_bytes))
     yield from (_number(level.cpu_us[group]) for group in GROUPS)
     yield _number(level.all_cpu_us)
+    yield _number(level.memory_mib)
+
+
+def _absent(summaries: Sequence[Summary]) -> Iterator[str]:
+    for one in summaries:
+        if one.versions:
+            yield f"{one.title}: {', '.join(f'{name} {version}' for name, version in one.versions.items())}"
+        if one.unavailable:
+            yield f"{one.title} cannot be had here: {one.unavailable}"
 
 
 def _invalid(rounds: Sequence[Round]) -> Iterator[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.rounds import Round
 
 PRODUCT = "antiphon"
-GROUPS = ("orchestrator", "postgres", "broker", "participants", "load")
+GROUPS = ("orchestrator", "postgres", "broker", "server", "participants", "load")
 MICRO, MILLI = 1e6, 1e3
 
 
@@ -44,6 +44,7 @@ class Level:
     statements: float | None
     commits: float | None
     wal_bytes: float | None
+    memory_mib: float | None
 
     @property
     def all_cpu_us(self) -> float | None:
@@ -54,7 +55,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One contender over all its valid rounds."""
+    """One contender over all its valid rounds; `unavailable` says why there are none."""
 
     contender: str
     title: str
@@ -62,6 +63,8 @@ class Summary:
     invalid: int
     idle_ms: Latency | None
     steady: Sequence[Level]
+    versions: Mapping[str, str]
+    unavailable: str
 
 
 def summarize(rounds: Sequence[Round], *, contender: str, title: str) -> Summary:
@@ -73,9 +76,11 @@ def summarize(rounds: Sequence[Round], *, contender: str, title: str) -> Summary
         contender=contender,
         title=title,
         rounds=len(valid),
-        invalid=sum(one.contender == contender for one in rounds) - len(valid),
+        invalid=sum(one.contender == contender and bool(one.problems) for one in rounds),
         idle_ms=_latency(idle) if idle else None,
         steady=[_level(rounds, contender, in_flight) for in_flight in levels],
+        versions=valid[-1].versions if valid else {},
+        unavailable=next((one.unavailable for one in rounds if one.contender == contender and one.unavailable), ""),
     )
 
 
@@ -92,11 +97,12 @@ def _level(rounds: Sequence[Round], contender: str, in_flight: int) -> Level:
         statements=_median([per(level.work.statements, _messages(level)) for level in levels]),
         commits=_median([per(level.work.commits, _messages(level)) for level in levels]),
         wal_bytes=_median([per(level.work.wal_bytes, _messages(level)) for level in levels]),
+        memory_mib=_median([level.memory_mib for level in levels]),
     )
 
 
 def _valid(rounds: Sequence[Round], contender: str) -> list[Round]:
-    return [one for one in rounds if one.contender == contender and not one.problems]
+    return [one for one in rounds if one.contender == contender and not one.problems and not one.unavailable]
 
 
 def _measured(rounds: Sequence[Round], contender: str, in_flight: int) -> dict[int, Steady]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bench.rounds import ledger_problems, saga_problems
+from bench.services import ledger_problems, saga_problems
 
 PLACED = ["order-1", "order-2"]
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
+from bench.chart import chart
 from bench.database import Work
 from bench.load import Steady
 from bench.report import Conditions, document, page
@@ -27,7 +29,7 @@ def steady(sagas: int, *, seconds: float = 2, in_flight: int = 50, statements: i
         seconds=seconds,
         sagas=sagas,
         latencies=[0.010] * sagas,
-        cpu={"orchestrator": 1.0, "postgres": 0.5, "broker": 0.25, "participants": 0.125, "load": 0.125},
+        cpu={"orchestrator": 1.0, "postgres": 0.5, "broker": 0.25, "server": 0, "participants": 0.125, "load": 0.125},
         work=Work(statements=statements, commits=sagas * 4, wal_bytes=sagas * 400),
     )
 
@@ -96,3 +98,22 @@ def test_the_document_is_json_and_holds_conditions_plan_summaries_and_rounds() -
     assert read["plan"]["in_flight"] == list(Plan().in_flight)
     assert read["summaries"][0]["steady"][0]["sagas_per_second"]["median"] == 50
     assert read["rounds"][0]["steady"][0]["sagas"] == 100
+
+
+def test_who_cannot_be_had_is_told_and_is_not_invalid() -> None:
+    rounds = [Round(contender="dbos", number=1, unavailable="no package of that name")]
+    summary = summarize(rounds, contender="dbos", title="DBOS")
+    assert (summary.rounds, summary.invalid, summary.unavailable) == (0, 0, "no package of that name")
+    assert "DBOS cannot be had here: no package of that name" in page(CONDITIONS, [summary], rounds)
+
+
+def test_the_picture_shows_the_fastest_first_and_is_well_formed() -> None:
+    rounds = [one_round("antiphon", 1, steady(300)), one_round("orm", 1, steady(100)), one_round("none", 1)]
+    titles = {"antiphon": "Antiphon", "orm": "by <hand>", "none": "nobody"}
+    picture = chart(CONDITIONS, [summarize(rounds, contender=name, title=title) for name, title in titles.items()])
+    names = [
+        part.text
+        for part in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314 - our own
+        if part.get("class") == "name"
+    ]
+    assert names == ["Antiphon", "by <hand>"]
