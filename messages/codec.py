@@ -229,6 +229,8 @@ def _label(name: str, value: object) -> str | None:
 
 
 def _decoration(value: object, limit: int = MAX_PROPERTY) -> str | None:
+    if value is None:
+        return None
     text = _text(value)
     fits = text and len(text) <= limit and text.isascii() and text.isprintable()
     return text if fits else None
@@ -238,7 +240,7 @@ def _text(value: object) -> str | None:
     """A header's text. Some clients send theirs as byte arrays."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bytes | bytearray) and value.isascii():
+    if isinstance(value, (bytes, bytearray)) and value.isascii():
         return value.decode("ascii")
     return None
 

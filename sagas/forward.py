@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sagas.turn import Turn
 
 
+_DONE = (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
+
+
 def advance(turn: Turn) -> None:
     """Enter every step that may be entered, until the flow waits for a reply or is done.
 
@@ -38,9 +41,10 @@ def advance(turn: Turn) -> None:
 def ready(node: Node, steps: Mapping[str, StepProgress]) -> Iterator[str]:
     """The paths of the flow that may be entered and have not been."""
     if isinstance(node, SequenceNode):
-        unfinished = next((child for child in node.children if not finished(child, steps)), None)
-        if unfinished is not None:
-            yield from ready(unfinished, steps)
+        for child in node.children:
+            if not finished(child, steps):
+                yield from ready(child, steps)
+                return
     elif node.step not in steps:
         yield node.step
 
@@ -49,7 +53,8 @@ def finished(node: Node, steps: Mapping[str, StepProgress]) -> bool:
     """Whether everything in this part of the flow has succeeded, or was skipped by an operator."""
     if isinstance(node, SequenceNode):
         return all(finished(child, steps) for child in node.children)
-    return node.step in steps and steps[node.step].do.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
+    entered = steps.get(node.step)
+    return entered is not None and entered.do.status in _DONE
 
 
 def _enter(turn: Turn, path: str) -> None:

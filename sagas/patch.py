@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ _IDENTITY = ("saga_id", "saga_type", "key", "n", "version", "started_at", "deadl
 _PLAIN = ("phase", "paused", "waiting_for", "updated_at", "ended_at", "end_reason", "skipped", "revision", "seq")
 _MAPPINGS: dict[str, Callable[[Any], object]] = {"steps": pack_step, "timers": pack_timer, "attention": str}
 _TIMES = ("started_at", "deadline_at", "updated_at", "ended_at")
-_ABSENT = object()
+_plain = attrgetter(*_PLAIN)
 
 
 def patch(before: Instance | None, after: Instance) -> bytes:
@@ -41,11 +42,8 @@ def _whole(after: Instance) -> dict[str, Any]:
 
 
 def _changes(before: Instance, after: Instance) -> dict[str, Any]:
-    changed: dict[str, Any] = {
-        name: new
-        for name in _PLAIN
-        if (new := getattr(after, name)) is not (old := getattr(before, name)) and new != old
-    }
+    plain = zip(_PLAIN, _plain(before), _plain(after), strict=True)
+    changed: dict[str, Any] = {name: new for name, old, new in plain if new is not old and new != old}
     for name, pack in _MAPPINGS.items():
         old, new = getattr(before, name), getattr(after, name)
         if old is not new and (difference := _difference(old, new, pack)):
@@ -79,11 +77,11 @@ def _instance(fields: dict[str, Any], state: bytes, mappings: dict[str, dict[str
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any], pack: Callable[[Any], object]) -> dict[str, Any]:
     """What was set and what is gone. Values that were not touched are the same objects, and are not even compared."""
-    added = {
-        name: pack(value)
-        for name, value in after.items()
-        if (old := before.get(name, _ABSENT)) is not value and old != value
-    }
+    added = {}
+    for name, value in after.items():
+        old = before.get(name)
+        if old is not value and (old is None or old != value):
+            added[name] = pack(value)
     return _said(added, [name for name in before if name not in after])
 
 

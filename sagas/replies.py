@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from sagas.decision import Arrived
     from sagas.definition import Call, Definition, Reply
-    from sagas.instance import Instance
+    from sagas.instance import CallProgress, Instance
     from sagas.turn import Turn
 
 
@@ -43,39 +43,40 @@ def find_target(definition: Definition, instance: Instance, arrived: Arrived) ->
     With `causation_id`, the attempt that has that id. Without it, the one command that awaits such a reply, if it is
     the only one.
     """
+    asked = _asked(definition, instance, arrived.name)
     if arrived.causation_id is not None:
-        targets = (target for target in _attempts(definition, instance, arrived.name))
-        return next((target for target in targets if _id(instance, target) == arrived.causation_id), None)
-    awaiting = [
-        Target(path=path, purpose=purpose, generation=progress.generation, attempt=progress.attempt)
-        for path, purpose in _askers(definition, instance, arrived.name)
-        if (progress := instance.steps[path].call(purpose)) is not None and progress.status.open
-    ]
-    return awaiting[0] if len(awaiting) == 1 else None
+        saga = instance.saga_id
+        for path, purpose, progress in asked:
+            for generation, attempt in _attempts(progress):
+                if message_id(saga, path, generation, attempt, purpose) == arrived.causation_id:
+                    return Target(path=path, purpose=purpose, generation=generation, attempt=attempt)
+        return None
+    awaiting = [each for each in asked if each[2].status.open]
+    if len(awaiting) != 1:
+        return None
+    [(path, purpose, progress)] = awaiting
+    return Target(path=path, purpose=purpose, generation=progress.generation, attempt=progress.attempt)
 
 
-def _askers(definition: Definition, instance: Instance, name: str) -> Iterator[tuple[str, Purpose]]:
+def _asked(definition: Definition, instance: Instance, name: str) -> list[tuple[str, Purpose, CallProgress]]:
+    """The commands that were sent and declare this reply, in the order of the steps."""
     declared = definition.answers.get(name, ())
-    for path in instance.steps:
-        for step, purpose in declared:
-            if step == step_name(path):
-                yield path, purpose
+    return [
+        (path, purpose, progress)
+        for path, sent in instance.steps.items()
+        for step, purpose in declared
+        if path.startswith(step) and step == step_name(path) and (progress := sent.call(purpose)) is not None
+    ]
 
 
-def _attempts(definition: Definition, instance: Instance, name: str) -> Iterator[Target]:
-    """Every attempt ever made of the commands that declare this reply, the latest first."""
-    for path, purpose in _askers(definition, instance, name):
-        progress = instance.steps[path].call(purpose)
-        if progress is None:
-            continue
-        made = (*progress.earlier, progress.attempt)
-        for generation in range(len(made), 0, -1):
-            for attempt in range(made[generation - 1], 0, -1):
-                yield Target(path=path, purpose=purpose, generation=generation, attempt=attempt)
-
-
-def _id(instance: Instance, target: Target) -> str:
-    return message_id(instance.saga_id, target.path, target.generation, target.attempt, target.purpose)
+def _attempts(progress: CallProgress) -> Iterator[tuple[int, int]]:
+    """Every attempt ever made of a command, as generation and attempt, the latest first."""
+    yield progress.generation, progress.attempt
+    for attempt in range(progress.attempt - 1, 0, -1):
+        yield progress.generation, attempt
+    for generation in range(len(progress.earlier), 0, -1):
+        for attempt in range(progress.earlier[generation - 1], 0, -1):
+            yield generation, attempt
 
 
 def apply_reply(turn: Turn, arrived: Arrived, target: Target) -> str | None:
