@@ -14,6 +14,8 @@ from transport.rabbitmq import RabbitMQTransport
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from transport import Delivery
+
 BURST = 50
 
 
@@ -53,7 +55,7 @@ async def test_a_burst_of_messages_is_one_write_and_so_is_its_acknowledgement(
     writes.watch(monkeypatch)
     await bench.publish([bench.command(number) for number in range(1, BURST + 1)])
     assert len(writes.sizes) == 1
-    deliveries = []
+    deliveries: list[Delivery] = []
     while len(deliveries) < BURST:
         deliveries += await consumer.receive(BURST)
     writes.sizes.clear()
