@@ -155,7 +155,11 @@ class Engine:
         self._stage = "not started"
         busy = (UNDER_WAY + 1) * len(known.sagas) + len(PARTS) + 1 + len(self.participants) * CONCURRENCY
         self.database = Database(
-            settings.database, runner, namespace=settings.namespace, pool_size=busy + SPARE_CONNECTIONS
+            settings.database,
+            runner,
+            namespace=settings.namespace,
+            pool_size=busy + SPARE_CONNECTIONS,
+            planned_once=not self.participants,  # whose handlers ask on the same connections whatever they like
         )
         self.storage = SqlStorage(self.database)
         self.transport = transport_for(settings, runner, report)

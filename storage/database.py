@@ -150,11 +150,14 @@ class Database:
         namespace: str = DEFAULT_NAMESPACE,
         schemas: Sequence[str] = (),
         pool_size: int = POOL_SIZE,
+        planned_once: bool = False,
     ) -> None:
         """See `storage.engine.create` for the arguments and what they raise."""
         self.runner = runner
         self.namespace = namespace
-        self.engine: AsyncEngine = create(address, namespace=namespace, schemas=schemas, pool_size=pool_size)
+        self.engine: AsyncEngine = create(
+            address, namespace=namespace, schemas=schemas, pool_size=pool_size, planned_once=planned_once
+        )
         self.postgresql = self.engine.dialect.name == POSTGRESQL
         self._late: set[asyncio.Task[None]] = set()  # connections that came after nobody wanted them any more
         self._turn = asyncio.Lock()  # SQLite: one writer, first come first served

@@ -107,6 +107,18 @@ def check_namespace(name: str) -> str:
     return name
 
 
+PLANNED_ONCE = {
+    "plan_cache_mode": "force_generic_plan",
+    **dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_bitmapscan"), "off"),
+}
+"""For whoever runs the same few statements all day, each for rows that it names by their keys.
+
+Planning anew takes longer than carrying out, for a lone message several times as long; and a plan made once must not be
+one that fits the empty tables of the first minute, or those that nobody has analyzed: by index and in nested loops it
+fits any.
+"""
+
+
 def session_settings(schemas: Sequence[str]) -> dict[str, str]:
     """What every PostgreSQL session of ours is told when it connects; times in milliseconds unless they name a unit."""
     return {
@@ -130,6 +142,7 @@ def create(
     namespace: str = DEFAULT_NAMESPACE,
     schemas: Sequence[str] = (),
     pool_size: int = POOL_SIZE,
+    planned_once: bool = False,
 ) -> AsyncEngine:
     """An engine for the address; it connects when it is first used.
 
@@ -138,6 +151,7 @@ def create(
         namespace: The PostgreSQL schema in which unqualified names are found and made.
         schemas: Further schemas in which unqualified names are looked for, after the namespace.
         pool_size: How many connections are kept; no more are ever open.
+        planned_once: Whether PostgreSQL plans each statement once per connection; see `PLANNED_ONCE`.
 
     Raises:
         ConfigurationError: the address or the namespace is wrong, a driver is not installed, SQLite is too old.
@@ -147,7 +161,7 @@ def create(
     if url.drivername == "sqlite+aiosqlite":
         return _sqlite(url, pool_size)
     _check_files(url)
-    settings = session_settings((namespace, *schemas))
+    settings = session_settings((namespace, *schemas)) | (PLANNED_ONCE if planned_once else {})
     arguments = _asyncpg(url, settings) if url.drivername == "postgresql+asyncpg" else _psycopg(url, settings)
     try:
         return create_async_engine(
