@@ -33,10 +33,16 @@ for line in sys.stdin:
 """
 
 
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where environments are made; what two drivers need alike is installed once, as it is for everybody."""
+    return tmp_path_factory.mktemp("environments")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, environments: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(peer, "FOLDERS", tmp_path)
-    monkeypatch.setattr(peer, "ENVIRONMENTS", tmp_path / "environments")
+    monkeypatch.setattr(peer, "ENVIRONMENTS", environments)
     made = tmp_path / "echo"
     made.mkdir()
     (made / "requirements.txt").write_text("")
