@@ -54,7 +54,7 @@ soak: $(VENV)/.installed-dev  ## half an hour of orders under fire (SOAK="--minu
 examples: $(VENV)/.installed-dev  ## tests of the examples, that in Node.js too
 	@$(BIN)/python -m tests.services "$(PYTEST) tests/examples $(ARGS)"
 
-bench: $(VENV)/.installed-dev  ## how fast it is here, beside two hand-written services
+bench: $(VENV)/.installed-dev  ## how fast it is here, beside services written by hand and other products
 	@$(BIN)/python -m bench $(ARGS)
 
 format: $(VENV)/.installed-dev  ## format the code and sort its imports
@@ -71,7 +71,7 @@ hooks: $(VENV)/.installed-dev  ## run the checks before every commit
 	@$(BIN)/pre-commit install
 
 clean:  ## remove what was installed and built
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(VENV)/.created
 	@test -e $(VENV)/.installed-dev || { echo "Installing Antiphon into $(VENV) ..."; $(PIP) install --require-hashes -r requirements.lock; }

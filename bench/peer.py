@@ -184,9 +184,9 @@ async def installed(folder: Path) -> Path:
     if mark.exists() and mark.read_text() == print_of:
         return environment
     shutil.rmtree(environment, ignore_errors=True)
-    await _run(sys.executable, "-m", "venv", str(environment))
-    pip = (str(environment / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check")
-    await _run(*pip, "install", "-r", str(folder / "requirements.txt"))
+    await _run(sys.executable, "-m", "venv", "--without-pip", str(environment))
+    pip = (sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"))
+    await _run(*pip, "--quiet", "--disable-pip-version-check", "install", "-r", str(folder / "requirements.txt"))
     if (folder / "package.json").exists():
         for name in ("package.json", "package-lock.json"):
             if (folder / name).exists():
