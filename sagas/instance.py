@@ -81,22 +81,6 @@ class CallProgress:
     ended: int = 0
     silent: bool = False
 
-    def but(
-        self, *, status: CallStatus | None = None, dispatched: int | None = None, ended: int | None = None
-    ) -> CallProgress:
-        """The same with another status or history number; every message needs two, and `replace` takes its time."""
-        return CallProgress(
-            status=self.status if status is None else status,
-            generation=self.generation,
-            attempt=self.attempt,
-            sends=self.sends,
-            spent=self.spent,
-            earlier=self.earlier,
-            dispatched=self.dispatched if dispatched is None else dispatched,
-            ended=self.ended if ended is None else ended,
-            silent=self.silent,
-        )
-
 
 @value
 class StepProgress:

@@ -65,7 +65,7 @@ def _asked(definition: Definition, instance: Instance, name: str) -> list[tuple[
         (path, purpose, progress)
         for path, sent in instance.steps.items()
         for step, purpose in declared
-        if path.startswith(step) and step == step_name(path) and (progress := sent.call(purpose)) is not None
+        if step == step_name(path) and (progress := sent.call(purpose)) is not None
     ]
 
 

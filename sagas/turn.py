@@ -178,7 +178,7 @@ class Turn:
             causation_id=send.causation_id,
             reply_due=(self.now + wait).isoformat() if call.replies else None,
         )
-        self.put(send.path, call.purpose, progress if progress.dispatched else progress.but(dispatched=seq))
+        self.put(send.path, call.purpose, replace(progress, dispatched=progress.dispatched or seq))
         if call.replies:
             self.set_timer(timer_name(send.path, call.purpose), wait)
 
@@ -245,7 +245,7 @@ class Turn:
 
     def close(self, path: str, purpose: Purpose, status: CallStatus, ended: int) -> None:
         """End a step's command with that status at that history row, and its timer with it."""
-        self.put(path, purpose, self.progress(path, purpose).but(status=status, ended=ended))
+        self.put(path, purpose, replace(self.progress(path, purpose), status=status, ended=ended))
         self.timers.pop(timer_name(path, purpose), None)
 
     def set_timer(self, name: str, wait: timedelta, *, asked_at: datetime | None = None) -> None:
