@@ -37,6 +37,9 @@ app.add_typer(config, name="config")
 
 RUN_PARTS = frozenset({"consumer", "relay", "timers", "http"})
 HELD_REASONS = ("early", "paused", "version")
+MOST_PROCESSES = 100
+"""More than one machine has use for: PostgreSQL alone would need a thousand connections."""
+
 STATUSES = ("running", "compensating", "completed", "compensated", "parked")
 
 
@@ -103,14 +106,30 @@ def run(
     only: Annotated[
         str, typer.Option("--only", metavar="PARTS", help="Comma list of consumer, relay, timers, http; default all.")
     ] = "",
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", metavar="N", min=1, max=MOST_PROCESSES, help="Run so many of them here, under one parent."
+        ),
+    ] = 1,
 ) -> None:
     """Run the sidecar until SIGTERM.
 
     That is the consumer, the timers, the relay and the health endpoints, or those that --only names."""
     chosen = _chosen(only)
+    if processes > 1:
+        _run_several(processes, chosen)
     from runtime.commands import run as command
 
     carry_out(lambda: command.run(chosen), stays=True)
+
+
+def _run_several(processes: int, chosen: frozenset[str]) -> NoReturn:
+    if chosen == {"http"}:
+        raise typer.BadParameter("--only http leaves them nothing to do", param_hint="'--processes'")
+    from runtime.commands import processes as command
+
+    carry_out(lambda: command.run(processes, chosen))
 
 
 @app.command()

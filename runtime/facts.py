@@ -32,8 +32,37 @@ class ProcessReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessesStarting:
+    """A parent begins; it does no work itself, and so many processes will."""
+
+    pid: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessesReady:
+    """Everything runs in every one of them."""
+
+    processes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEnded:
+    """One of several ended unasked. It is started again in `retry_in` seconds; None: all end, since it never ran."""
+
+    process: int
+    pid: int
+    ending: str
+    restarts: int
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStopping:
-    """A signal asked for a stop: nothing new is taken, what was begun is finished."""
+    """A stop was asked for: nothing new is taken, what was begun is finished.
+
+    `signal` is the signal's name; `parent` or `parent_gone` in one of several.
+    """
 
     signal: str
 

@@ -19,13 +19,13 @@ from runtime.addresses import masked
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.readiness import Readiness
+    from runtime.readiness import Health
 
 CLOSING = 2
 """Seconds open connections get when the server stops."""
 
 
-def application(readiness: Readiness) -> FastAPI:
+def application(health: Health) -> FastAPI:
     """The routes. FastAPI's own telemetry is off: it would record exception messages and inputs."""
     app = FastAPI(
         title="Antiphon",
@@ -47,7 +47,7 @@ def application(readiness: Readiness) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        findings = await readiness.findings()
+        findings = await health.findings()
         ready = all(finding.ok for finding in findings.values())
         checks = {name: {"ok": found.ok, "detail": masked(found.detail)} for name, found in findings.items()}
         return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)

@@ -41,10 +41,15 @@ _LIBRARIES: Mapping[str, int] = {
 }
 
 
-def configure(*, log_format: Format, level: Level, stream: TextIO) -> None:
-    """Send everything that is logged to `stream`. May be called again, also with another stream."""
+def configure(*, log_format: Format, level: Level, stream: TextIO, process: int | None = None) -> None:
+    """Send everything that is logged to `stream`. May be called again, also with another stream.
+
+    `process` says in every line which of several processes it is from.
+    """
     people = log_format == "console" or (log_format == "auto" and stream.isatty())
     shared = _shared(people)
+    if process is not None:
+        shared.insert(0, _numbered(process))
     structlog.configure(
         processors=[*shared, _renderer(people, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -71,6 +76,15 @@ def spoken(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     if "step_number" in event:
         subject += f", step {event.pop('step_number')} of {event.pop('step_total')}: {event.pop('step', '')}"
     return {**event, "event": f"{event['event']:<26} {subject}"}
+
+
+def _numbered(process: int) -> Processor:
+    """Which of several processes a line is from. One that is about a process says so itself."""
+
+    def numbered(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {"process": process, **event}
+
+    return numbered
 
 
 def _shared(people: bool) -> list[Processor]:

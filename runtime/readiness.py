@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from messages.errors import AntiphonError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from running import Runner
 
@@ -29,6 +29,14 @@ class Finding:
 
     ok: bool
     detail: str
+
+
+class Health(Protocol):
+    """Whoever can tell whether work can be done."""
+
+    async def findings(self) -> Mapping[str, Finding]:
+        """What every check finds now, by its name."""
+        ...
 
 
 class Readiness:

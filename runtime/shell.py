@@ -27,14 +27,21 @@ AfterInstance = Annotated[UUID | None, typer.Option("--after", metavar="ID", par
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")]
 
 
-def complain(text: str) -> None:
-    """One message for a person, on stderr."""
+def complain(text: str, name: str = "antiphon") -> None:
+    """One message for a person, on stderr, from whoever is called `name`."""
     first, *rest = text.splitlines() or [""]
-    sys.stderr.write("\n".join([f"antiphon: {first}", *(f"  {line}" for line in rest)]) + "\n")
+    sys.stderr.write("\n".join([f"{name}: {first}", *(f"  {line}" for line in rest)]) + "\n")
 
 
 def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]], *, stays: bool = False) -> NoReturn:
-    """Run the command, wait for it when it is asynchronous, and exit with its code.
+    """Run the command, and exit with its code. See `outcome`."""
+    raise typer.Exit(outcome(command, stays=stays))
+
+
+def outcome(
+    command: Callable[[], int | Coroutine[Any, Any, int]], *, stays: bool = False, name: str = "antiphon"
+) -> int:
+    """Run the command, wait for it when it is asynchronous; its exit code. `name` is who says what went wrong.
 
     One that `stays` gets the fastest event loop there is.
     """
@@ -47,14 +54,14 @@ def carry_out(command: Callable[[], int | Coroutine[Any, Any, int]], *, stays: b
     except AntiphonError as error:
         from runtime.addresses import masked
 
-        complain(masked(str(error)))
+        complain(masked(str(error)), name)
         code = exit_code(error)
     except KeyboardInterrupt:
-        complain("interrupted")
+        complain("interrupted", name)
         code = FAILED
     except OSError as error:
         code = _unwritten(error)
-    raise typer.Exit(code)
+    return code
 
 
 _WRITING = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})

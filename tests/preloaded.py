@@ -16,6 +16,7 @@ PRELOADED = (
     "runtime.commands.held",
     "runtime.commands.migrate",
     "runtime.commands.operate",
+    "runtime.commands.processes",
     "runtime.commands.publish",
     "runtime.commands.run",
     "runtime.commands.sagas",

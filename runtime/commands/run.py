@@ -16,6 +16,7 @@ from runtime.settings import load
 from runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Collection, Sequence
 
     from runtime.engine import Part
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 
 async def run(only: Collection[str]) -> int:
     """Run the sagas until a signal; with the in-process broker the participants too."""
+    return await _sagas(only, http=not only or "http" in only)
+
+
+async def one_of_several(parts: Collection[str], process: int, parent: socket.socket) -> int:
+    """The same, as that process of a parent, which serves the health endpoints: until it says so, or is gone."""
+    return await _sagas(parts, http=False, process=process, parent=parent)
+
+
+async def _sagas(
+    only: Collection[str], *, http: bool, process: int | None = None, parent: socket.socket | None = None
+) -> int:
     settings = load().settings
     known = load_modules(settings.modules, limits=settings.limits)
     parts = tuple(part for part in PARTS if not only or part in only)
@@ -34,7 +46,7 @@ async def run(only: Collection[str]) -> int:
             f"ANTIPHON_MODULES: {', '.join(settings.modules)} defines no saga, so there is nothing to run; "
             "name the modules that hold yours"
         )
-    return await _live(settings, known, parts=parts, participants=hosted, http=not only or "http" in only)
+    return await _live(settings, known, parts=parts, participants=hosted, http=http, process=process, parent=parent)
 
 
 async def participant(names: Sequence[str]) -> int:
@@ -57,13 +69,20 @@ async def participant(names: Sequence[str]) -> int:
 
 
 async def _live(
-    settings: Settings, known: Known, *, parts: Collection[Part], participants: Collection[str], http: bool
+    settings: Settings,
+    known: Known,
+    *,
+    parts: Collection[Part],
+    participants: Collection[str],
+    http: bool,
+    process: int | None = None,
+    parent: socket.socket | None = None,
 ) -> int:
-    logs.configure(log_format=settings.log_format, level=settings.log_level, stream=sys.stdout)
+    logs.configure(log_format=settings.log_format, level=settings.log_level, stream=sys.stdout, process=process)
     report, runner = Telemetry(settings.log_level), AsyncioRunner()
     engine = Engine(settings, known, runner=runner, report=report, parts=parts, participants=participants)
     _collect_seldom()
-    return await App(engine, settings, http=http, runner=runner, report=report).run()
+    return await App(engine, settings, http=http, runner=runner, report=report, parent=parent).run()
 
 
 def _collect_seldom() -> None:
