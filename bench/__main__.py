@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from bench.lean_amqp import Link
 from bench.report import conditions, document, page
 from bench.rounds import Plan, Round, run_round
 from bench.servers import Servers, open_servers
+from bench.services import Antiphon
 from bench.summary import summarize
 from tests.services.binaries import NotInstalledError
 from tests.services.private import ServerError
@@ -36,7 +38,7 @@ def main() -> int:
     """Exit code 0 when every round of every contender was valid, else 1."""
     given = _arguments()
     plan = Plan(in_flight=given.in_flight, seconds=given.seconds, warm_up=given.warm_up, idle_orders=given.idle_orders)
-    contenders = [CONTENDERS[name] for name in given.only]
+    contenders = [_in_processes(CONTENDERS[name], given.processes) for name in given.only]
     try:
         with open_servers() as servers:
             report, picture, invalid = asyncio.run(_run(contenders, servers, plan, given.rounds))
@@ -73,6 +75,11 @@ async def _run(
     return document(known, plan, summaries, done), chart(known, summaries), any(one.problems for one in done)
 
 
+def _in_processes(contender: Contender, processes: int) -> Contender:
+    """Antiphon in so many processes; the others are what they are."""
+    return replace(contender, processes=processes) if isinstance(contender, Antiphon) else contender
+
+
 def _turned(contenders: Sequence[Contender], number: int) -> list[Contender]:
     """Each round begins with another one, so that none always runs on the coldest or the fullest server."""
     turn = number % len(contenders)
@@ -104,6 +111,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_names, default=list(CONTENDERS), help=f"a comma list of {', '.join(CONTENDERS)}"
     )
+    parser.add_argument("--processes", type=_at_least_one, default=1, help="of Antiphon, as its option (default 1)")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--chart", type=Path, help="also draw it, as SVG, into this file")
     return parser.parse_args()

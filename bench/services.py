@@ -223,7 +223,11 @@ class Antiphon:
     """The product as a user runs it: `antiphon migrate`, then `antiphon run`, seen through its views."""
 
     name: str = "antiphon"
-    title: str = "Antiphon"
+    processes: int = 1
+
+    @property
+    def title(self) -> str:
+        return "Antiphon" if self.processes == 1 else f"Antiphon, {self.processes} processes"
 
     def open(self, place: Place) -> AbstractAsyncContextManager[Running]:
         """See `bench.contender.Contender.open`."""
@@ -243,7 +247,8 @@ class Antiphon:
         environment = {**given, **settings}
         command = _antiphon()
         await run_once("antiphon migrate", [*command, "migrate"], folder=place.folder, environment=environment)
-        child = await Child.start(self.name, [*command, "run"], folder=place.folder, environment=environment)
+        run = [*command, "run", "--processes", str(self.processes)]
+        child = await Child.start(self.name, run, folder=place.folder, environment=environment)
         await child.until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), PATIENCE)
         return child
 

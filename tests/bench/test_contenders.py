@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import asyncpg
 import pytest
 
@@ -10,15 +12,23 @@ from bench.database import fresh_database, read_work
 from bench.peer import Peer
 from bench.rounds import Plan, run_round
 from bench.servers import Servers
-from bench.services import ByHand
+from bench.services import Antiphon, ByHand
+
+if TYPE_CHECKING:
+    from bench.contender import Contender
 
 BRIEF = Plan(in_flight=[4], seconds=0.2, warm_up=0.1, idle_orders=3, idle_seconds=5)
 
 
-@pytest.mark.parametrize("name", [name for name, each in CONTENDERS.items() if not isinstance(each, Peer)])
-async def test_a_contender_completes_every_order_once(name: str, postgres_server: str, rabbitmq_url: str) -> None:
+OURS = [each for each in CONTENDERS.values() if not isinstance(each, Peer)]
+
+
+@pytest.mark.parametrize("contender", [*OURS, Antiphon(processes=2)], ids=lambda each: each.title)
+async def test_a_contender_completes_every_order_once(
+    contender: Contender, postgres_server: str, rabbitmq_url: str
+) -> None:
     servers = Servers(database_url=postgres_server, broker_url=rabbitmq_url, origin="the tests' own")
-    done = await run_round(CONTENDERS[name], servers, BRIEF, 1)
+    done = await run_round(contender, servers, BRIEF, 1)
     assert list(done.problems) == []
     assert len(done.idle) == 3
     (level,) = done.steady

@@ -42,6 +42,14 @@ def test_the_libraries_speak_the_same_format(stream: io.StringIO) -> None:
     assert (line["event"], line["level"], line["logger"]) == ("connection c1 lost", "warning", "uvicorn.error")
 
 
+def test_of_several_processes_every_line_says_which(stream: io.StringIO) -> None:
+    configure(log_format="json", level="info", stream=stream, process=2)
+    structlog.get_logger().info("saga.started")
+    structlog.get_logger().info("process.ended", process=1)
+    logging.getLogger("uvicorn.error").warning("lost")
+    assert [line["process"] for line in lines(stream)] == [2, 1, 2]
+
+
 def test_tracebacks_of_ordinary_reconnects_are_not_logged(stream: io.StringIO) -> None:
     configure(log_format="json", level="debug", stream=stream)
     for library in ("aio_pika.robust_connection", "aiormq.connection"):
