@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from handlers.aside import Aside, InHand
 from handlers.decoding import Decoded, decode, unread
-from handlers.handle import Attempt
+from handlers.handle import Attempt, Overtaken
 from handlers.suspects import Suspects, suspicious
 from messages.errors import DatabaseBusy, MessageError, Trouble
 from outbox.facts import LoopTroubled
@@ -42,16 +42,12 @@ _SLOWEST_RETRY = 5.0
 _DOUBLINGS = 10  # beyond the slowest retry; the database may be away for days, and a power of that has no float
 
 
-class _Overtook(Exception):  # noqa: N818
-    """The batch before was not committed at once, or changed what this one read: it has to be decided again."""
-
-
 class _Batch:
     """One batch on its way, and what the one behind it has to know.
 
     `held` are its messages: once it has been decided, without those that it `left` to the next batch. `at_once` says
-    whether the first try was committed, with `born`. `ended` is when nothing of it will be tried any more, and says
-    whether all of it was committed.
+    whether the first try was committed, `committed` whether any was. `ended` is when nothing of it will be done any
+    more, and says the same. `late` are messages that a later try could not decide: then the next batch has begun.
     """
 
     def __init__(self, held: list[InHand], before: _Batch | None = None) -> None:
@@ -59,29 +55,41 @@ class _Batch:
         self.held = held
         self.left: asyncio.Future[list[InHand]] = loop.create_future()
         self.at_once: asyncio.Future[bool] = loop.create_future()
+        self.committed: asyncio.Future[bool] = loop.create_future()
         self.ended: asyncio.Future[bool] = loop.create_future()
-        self.born: frozenset[UUID] = frozenset()
+        self.late: list[InHand] = []
+        self._born: frozenset[UUID] = frozenset()
+        self._concerned: frozenset[UUID] = frozenset()
         self._before = before
 
-    @property
-    def patient(self) -> bool:
-        """Whether it waits for instances that others hold: what it leaves has been left, and is in the next batch."""
-        return self.left.done()
+    def begin(self) -> frozenset[UUID]:
+        """See `handlers.handle.Line`."""
+        if self._before is not None and self._before.committed.done() and self._before.committed.result():
+            self._before = None
+        return frozenset() if self._before is None else self._before._concerned
 
     async def decided(self, what: Decided) -> None:
         """It can be saved, without what is deferred, as soon as the batch before is.
 
+        That may be tried again; whoever holds locks then lets them go, and whoever holds none can wait.
+
         Raises:
-            _Overtook: that could not be committed at once, or gave birth to an instance that was missing here.
+            Overtaken: that was not committed (at once), or gave birth to an instance that was missing here.
         """
-        if not self.left.done():
-            left = [replace(self.held[index], tries=self.held[index].tries + 1) for index in sorted(what.deferred)]
+        deferred = [self.held[index] for index in sorted(what.deferred)]
+        self._born, self._concerned = what.born, self._concerned | what.concerned
+        if self.left.done():
+            self.late = deferred
+        else:
             self.held = [each for index, each in enumerate(self.held) if index not in what.deferred]
-            self.born = what.born
-            self.left.set_result(left)
+            self.left.set_result([replace(each, tries=each.tries + 1) for each in deferred])
         before = self._before
-        if before is not None and (not await asyncio.shield(before.at_once) or before.born & what.missing):
-            raise _Overtook
+        if before is None:
+            return
+        if not await asyncio.shield(before.at_once if what.locked else before.committed):
+            raise Overtaken
+        if before._born & what.missing:
+            raise Overtaken
 
     async def in_turn(self) -> bool:
         """Wait until the batch before has ended, and say whether it was committed: if not, this must not be either."""
@@ -94,11 +102,15 @@ class _Batch:
         """A try has ended."""
         if not self.at_once.done():
             self.at_once.set_result(committed)
+        if committed:
+            self.committed.set_result(True)
 
     def end(self, *, committed: bool) -> None:
         """Nothing of it will be tried any more."""
         self._before = None
         self.tried(committed=False)
+        if not self.committed.done():
+            self.committed.set_result(committed)
         if not self.left.done():
             self.left.set_result([])
         self.ended.set_result(committed)
@@ -301,8 +313,8 @@ class SagaConsumer:
                 return await batch.in_turn()
             messages = [each.decoded for each in batch.held]
             try:
-                prepared = await self._handler.handle(messages, attempt, wait=batch.patient, decided=batch.decided)
-            except (Trouble, _Overtook) as error:
+                prepared = await self._handler.handle(messages, attempt, line=batch)
+            except (Trouble, Overtaken) as error:
                 batch.tried(committed=False)
                 if self._stopping:
                     return False
@@ -317,7 +329,10 @@ class SagaConsumer:
             else:
                 batch.tried(committed=True)
                 await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
-                await consumer.settle([each.delivery for each in batch.held])
+                for each in batch.late:
+                    aside.wait_for(each)
+                done = [each.delivery for each in batch.held if each not in batch.late]
+                await consumer.settle(done)
                 return True
 
     async def _pause(self, error: Trouble, tries: int) -> None:

@@ -80,15 +80,21 @@ async def claim_keys(saga: SagaType, unit: Unit, messages: Sequence[Decoded]) ->
     """Who has the keys of the messages: of all that start something, and where keys are used again, of all others."""
     used = {message.key for message in messages if message.key is not None} if saga.latest.key_reuse else ()
     latest = await unit.latest_keys(saga.name, used) if used else {}
+    claims = {key: claim for key, claim in first_claims(saga, messages).items() if key not in latest}
+    owners = await unit.claim_keys(list(claims.values())) if claims else ()
+    return {**latest, **dict(zip(claims, owners, strict=True))}
+
+
+def first_claims(saga: SagaType, messages: Sequence[Decoded]) -> dict[str, KeyClaim]:
+    """What the first start of each key asks for, if nobody ever had the key."""
     claims: dict[str, KeyClaim] = {}
     for message in messages:
         envelope, key = message.envelope, message.key
         if envelope is None or message.event is None or key is None or envelope.name not in saga.latest.starts:
             continue
-        if key not in latest:
-            claims.setdefault(key, saga.claim(envelope, message.body_hash, key, 1))
-    owners = await unit.claim_keys(list(claims.values())) if claims else ()
-    return {**latest, **dict(zip(claims, owners, strict=True))}
+        if key not in claims:
+            claims[key] = saga.claim(envelope, message.body_hash, key, 1)
+    return claims
 
 
 def leaving_held(owners: dict[str, KeyOwner]) -> dict[str, KeyOwner]:

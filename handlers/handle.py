@@ -4,6 +4,9 @@
 decode ─ claim keys ─ lock ─ route ─ claim inbox ─ decide, folded per instance ─ save ─ commit
 ```
 
+On a database that can, a batch is tried without locks first (`outbox.unlocked`): the same path over one look and one
+statement. The transaction is for what does not succeed so.
+
 Every message of the batch ends in exactly one disposition, or is deferred because another process holds its instance.
 Knows no broker: whoever calls acknowledges what is done and publishes what was claimed.
 """
@@ -12,26 +15,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from handlers.deciding import Deciding, SagaType, claim_keys, leaving_held
+from handlers.deciding import Deciding, SagaType, claim_keys, first_claims, leaving_held
 from handlers.facts import BatchCommitted
 from handlers.routing import Routed, Router
 from messages.codec import DEFAULT_LIMITS
-from messages.errors import TooOld
+from messages.errors import DatabaseBusy, TooOld
 from messages.value import value
 from outbox.interface import InboxEntry
+from outbox.unlocked import NeedsTransaction, Wanted
 from sagas.instance import saga_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from handlers.decoding import Decoded
     from handlers.work import Definitions
     from messages.codec import Limits
-    from outbox.interface import Claimed, ClaimedRow, MessageKey, Storage, Unit
+    from outbox.interface import Claimed, ClaimedRow, MessageKey, Outgoing, Storage, Unit
     from outbox.relay import Lease, Relay
 
 _DAY = 86_400
@@ -41,17 +45,36 @@ class _AlreadyCommitted(Exception):  # noqa: N818
     """This batch's own token stands in the inbox: the commit whose outcome was unknown did happen."""
 
 
+class Overtaken(Exception):  # noqa: N818
+    """What a batch was decided on has changed before it was saved, or may have: it has to be decided again."""
+
+
 @value
 class Decided:
     """What is known about a batch before it is saved.
 
-    `deferred` are the indexes of messages left for the next batch, `born` the instances that it gives birth to, and
-    `missing` those that its messages name and that are not there.
+    `deferred` are the indexes of messages left for the next batch. The other messages concern the instances
+    `concerned`; of these, `missing` are not there, and `born` are those that it gives birth to. `locked`: others may
+    have to wait for what it holds.
     """
 
+    locked: bool
     deferred: frozenset[int]
-    born: frozenset[UUID]
+    concerned: frozenset[UUID]
     missing: frozenset[UUID]
+    born: frozenset[UUID]
+
+
+class Line(Protocol):
+    """The batches of one consumer, as one of them sees the others."""
+
+    def begin(self) -> frozenset[UUID]:
+        """Called before anything is looked at. Returns the instances that an unfinished batch before is about."""
+        ...
+
+    async def decided(self, what: Decided) -> None:
+        """Called before anything is saved; what it raises undoes the batch."""
+        ...
 
 
 @value
@@ -72,21 +95,43 @@ class Attempt:
     """One batch's tries at one transaction, under one token. `alone`: perhaps it is to blame, and nothing else may be.
 
     `prepared` is what the latest try came to: when its commit was answered by silence and the next try finds the token
-    in the inbox, that is what happened.
+    in the inbox, that is what happened. Where saving is committing, it was silent about what is claimed, too: `unsure`
+    are the token of the claim and the messages. `locking`: it has been tried without locks.
     """
 
     token: UUID
     alone: bool = False
+    locking: bool = False
     prepared: Prepared | None = None
+    unsure: tuple[UUID, Sequence[Outgoing]] | None = None
 
 
-@value
-class _Batch:
-    """A batch that was decided and not yet saved. `deferred` and `missing` are as in `Decided`."""
+class _Task:
+    """A batch as one try finds it."""
 
-    deciding: Deciding
-    deferred: frozenset[int]
-    missing: frozenset[UUID]
+    def __init__(
+        self,
+        messages: Sequence[Decoded],
+        attempt: Attempt,
+        line: Line | None,
+        lease: Lease,
+        confirmed: Sequence[tuple[int, UUID]],
+        *,
+        wait: bool,
+    ) -> None:
+        self.messages = messages
+        self.attempt = attempt
+        self.line = line
+        self.lease = lease
+        self.confirmed = confirmed
+        self.wait = wait
+        self.locked = False
+        self.busy: frozenset[UUID] = frozenset()
+
+    def begin(self, *, locked: bool) -> None:
+        """Something is about to be looked at, or locked."""
+        self.locked = locked
+        self.busy = self.line.begin() if self.line is not None else frozenset()
 
 
 class Handler:
@@ -114,32 +159,27 @@ class Handler:
         self._report = report
 
     async def handle(
-        self,
-        messages: Sequence[Decoded],
-        attempt: Attempt,
-        *,
-        wait: bool = False,
-        decided: Callable[[Decided], Awaitable[None]] | None = None,
+        self, messages: Sequence[Decoded], attempt: Attempt, *, wait: bool = False, line: Line | None = None
     ) -> Prepared:
-        """Decide a batch, given in delivery order, in one transaction, and commit it.
+        """Decide a batch, given in delivery order, and commit it.
 
         With `wait`, instances that another transaction holds are waited for; otherwise their messages are deferred.
-        `decided` is called before anything is saved, and what it raises undoes the transaction.
 
         Raises:
+            Overtaken: what it was decided on has changed; try again with the same `attempt`.
             Trouble: nothing was committed, or nobody knows; try again with the same `attempt`.
             MessageError: the database refuses the data of some message of the batch.
         """
         lease, confirmed = self._relay.lease(), self._relay.take_confirmed()
+        task = _Task(messages, attempt, line, lease, confirmed, wait=wait)
         try:
-            async with self.storage.transaction() as unit:
-                batch = await self._decide(unit, messages, attempt, wait=wait)
-                if decided is not None:
-                    born = frozenset(instance.saga_id for instance in batch.deciding.work.inserted())
-                    await decided(Decided(deferred=batch.deferred, born=born, missing=batch.missing))
-                attempt.prepared = await self._save(unit, batch, lease, confirmed)
+            if not await self._without_locks(task):
+                async with self.storage.transaction() as unit:
+                    task.begin(locked=True)
+                    await self._carry_out(unit, task)
         except _AlreadyCommitted:
             self._relay.give_back(confirmed)
+            await self._recall(attempt)
         except BaseException:
             self._relay.give_back(confirmed)
             raise
@@ -159,24 +199,84 @@ class Handler:
             self._report(fact)
         self._report(BatchCommitted(consumer=self.consumer, messages=size, deferred=len(prepared.deferred)))
 
+    # -- the two ways
+
+    async def _without_locks(self, task: _Task) -> bool:
+        """Whether that did it. It is the first try only: whoever was overtaken once has rivals.
+
+        Raises:
+            Overtaken: somebody else was first, or holds one of the instances.
+        """
+        unlocked, attempt = self.storage.unlocked, task.attempt
+        if unlocked is None or attempt.locking or attempt.alone or task.wait or self.latest.key_reuse:
+            return False
+        attempt.locking = True
+        task.begin(locked=False)
+        try:
+            async with unlocked.unit(self._wanted(task.messages)) as unit:
+                await self._carry_out(unit, task)
+        except NeedsTransaction:
+            return False
+        except DatabaseBusy as error:
+            raise Overtaken from error
+        return True
+
+    def _wanted(self, messages: Sequence[Decoded]) -> Wanted:
+        return Wanted(
+            saga_type=self.consumer,
+            claims=list(first_claims(self.saga, messages).values()),
+            saga_ids=frozenset().union(*(self.instances(message) for message in messages)),
+            entries=[
+                InboxEntry(source=e.source, message_id=e.message_id, body_hash=message.body_hash)
+                for message in messages
+                if (e := message.envelope) is not None
+            ],
+        )
+
+    async def _recall(self, attempt: Attempt) -> None:
+        """What a save has claimed whose answer was lost."""
+        if attempt.prepared is not None and attempt.unsure is not None and self.storage.unlocked is not None:
+            claimed = await self.storage.unlocked.claimed(*attempt.unsure)
+            attempt.prepared, attempt.unsure = replace(attempt.prepared, claimed=claimed), None
+
     # -- the stages
 
-    async def _decide(self, unit: Unit, messages: Sequence[Decoded], attempt: Attempt, *, wait: bool) -> _Batch:
-        owners = await claim_keys(self.saga, unit, messages)
-        owners = leaving_held(owners) if attempt.alone else owners
+    async def _carry_out(self, unit: Unit, task: _Task) -> None:
+        attempt, lease = task.attempt, task.lease
+        deciding, decided = await self._decide(unit, task)
+        changes = await deciding.changes(lease, task.confirmed)
+        if task.line is not None:
+            await task.line.decided(decided)
+        attempt.prepared = Prepared(
+            claimed=(),
+            until=lease.until,
+            deferred=decided.deferred,
+            facts=[*deciding.facts, *deciding.work.facts()],
+        )
+        attempt.unsure = lease.token, changes.outgoing
+        attempt.prepared = replace(attempt.prepared, claimed=await unit.save(changes))
+        attempt.unsure = None
+
+    async def _decide(self, unit: Unit, task: _Task) -> tuple[Deciding, Decided]:
+        owners = await claim_keys(self.saga, unit, task.messages)
+        owners = leaving_held(owners) if task.attempt.alone else owners
         router = Router(self.latest, self.saga.namespace, owners)
-        wanted = router.wanted(messages)
-        locked = await unit.lock(wanted, wait=wait)
-        routed = [router.route(index, message, locked) for index, message in enumerate(messages)]
-        fresh, claimed = await self._claim_inbox(unit, routed, attempt.token)
+        wanted = router.wanted(task.messages)
+        locked = await unit.lock(wanted - task.busy, wait=task.wait)
+        locked = replace(locked, busy=locked.busy | (wanted & task.busy))
+        routed = [router.route(index, message, locked) for index, message in enumerate(task.messages)]
+        fresh, claimed = await self._claim_inbox(unit, routed, task.attempt.token)
         deciding = Deciding(self.saga, unit, claimed.now, self._limits, owners)
         deciding.drop(routed, fresh, claimed)
         for each in fresh:
             await deciding.apply(self._dated(each, claimed.now))
-        return _Batch(
-            deciding=deciding,
+        born = frozenset(instance.saga_id for instance in deciding.work.inserted())
+        return deciding, Decided(
+            locked=task.locked,
             deferred=frozenset(each.index for each in routed if each.deferred),
+            concerned=born | (wanted - locked.busy),
             missing=frozenset(wanted - locked.instances.keys() - locked.busy),
+            born=born,
         )
 
     async def _claim_inbox(self, unit: Unit, routed: Sequence[Routed], token: UUID) -> tuple[list[Routed], Claimed]:
@@ -211,12 +311,3 @@ class Handler:
             "(ANTIPHON_INBOX_WINDOW): it may be a copy; if it was never handled, replay it"
         )
         return replace(each, error=TooOld(text, message_id=envelope.message_id))
-
-    async def _save(self, unit: Unit, batch: _Batch, lease: Lease, confirmed: Sequence[tuple[int, UUID]]) -> Prepared:
-        deciding = batch.deciding
-        return Prepared(
-            claimed=await unit.save(await deciding.changes(lease, confirmed)),
-            until=lease.until,
-            deferred=batch.deferred,
-            facts=[*deciding.facts, *deciding.work.facts()],
-        )

@@ -12,7 +12,7 @@ from messages.value import value
 from outbox.interface import ClaimedRow, Outgoing
 from outbox.rows import headers
 from outbox.store import CONFIRM
-from storage.statements import Statement, Tail
+from storage.statements import Part, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -45,9 +45,9 @@ _NEW = "message_id, saga_id, path, dead_letter_id, name, exchange, routing_key, 
 _FURTHER = "state, maybe_sent, came_back, token, next_attempt_at, attempts, created_at"
 
 
-def _tail(gone: str) -> Tail:
+def _tail(gone: str) -> Part:
     """`gone` is a query for the ids of rows that another part of the same statement deletes: it still sees them."""
-    return Tail(
+    return Part(
         ctes=f"""
         sent as materialized (select * from {_ROWS}),
         standing as materialized (
@@ -161,7 +161,7 @@ def distinct(outgoing: Sequence[Outgoing], closed: Collection[Destination] = ())
     return kept
 
 
-def tail(batch: Batch) -> Tail:
+def tail(batch: Batch) -> Part:
     """The part of a composed PostgreSQL statement that adds messages, beside the other writes of the batch."""
     return _TAIL_BESIDE_CONFIRMED if any(write is CONFIRM for write, _ in batch.writes) else _TAIL
 

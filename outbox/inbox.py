@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 # A dead-lettered copy does not make later copies duplicates: its row is taken over. Every other row is left alone, but
 # locked, so that the second look below finds it.
-_TAKE_OVER = """
+TAKE_OVER = """
     on conflict (consumer, source, message_id) do update set
-        token = excluded.token, body_hash = excluded.body_hash, disposition = 'applied',
+        token = excluded.token, body_hash = excluded.body_hash, disposition = excluded.disposition,
         received_at = excluded.received_at
     where inbox.disposition = 'dead_lettered'
 """
@@ -32,13 +32,13 @@ _CLAIM = Statement.of(
                clock_timestamp()
         from unnest(cast(:sources as text[]), cast(:ids as text[]), cast(:hashes as bytea[]))
              as r(source, message_id, body_hash)
-        {_TAKE_OVER}
+        {TAKE_OVER}
         returning source, message_id, clock_timestamp() as now
     """,
     sqlite=f"""
         insert into inbox (consumer, source, message_id, body_hash, token, disposition, received_at)
         values (:consumer, :source, :message_id, :body_hash, :token, 'applied', :now)
-        {_TAKE_OVER}
+        {TAKE_OVER}
     """,
 )
 _KNOWN = Statement.of(

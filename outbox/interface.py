@@ -1,9 +1,7 @@
 """The seam to the database: one transaction as about ten batch calls.
 
 The message path, the timers, the relay and the participants are written against these protocols; `outbox.unit`
-carries them out in SQL, on PostgreSQL and on SQLite. Both databases pass one conformance suite.
-
-What every implementation promises:
+carries them out in SQL, on PostgreSQL and on SQLite, which pass one conformance suite. What each promises:
 
 - locks are taken in the order saga key, saga, inbox, held, timer, outbox, dead letter, and within a table in the
   order of its key;
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from messages.envelope import Raw
     from outbox.pressure import Backlog
+    from outbox.unlocked import Unlocked
     from sagas.decision import HistoryEntry
     from sagas.instance import Instance
     from sagas.watching import Watched
@@ -234,10 +233,9 @@ class Changes:
 
     `updated` holds (before, after); the row's revision must still be the one of `before`. Timer rows are the difference
     of their `armed` timers, attention rows the difference of their `attention`. `held` are messages to hold, `reheld`
-    those that are held on for another reason, `unheld` the numbers of those that are held no more. `released` are keys
-    that this transaction claimed and did not use, `reassigned` those that it claimed for one start and another one
-    used, because the first raised. `claim` is (token, lease in seconds) for rows that this process will publish
-    X
+    those that are held on for another reason, `unheld` the numbers of those that are held no more. Of the keys that
+    were claimed, `released` were not used, and `reassigned` by another start, because the first raised. `claim` is
+    (token, lease in seconds) for rows that this process will publish.
     """
 
     consumer: str
@@ -376,6 +374,11 @@ class Unit(Protocol):
 
 class Storage(Protocol):
     """The database."""
+
+    @property
+    def unlocked(self) -> Unlocked | None:
+        """The way to save without locks, where there is one."""
+        ...
 
     def transaction(self) -> AbstractAsyncContextManager[Unit]:
         """Begin a transaction (SQLite: immediate).

@@ -126,7 +126,7 @@ async def _claim_at_once(session: Session, ordered: Sequence[KeyClaim]) -> dict[
         },
     )
     inserted = {(row.saga_type, row.key, row.n): row.awaited for row in rows}
-    owners = {key_of(c): _mine(c, awaited=inserted[key_of(c)]) for c in ordered if key_of(c) in inserted}
+    owners = {key_of(c): mine(c, awaited=inserted[key_of(c)]) for c in ordered if key_of(c) in inserted}
     lost = [c for c in ordered if key_of(c) not in inserted]
     if lost:
         owners |= await _owners(session, lost)
@@ -147,7 +147,7 @@ async def _claim_each(session: Session, ordered: Sequence[KeyClaim], now: dateti
     for saga_type in {c.saga_type for c in fresh}:
         ours = [c for c in fresh if c.saga_type == saga_type]
         awaited = await held.awaited(session, saga_type, [c.saga_id for c in ours])
-        owners |= {key_of(c): _mine(c, awaited=c.saga_id in awaited) for c in ours}
+        owners |= {key_of(c): mine(c, awaited=c.saga_id in awaited) for c in ours}
     return owners
 
 
@@ -178,7 +178,8 @@ def _arrays(claims: Sequence[KeyClaim]) -> dict[str, object]:
     }
 
 
-def _mine(claim: KeyClaim, *, awaited: bool) -> KeyOwner:
+def mine(claim: KeyClaim, *, awaited: bool) -> KeyOwner:
+    """The owner of a key that this transaction claims."""
     return KeyOwner(
         saga_id=claim.saga_id,
         n=claim.n,

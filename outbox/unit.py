@@ -14,7 +14,7 @@ from outbox import abandoned, accused, enqueue, held, inbox, keys, store
 from outbox.interface import CLAIM_BYTES, Accused, Claimed, DueTimer, HistoryRow, Locked, Suspect
 from storage import definitions, instances, stalls, timers
 from storage.dead_letters import Letters
-from storage.statements import Batch, Statement
+from storage.statements import Batch, Part, Statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RowOutcome,
     )
     from outbox.pressure import Backlog
+    from outbox.unlocked import Unlocked
     from storage.database import Database, Session
 
 _KEEP_ORDER = Statement.both("select pg_advisory_xact_lock(hashtextextended(cast(:lane as text), 0))")
@@ -112,38 +113,36 @@ class SqlUnit:
 
     async def save(self, changes: Changes, also: Batch | None = None) -> Sequence[ClaimedRow]:
         """See `outbox.interface.Unit.save`. `also` holds further writes, which come first."""
-        batch = self._batch(changes)
+        batch = Batch()
+        keys.release(batch, [self._claimed[saga_id] for saga_id in changes.released])
+        keys.reassign(batch, changes.reassigned)
+        inbox.dispose(batch, changes.consumer, changes.dispositions)
+        return await self._write(batch, changes, also)
+
+    async def _write(
+        self,
+        batch: Batch,
+        changes: Changes,
+        also: Batch | None = None,
+        head: Part | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Sequence[ClaimedRow]:
+        """Write what was decided, behind what is in the batch."""
+        _gather(batch, changes)
         batch.writes[:0] = also.writes if also is not None else ()
         rows = enqueue.distinct(changes.outgoing, changes.closed)
         claim = self._claim(changes)
         if not rows:
-            await self.session.write(batch, self._now)
+            await self.session.write(batch, self._now, head=head, parameters=parameters)
             return ()
         if not self.session.postgresql:
             await self.session.write(batch, self._now)
             return await enqueue.add_on_sqlite(self.session, rows, claim, self._now)
-        found = await self.session.write(
-            batch, self._now, tail=enqueue.tail(batch), parameters=enqueue.parameters(rows, claim)
-        )
+        bound = {**enqueue.parameters(rows, claim), **(parameters or {})}
+        found = await self.session.write(batch, self._now, head=head, tail=enqueue.tail(batch), parameters=bound)
         if claim is None:
             return ()
         return [enqueue.born(rows[row.item][0], row.amount, claim) for row in sorted(found, key=lambda row: row.item)]
-
-    def _batch(self, changes: Changes) -> Batch:
-        batch = Batch()
-        keys.release(batch, [self._claimed[saga_id] for saga_id in changes.released])
-        keys.reassign(batch, changes.reassigned)
-        instances.save(batch, inserted=changes.inserted, updated=changes.updated)
-        batch.add(
-            instances.INSERT_EVENT,
-            [instances.history_row(row.saga_id, row.at, row.entry, row.patch) for row in changes.history],
-        )
-        inbox.dispose(batch, changes.consumer, changes.dispositions)
-        held.save(batch, held=changes.held, reheld=changes.reheld, unheld=changes.unheld)
-        _dead_letters(changes).save(batch)
-        timers.save(batch, [*((None, instance) for instance in changes.inserted), *changes.updated])
-        store.confirm(batch, changes.confirmed)
-        return batch
 
     def _claim(self, changes: Changes) -> enqueue.Claim | None:
         if changes.claim is None or changes.claim_limit <= 0:
@@ -152,6 +151,18 @@ class SqlUnit:
         return enqueue.Claim(
             token=token, lease=lease, limit=changes.claim_limit, until=self._now + timedelta(seconds=lease)
         )
+
+
+def _gather(batch: Batch, changes: Changes) -> None:
+    instances.save(batch, inserted=changes.inserted, updated=changes.updated)
+    batch.add(
+        instances.INSERT_EVENT,
+        [instances.history_row(row.saga_id, row.at, row.entry, row.patch) for row in changes.history],
+    )
+    held.save(batch, held=changes.held, reheld=changes.reheld, unheld=changes.unheld)
+    _dead_letters(changes).save(batch)
+    timers.save(batch, [*((None, instance) for instance in changes.inserted), *changes.updated])
+    store.confirm(batch, changes.confirmed)
 
 
 def _dead_letters(changes: Changes) -> Letters:
@@ -176,9 +187,10 @@ def _dead_letters(changes: Changes) -> Letters:
 class SqlStorage:
     """The database; see `outbox.interface.Storage`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, unlocked: Unlocked | None = None) -> None:
         """`database` stays the caller's, who closes it."""
         self.database = database
+        self.unlocked = unlocked
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlUnit]:

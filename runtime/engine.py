@@ -24,6 +24,7 @@ from handlers.suspects import Suspects
 from handlers.timers import Timers
 from handlers.watchdog import Watchdog
 from messages.errors import ConfigurationError
+from outbox.optimistic import Optimistic
 from outbox.pressure import Pressure
 from outbox.relay import Relay
 from outbox.unit import SqlStorage
@@ -161,7 +162,7 @@ class Engine:
             pool_size=busy + SPARE_CONNECTIONS,
             planned_once=not self.participants,  # whose handlers ask on the same connections whatever they like
         )
-        self.storage = SqlStorage(self.database)
+        self.storage = SqlStorage(self.database, Optimistic(self.database) if self.database.postgresql else None)
         self.transport = transport_for(settings, runner, report)
         self._suspects = Suspects(self.storage, runner)
         self.relay = self._relay()

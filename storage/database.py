@@ -16,7 +16,7 @@ from sqlalchemy import QueuePool, event
 from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy
 from storage.engine import CONNECT_SECONDS, DEFAULT_NAMESPACE, POOL_SIZE, STATEMENT_SECONDS, TURN, create
 from storage.failures import RAISED_BY_DRIVERS, translated
-from storage.statements import POSTGRESQL, Batch, Statement, Tail, composed, sqlite_value
+from storage.statements import POSTGRESQL, Batch, Part, Statement, composed, sqlite_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -64,7 +64,8 @@ class Session:
         batch: Batch,
         now: datetime,
         *,
-        tail: Tail | None = None,
+        head: Part | None = None,
+        tail: Part | None = None,
         parameters: Mapping[str, object] | None = None,
     ) -> Sequence[Row[Any]]:
         """Carry out a batch: on PostgreSQL as one statement, on SQLite write by write in the order added.
@@ -72,8 +73,9 @@ class Session:
         Args:
             batch: What to write.
             now: The host's time, for SQLite.
-            tail: For PostgreSQL only: what else the statement does. Its rows (part, item, amount) are returned.
-            parameters: The parameters of `tail`.
+            head: For PostgreSQL only: what the statement does before it writes.
+            tail: For PostgreSQL only: what else it does. Its rows (part, item, amount) are returned.
+            parameters: The parameters of `head` and `tail`.
 
         Raises:
             ChangedMeanwhile: a checked write found another number of rows than it was given.
@@ -81,12 +83,12 @@ class Session:
         if not self.postgresql:
             await self._write_each(batch, now)
             return ()
-        if not batch.writes and tail is None:
+        if not batch.writes and head is None and tail is None:
             return ()
         bound = dict(parameters or {})
         for write, rows in batch.writes:
             bound |= write.parameters(rows)
-        found = await self._rows(composed(tuple(write for write, _ in batch.writes), tail), bound)
+        found = await self._rows(composed(tuple(write for write, _ in batch.writes), head, tail), bound)
         amounts = {row.part: row.amount for row in found if row.item is None}
         for write, rows in batch.writes:
             if write.checked:

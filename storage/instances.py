@@ -69,7 +69,7 @@ _SENT = Statement.of(
     """,
 )
 
-_SAGA = {
+COLUMNS = {
     "saga_id": "uuid",
     "saga_type": "text",
     "key": "text",
@@ -90,7 +90,7 @@ _SAGA = {
     "seq": "bigint",
 }
 _FIXED = ("saga_id", "saga_type", "key", "n", "started_at")
-_CHANGING = tuple(column for column in _SAGA if column not in _FIXED)
+_CHANGING = tuple(column for column in COLUMNS if column not in _FIXED)
 
 
 def _insert(table: str, columns: Mapping[str, str]) -> tuple[str, str]:
@@ -102,11 +102,11 @@ def _insert(table: str, columns: Mapping[str, str]) -> tuple[str, str]:
     )
 
 
-_INSERT_SQL = _insert("saga", _SAGA)
-INSERT_SAGA = Write(name="saga_insert", columns=_SAGA, postgresql=_INSERT_SQL[0], sqlite=_INSERT_SQL[1])
+_INSERT_SQL = _insert("saga", COLUMNS)
+INSERT_SAGA = Write(name="saga_insert", columns=COLUMNS, postgresql=_INSERT_SQL[0], sqlite=_INSERT_SQL[1])
 UPDATE_SAGA = Write(
     name="saga_update",
-    columns={**{column: _SAGA[column] for column in ("saga_id", *_CHANGING)}, "was": "bigint"},
+    columns={**{column: COLUMNS[column] for column in ("saga_id", *_CHANGING)}, "was": "bigint"},
     postgresql=f"""
         update saga s set {", ".join(f"{column} = r.{column}" for column in _CHANGING)}
         from {{rows}} where s.saga_id = r.saga_id and s.revision = r.was returning s.saga_id
@@ -263,7 +263,7 @@ def _changing(instance: Instance) -> tuple[object, ...]:
 
 def _whole(instance: Instance) -> tuple[object, ...]:
     values = dict(zip((*_FIXED, *_CHANGING), (*_fixed(instance), *_changing(instance)), strict=True))
-    return tuple(values[column] for column in _SAGA)
+    return tuple(values[column] for column in COLUMNS)
 
 
 def save(

@@ -136,8 +136,8 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tail:
-    """What comes after the writes of a composed PostgreSQL statement: CTEs of its own and what they select.
+class Part:
+    """What comes before or after the writes of a composed PostgreSQL statement: CTEs of its own and what they select.
 
     The selected columns are (part, item, amount): a word, and two whole numbers.
     """
@@ -152,14 +152,20 @@ def _clause(sql: str) -> TextClause:
 
 
 @cache
-def composed(writes: tuple[Write, ...], tail: Tail | None = None) -> TextClause:
-    """All writes as one PostgreSQL statement, which also counts the rows of each checked write."""
+def composed(writes: tuple[Write, ...], head: Part | None = None, tail: Part | None = None) -> TextClause:
+    """All writes as one PostgreSQL statement, which also counts the rows of each checked write.
+
+    What the head selects is evaluated before anything is written that nobody selects from.
+    """
     ctes = [write.cte() for write in writes]
     selects = [
         f"select '{write.name}' as part, null::bigint as item, count(*) as amount from {write.name}"
         for write in writes
         if write.checked
     ]
+    if head is not None:
+        ctes.insert(0, head.ctes)
+        selects.insert(0, head.select)
     if tail is not None:
         ctes.append(tail.ctes)
         selects.append(tail.select)

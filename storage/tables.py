@@ -365,3 +365,12 @@ STORAGE_PARAMETERS = {
     "inbox": "fillfactor = 90, autovacuum_vacuum_insert_scale_factor = 0.05",
 }
 """PostgreSQL: room for updates in place, and a vacuum that keeps up with tables whose rows come and go."""
+
+CHANGED_MEANWHILE = """
+create function changed_meanwhile() returns bigint language plpgsql as $$
+begin
+    raise exception 'what was decided on has changed meanwhile' using errcode = 'serialization_failure';
+end
+$$
+"""
+"""PostgreSQL: what a statement calls that saves what was decided without locks, when somebody else was first."""

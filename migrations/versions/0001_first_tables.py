@@ -366,6 +366,15 @@ $door$
     "revoke all on function check_body(text, text), publish(text, text, text, jsonb, text) from public",
 )
 
+# A statement that saves what was decided without locks calls it when somebody else was first, and so undoes itself.
+CHANGED_MEANWHILE = """
+create function changed_meanwhile() returns bigint language plpgsql as $$
+begin
+    raise exception 'what was decided on has changed meanwhile' using errcode = 'serialization_failure';
+end
+$$
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -660,6 +669,7 @@ def _upgrade_postgresql() -> None:
     namespace = op.get_context().opts["namespace"]
     for statement in DOOR:
         op.execute(statement.replace("{namespace}", namespace))
+    op.execute(CHANGED_MEANWHILE)
 
 
 def _where(name: str, table: str, columns: list[str], condition: str) -> None:
@@ -673,7 +683,7 @@ def _on_postgresql() -> bool:
 
 def downgrade() -> None:
     if _on_postgresql():
-        op.execute("drop function publish(text, text, text, jsonb, text), check_body(text, text)")
+        op.execute("drop function publish(text, text, text, jsonb, text), check_body(text, text), changed_meanwhile()")
     for view in reversed(VIEWS):
         op.execute(f"drop view {view}")
     for table in reversed(TABLES):

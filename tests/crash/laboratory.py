@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from tests.crash.checker import Expected, stalls, violations
 from tests.crash.driver import Setup, Shop, Sidecar, at_rest, at_rest_or_stuck, finished, participants, reader
+from tests.crash.forking import Program
 from tests.crash.proxy.amqp import AmqpParser
 from tests.crash.proxy.faults import call
 from tests.crash.proxy.postgres import PostgresParser
@@ -21,12 +22,14 @@ from tests.crash.proxy.server import REMEMBERED, Proxy
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from tests.crash.forking import Program
     from tests.crash.process import Child
     from tests.crash.proxy.faults import Action
     from tests.crash.proxy.rules import Rule
     from tests.crash.proxy.wire import Event
     from tests.crash.views import Picture
+
+LOCKING = Program("tests.crash.launcher", ["--locking"])
+"""A sidecar that decides every batch in a transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +51,21 @@ class Wires:
         return replace(self, setup=beating)
 
     def at_commit(self, event: str, action: Action | Sequence[Action], *, nth: int = 1) -> Rule:
-        """Act at this event of the commit that follows the `nth` statement that writes history.
+        """Act at this event of the commit that follows the `nth` statement that writes history, of a `LOCKING` sidecar.
 
         Other transactions come in between, if only to look for timers that are due.
         """
         deciding: set[int] = set()
         self.pg.rule("pg.s2c.SELECT", call(lambda seen: deciding.add(seen.connection)), when=decides, nth=nth)
         return self.pg.rule(event, action, when=lambda seen: seen.connection in deciding)
+
+    def at_save(self, direction: str, action: Action | Sequence[Action], *, nth: int = 1) -> Rule:
+        """Act when the `nth` batch is saved that is decided without locks: before that is sent, or before its answer.
+
+        The save is the commit. `direction` is `pg.c2s` or `pg.s2c`.
+        """
+        event = {"pg.c2s": "pg.c2s.WITH", "pg.s2c": "pg.s2c.SELECT"}[direction]
+        return self.pg.rule(event, action, when=saves, nth=nth)
 
     def assert_fired(self) -> None:
         """See `Proxy.assert_fired`, of both."""
@@ -142,6 +153,16 @@ class Laboratory:
 def decides(event: Event) -> bool:
     """Whether it belongs to a statement that writes history."""
     return "event_insert" in event.text("statement")
+
+
+def saves(event: Event) -> bool:
+    """Whether it belongs to a statement that saves what was decided without locks."""
+    return "changed_meanwhile" in event.text("statement")
+
+
+def looks(event: Event) -> bool:
+    """Whether it belongs to the statement that looks at everything that a batch without locks wants."""
+    return "with seen" in event.text("statement")
 
 
 def marks_rows(event: Event) -> bool:

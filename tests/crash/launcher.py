@@ -383,6 +383,8 @@ async def run(arguments: argparse.Namespace) -> int:
             wrap(wrapped, Executioner(arguments.at, arguments.nth, arguments.slow, arguments.block))
         if arguments.impatient:
             shorten(wrapped)
+        if arguments.locking:
+            wrapped.enter_context(patch.object(composition, "Optimistic", lambda _: None))
         process = composition.Engine(
             settings,
             hosted(known, arguments.ledger),
@@ -402,7 +404,9 @@ def wrap(until: ExitStack, executioner: Executioner) -> None:
         return MortalTransport(build(settings, runner, report), executioner)
 
     until.enter_context(patch.object(composition, "Database", MortalDatabase))
-    until.enter_context(patch.object(composition, "SqlStorage", lambda database: MortalStorage(database, executioner)))
+    until.enter_context(
+        patch.object(composition, "SqlStorage", lambda database, _: MortalStorage(database, executioner))
+    )
     until.enter_context(patch.object(composition, "transport_for", transport_for))
 
 
@@ -427,6 +431,7 @@ def main() -> None:
     parser.add_argument("--slow", help="a task that never gets what is delivered to it")
     parser.add_argument("--hurried", action="store_true")
     parser.add_argument("--impatient", action="store_true")
+    parser.add_argument("--locking", action="store_true", help="decide every batch in a transaction")
     parser.add_argument("--policies", help="the deadline and the timeouts of the ordering saga, as JSON")
     parser.add_argument("--skew", type=float, default=0.0, help="so many seconds is the host's clock ahead")
     parser.add_argument("--broken", type=Path, help="a file with a pattern: such orders raise while it is there")

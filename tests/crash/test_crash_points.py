@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.driver import Shop
-from tests.crash.laboratory import marks_rows
+from tests.crash.laboratory import LOCKING, looks, marks_rows
 from tests.crash.proxy.faults import kill
 
 if TYPE_CHECKING:
@@ -27,7 +27,12 @@ ALLOWED = {order: {"compensated"} if "=fail" in order else {"completed"} for ord
     [
         pytest.param("amqp.s2c.deliver_done", "after", 1, id="delivered, not begun"),
         pytest.param("amqp.s2c.deliver_done", "after", 7, id="reply delivered, not begun"),
-        pytest.param("pg.s2c.INSERT", "before", 1, id="inside the transaction"),
+        pytest.param("pg.s2c.SELECT", "before", 1, id="looked at"),
+        pytest.param("pg.c2s.save", "before", 1, id="save never sent"),
+        pytest.param("pg.c2s.save", "before", 3, id="save of replies never sent"),
+        pytest.param("pg.s2c.save", "before", 1, id="saved, answer not seen"),
+        pytest.param("pg.s2c.save", "before", 3, id="replies saved, answer not seen"),
+        pytest.param("pg.s2c.INSERT", "before", 1, id="inside a transaction"),
         pytest.param("pg.c2s.COMMIT", "before", 1, id="commit never sent"),
         pytest.param("pg.c2s.COMMIT", "before", 3, id="commit of replies never sent"),
         pytest.param("pg.s2c.COMMIT", "before", 1, id="committed, answer not seen"),
@@ -44,7 +49,8 @@ async def test_a_killed_process_loses_nothing_and_does_nothing_twice(
 ) -> None:
     """It dies at the `nth` of these events, so that both ends of the work are met."""
     wires = await laboratory.wires()
-    victim = await laboratory.sidecar("victim", wires)
+    locking = event.endswith((".INSERT", ".COMMIT"))
+    victim = await laboratory.sidecar("victim", wires, command=LOCKING if locking else ())
     aim(wires, event, side, nth, victim)
     await laboratory.participants()
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
@@ -61,5 +67,8 @@ def aim(wires: Wires, event: str, side: Side, nth: int, victim: Sidecar) -> None
     proxy, deadly = (wires.pg if event.startswith("pg.") else wires.amqp), kill(victim.pid)
     if event.endswith(".COMMIT"):
         wires.at_commit(event, deadly, nth=nth)
+    elif event.endswith(".save"):
+        wires.at_save(event.removesuffix(".save"), deadly, nth=nth)
     else:
-        proxy.rule(event, deadly, side=side, nth=nth, when=marks_rows if event.endswith(".WITH") else None)
+        when = {"pg.c2s.WITH": marks_rows, "pg.s2c.SELECT": looks}.get(event)
+        proxy.rule(event, deadly, side=side, nth=nth, when=when)

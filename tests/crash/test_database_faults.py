@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.crash.driver import Setup, Shop, order_body, start_id
+from tests.crash.driver import Setup, Shop, antiphon, order_body, start_id
 from tests.crash.forking import Program
-from tests.crash.laboratory import Laboratory, decides, marks_rows
+from tests.crash.laboratory import LOCKING, Laboratory, decides, looks, marks_rows, saves
 from tests.crash.proxy.faults import black_hole, cut, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from tests.crash.proxy.wire import Event
@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 COMPLETED = {"completed"}
 
 
-async def test_a_commit_without_an_answer_is_neither_lost_nor_done_twice(laboratory: Laboratory) -> None:
+@pytest.mark.parametrize("locking", [False, True], ids=["without locks", "in a transaction"])
+async def test_a_commit_without_an_answer_is_neither_lost_nor_done_twice(laboratory: Laboratory, locking: bool) -> None:
     """The connection is reset before the commit arrives, and when it is done and the answer is on its way."""
     wires = await laboratory.wires()
-    sidecar = await laboratory.sidecar("sidecar", wires)
+    sidecar = await laboratory.sidecar("sidecar", wires, command=LOCKING if locking else ())
     await laboratory.participants()
     starts: dict[str, str] = {}
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
-        for event in ("pg.c2s.COMMIT", "pg.s2c.COMMIT"):
+        for direction in ("pg.c2s", "pg.s2c"):
             for nth in (1, 3):
-                in_doubt = wires.at_commit(event, cut(), nth=nth)
-                starts |= await shop.place(f"{event}-{nth}")
+                if locking:
+                    in_doubt = wires.at_commit(f"{direction}.COMMIT", cut(), nth=nth)
+                else:
+                    in_doubt = wires.at_save(direction, cut(), nth=nth)
+                starts |= await shop.place(f"{direction}-{nth}")
                 await in_doubt.has_fired()
     await laboratory.judge(starts, dict.fromkeys(starts, COMPLETED))
     assert wires.given_back == 0
@@ -48,7 +52,7 @@ def locks(event: Event) -> bool:
     return "for no key update" in event.text("statement")
 
 
-REFUSALS = {
+IN_A_TRANSACTION = {
     "deadlock": ("pg.c2s.INSERT", "40P01", None),
     "serialization": ("pg.c2s.WITH", "40001", decides),
     "lock_timeout": ("pg.c2s.WITH", "55P03", locks),
@@ -61,18 +65,32 @@ REFUSALS = {
     "idle_too_long": ("pg.c2s.WITH", "25P03", decides),
     "shutdown": ("pg.c2s.WITH", "57P01", decides),
 }
+WITHOUT_LOCKS = {
+    "look_timeout": ("pg.c2s.WITH", "57014", looks),
+    "look_shutdown": ("pg.c2s.WITH", "57P01", looks),
+    "deadlock": ("pg.c2s.WITH", "40P01", saves),
+    "disk_full": ("pg.c2s.WITH", "53100", saves),
+    "io_error": ("pg.c2s.WITH", "58030", saves),
+}
 
 
 @pytest.mark.long(17)
+@pytest.mark.parametrize(
+    ("command", "refusals"),
+    [
+        pytest.param(LOCKING, IN_A_TRANSACTION, id="in a transaction"),
+        pytest.param(antiphon("run"), WITHOUT_LOCKS, id="without locks"),
+    ],
+)
 async def test_what_the_database_cannot_do_now_is_tried_again_and_counts_against_no_message(
-    laboratory: Laboratory,
+    laboratory: Laboratory, command: Program, refusals: Mapping[str, tuple[str, str, Callable[[Event], bool] | None]]
 ) -> None:
     wires = await laboratory.wires()
-    sidecar = await laboratory.sidecar("sidecar", wires)
+    sidecar = await laboratory.sidecar("sidecar", wires, command=command)
     await laboratory.participants()
     starts: dict[str, str] = {}
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
-        for name, (event, sqlstate, when) in REFUSALS.items():
+        for name, (event, sqlstate, when) in refusals.items():
             refused = wires.pg.rule(event, refuse(sqlstate), when=when)
             starts |= await shop.place(name)
             await refused.has_fired()
@@ -166,10 +184,10 @@ async def test_a_database_that_falls_silent_is_given_up_and_asked_again_on_anoth
     sidecar = await laboratory.sidecar("sidecar", wires, command=IMPATIENT)
     await laboratory.participants()
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
-        silent = wires.pg.rule("pg.c2s.bind", black_hole(), when=decides)
+        silent = wires.pg.rule("pg.c2s.bind", black_hole(), when=looks)
         starts = await shop.place("statement")
         await silent.has_fired()
-        silent = wires.at_commit("pg.s2c.COMMIT", black_hole())
+        silent = wires.at_save("pg.s2c", black_hole())
         starts |= await shop.place("commit")
         await silent.has_fired()
         await laboratory.judge(starts, dict.fromkeys(starts, COMPLETED))

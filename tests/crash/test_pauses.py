@@ -6,13 +6,18 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.crash.driver import Shop
 from tests.crash.forking import Program
-from tests.crash.laboratory import decides
+from tests.crash.laboratory import decides, looks
 from tests.crash.proxy.faults import black_hole, cut, drop, hold, stop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.crash.laboratory import Laboratory
+    from tests.crash.proxy.wire import Event
 
 COMPLETED = {"completed"}
 IMPATIENT = Program("tests.crash.launcher", ["--impatient"])
@@ -21,15 +26,22 @@ BLOCKED = Program(
 )
 
 
-async def test_a_sidecar_that_is_halted_in_a_transaction_holds_nobody_up_and_commits_nothing(
-    laboratory: Laboratory,
+@pytest.mark.parametrize(
+    ("words", "when"),
+    [
+        pytest.param(["--impatient", "--locking"], decides, id="in a transaction"),
+        pytest.param(["--impatient"], looks, id="after its look"),
+    ],
+)
+async def test_a_sidecar_that_is_halted_while_it_decides_holds_nobody_up_and_commits_nothing(
+    laboratory: Laboratory, words: list[str], when: Callable[[Event], bool]
 ) -> None:
-    """It holds the lock of an instance and deliveries; both servers give it up for dead, and it is not."""
+    """It holds deliveries, and perhaps the lock of an instance; both servers give it up for dead, and it is not."""
     wires = (await laboratory.wires()).beating(1)
-    zombie = await laboratory.sidecar("zombie", wires, command=IMPATIENT)
+    zombie = await laboratory.sidecar("zombie", wires, command=Program("tests.crash.launcher", words))
     await laboratory.participants()
     waking = asyncio.Event()
-    halted = wires.pg.rule("pg.s2c.SELECT", [stop(zombie.pid), hold(waking)], when=decides, nth=2)
+    halted = wires.pg.rule("pg.s2c.SELECT", [stop(zombie.pid), hold(waking)], when=when, nth=2)
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
         starts = await shop.place("o-1", "o-2")
         await halted.has_fired()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tests.crash.proxy.rules import Rule
 
 MOMENTS: list[tuple[str, Side]] = [
-    ("pg.s2c.INSERT", "before"),
+    ("pg.c2s.WITH", "before"),
+    ("pg.s2c.SELECT", "before"),
     ("pg.c2s.COMMIT", "before"),
     ("pg.s2c.COMMIT", "before"),
     ("amqp.s2c.deliver_done", "after"),

@@ -41,7 +41,7 @@ async def test_a_hundred_copies_and_a_hundred_starts_of_one_key_have_one_effect(
     one, other = [await laboratory.sidecar(f"sidecar-{n}", each) for n, each in enumerate(wires)]
     await laboratory.participants()
     if killed:
-        wires[0].at_commit("pg.s2c.COMMIT", kill(one.pid), nth=2)
+        wires[0].at_save("pg.s2c", kill(one.pid), nth=2)
     starts, rivals = await place_everything(laboratory)
     if killed:
         await one.killed()
@@ -154,7 +154,7 @@ async def test_a_halted_sidecar_publishes_nothing_after_its_lease(laboratory: La
     waking = asyncio.Event()
     await laboratory.participants()
     pause = [stop(zombie.pid)] if halted else []
-    committed = wires.at_commit("pg.s2c.COMMIT", [*pause, hold(waking)])
+    committed = wires.at_save("pg.s2c", [*pause, hold(waking)])
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
         starts = await shop.place("o-1")
     await committed.has_fired()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,11 +19,14 @@ from outbox.facts import LoopTroubled
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from tests.handlers.house import LIMITS, NAMESPACE, House, dead, kinds, placed
+from tests.handlers.wrapped import Wrapped
+from tests.storage.databases import storage_on
 from transport.interface import Publication
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
     from messages.envelope import Raw
@@ -41,43 +45,40 @@ class HastyRunner(AsyncioRunner):
         await asyncio.sleep(0)
 
 
-class Outage:
+class Outage(Wrapped):
     """Everything of the storage it wraps, which cannot be reached for the next so many transactions."""
 
     def __init__(self, storage: SqlStorage, transactions: int) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self.left = transactions
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqlUnit]:
-        """The storage's transaction, if it can be reached."""
+    async def around(self, opening: AbstractAsyncContextManager[SqlUnit], *, at_once: bool) -> AsyncIterator[SqlUnit]:
+        """A unit, if it can be reached."""
         if self.left:
             self.left -= 1
             raise DatabaseAway("the database cannot be reached")
-        async with self._storage.transaction() as unit:
+        async with opening as unit:
             yield unit
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return getattr(self._storage, name)
 
-
-class Gated:
+class Gated(Wrapped):
     """Everything of the storage it wraps; `save` waits for the gate.
 
     The first so many saves of o-1 fail behind it, and so often the inbox refuses the message `refused`.
     """
 
     def __init__(self, storage: SqlStorage, failures: int = 0, refusals: int = 0) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._failures = failures
         self._refusals = refusals
         self.gate = asyncio.Event()
         self.log: list[str] = []
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqlUnit]:
-        """The storage's transaction."""
-        async with self._storage.transaction() as unit:
+    async def around(self, opening: AbstractAsyncContextManager[SqlUnit], *, at_once: bool) -> AsyncIterator[SqlUnit]:
+        """A unit that tells what it does."""
+        async with opening as unit:
             save, claim = unit.save, unit.claim_inbox
 
             async def claim_inbox(consumer: str, token: UUID, entries: Sequence[InboxEntry]) -> Claimed:
@@ -106,43 +107,50 @@ class Gated:
             while self.log[-len(lines) :] != list(lines):  # noqa: ASYNC110 - the log has no event
                 await asyncio.sleep(0.01)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return getattr(self._storage, name)
 
-
-class Moody:
-    """Everything of the storage it wraps, whose transactions fail by chance, at every stage at which they can.
+class Moody(Wrapped):
+    """Everything of the storage it wraps, whose units fail by chance, at every stage at which they can.
 
     It is busy `busy` times as often as it fails in any other way.
     """
 
     def __init__(self, storage: SqlStorage, seed: int, busy: int = 1) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._moods = ["begin", "lock", "save", "answer", *["commit"] * busy, *["fine"] * 5]
         self._random = random.Random(seed)
         self.failures = 0
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[SqlUnit]:
-        """The storage's transaction."""
+    async def around(self, opening: AbstractAsyncContextManager[SqlUnit], *, at_once: bool) -> AsyncIterator[SqlUnit]:
+        """A unit in some mood."""
         mood = self._random.choice(self._moods)
         self.failures += mood != "fine"
         if mood == "begin":
             raise DatabaseAway("the database cannot be reached")
-        async with self._storage.transaction() as unit:
+        async with opening as unit:
             if mood in ("lock", "save"):
                 setattr(unit, mood, self._broken)
+            elif at_once:
+                unit.save = partial(self._at_once, mood, unit.save)  # type: ignore[method-assign]
             yield unit
             if mood == "commit":
                 raise DatabaseBusy("it was rolled back")
         if mood == "answer":
             raise CommitUnknown("the connection was lost while COMMIT was under way")
 
+    async def _at_once(
+        self, mood: str, save: Callable[[Changes], Awaitable[Sequence[ClaimedRow]]], changes: Changes
+    ) -> Sequence[ClaimedRow]:
+        """Fail where a transaction would when it commits."""
+        if mood == "commit":
+            raise DatabaseBusy("somebody else was first")
+        rows = await save(changes)
+        if mood == "answer":
+            raise CommitUnknown("the connection was lost while a save was under way")
+        return rows
+
     async def _broken(self, *_arguments: object, **_keywords: object) -> Any:  # noqa: ANN401
         raise DatabaseAway("the connection was lost")
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return getattr(self._storage, name)
 
 
 class Hall(House):
@@ -194,8 +202,14 @@ async def test_an_outage_of_any_length_ends_no_loop(sqlite: Database) -> None:
     assert sum(isinstance(fact, LoopTroubled) for fact in house.facts) == 1_200
 
 
-async def test_a_whole_batch_for_an_instance_that_another_holds_leaves_the_loop_alive(postgresql: Database) -> None:
-    storage = SqlStorage(postgresql)
+@pytest.fixture(params=[SqlStorage, storage_on], ids=["locking", "optimistic"])
+def storage(request: pytest.FixtureRequest, postgresql: Database) -> SqlStorage:
+    """PostgreSQL in both ways."""
+    made: SqlStorage = request.param(postgresql)
+    return made
+
+
+async def test_a_whole_batch_for_an_instance_that_another_holds_leaves_the_loop_alive(storage: SqlStorage) -> None:
     house = await Hall(storage).open()
     await house.take(house.message(placed()))
     async with house.consuming(batch=1):
@@ -218,89 +232,89 @@ async def decided_behind_o_1(house: Hall, storage: Gated, raw: Raw) -> None:
     await storage.logged("deciding", "saving", "deciding")
 
 
-async def test_a_batch_is_decided_while_the_one_before_is_saved_and_saved_behind_it(postgresql: Database) -> None:
-    storage = Gated(SqlStorage(postgresql))
-    house = await Hall(storage).open()
+async def test_a_batch_is_decided_while_the_one_before_is_saved_and_saved_behind_it(storage: SqlStorage) -> None:
+    gated = Gated(storage)
+    house = await Hall(gated).open()
     async with house.consuming(batch=10):
-        await decided_behind_o_1(house, storage, house.message(placed("o-2")))
-        storage.gate.set()
+        await decided_behind_o_1(house, gated, house.message(placed("o-2")))
+        gated.gate.set()
         await house.told("key='o-2'")
-    assert storage.log == ["deciding", "saving", "deciding", "saved o-1", "saving", "saved o-2"]
+    assert gated.log == ["deciding", "saving", "deciding", "saved o-1", "saving", "saved o-2"]
 
 
-async def test_a_batch_begins_beside_another_only_when_it_is_worth_a_transaction(postgresql: Database) -> None:
-    storage = Gated(SqlStorage(postgresql))
-    house = await Hall(storage).open()
+async def test_a_batch_begins_beside_another_only_when_it_is_worth_a_transaction(storage: SqlStorage) -> None:
+    gated = Gated(storage)
+    house = await Hall(gated).open()
     await house.send(*(house.message(placed(f"first-{number}")) for number in range(4)))
     async with house.consuming(batch=4):
-        await storage.logged("deciding", "saving")
+        await gated.logged("deciding", "saving")
         await house.send(house.message(placed("second-0")))
         await asyncio.sleep(0.2)  # long enough for it to begin, if it did
-        assert storage.log == ["deciding", "saving"]
+        assert gated.log == ["deciding", "saving"]
         await house.send(house.message(placed("second-1")))
-        await storage.logged("deciding", "saving", "deciding")
-        storage.gate.set()
+        await gated.logged("deciding", "saving", "deciding")
+        gated.gate.set()
         await house.told("key='second-1'")
-    assert storage.log[-1] == "saved second-0, second-1"
+    assert gated.log[-1] == "saved second-0, second-1"
 
 
 async def test_a_batch_that_was_decided_behind_one_that_failed_is_decided_again_behind_it(
-    postgresql: Database,
+    storage: SqlStorage,
 ) -> None:
-    storage = Gated(SqlStorage(postgresql), failures=1)
-    house = await Hall(storage).open()
+    gated = Gated(storage, failures=1)
+    house = await Hall(gated).open()
     async with house.consuming(batch=10):
-        await decided_behind_o_1(house, storage, house.message(placed("o-2")))
-        storage.gate.set()
+        await decided_behind_o_1(house, gated, house.message(placed("o-2")))
+        gated.gate.set()
         await house.told("key='o-2'")
-    assert [line for line in storage.log if line.startswith("saved")] == ["saved o-1", "saved o-2"]
+    assert [line for line in gated.log if line.startswith("saved")] == ["saved o-1", "saved o-2"]
     for key in ("o-1", "o-2"):
-        assert await kinds(SqlStorage(postgresql), house.id_of(key)) == ["started", "command_sent"]
+        assert await kinds(storage, house.id_of(key)) == ["started", "command_sent"]
 
 
-async def test_a_message_finds_the_instance_that_the_batch_before_gives_birth_to(postgresql: Database) -> None:
-    storage = Gated(SqlStorage(postgresql))
-    house = await Hall(storage).open()
+async def test_a_message_finds_the_instance_that_the_batch_before_gives_birth_to(storage: SqlStorage) -> None:
+    gated = Gated(storage)
+    house = await Hall(gated).open()
     async with house.consuming(batch=10):
         await decided_behind_o_1(
-            house, storage, house.answer("o-1", StockReserved(order_id="o-1", reservation_id="r-1"), "reserve")
+            house, gated, house.answer("o-1", StockReserved(order_id="o-1", reservation_id="r-1"), "reserve")
         )
-        storage.gate.set()
+        gated.gate.set()
         await house.told("BatchCommitted(consumer='PlaceOrder', messages=1, deferred=0)")
-        await storage.logged("saved ")
-    assert "step_completed" in await kinds(SqlStorage(postgresql), house.id_of("o-1"))
+        await gated.logged("saved ")
+    assert "step_completed" in await kinds(storage, house.id_of("o-1"))
 
 
-async def test_a_batch_that_is_refused_before_the_one_ahead_is_saved_waits_for_its_turn(postgresql: Database) -> None:
-    storage = Gated(SqlStorage(postgresql), refusals=2)
-    house = await Hall(storage).open()
+async def test_a_batch_that_is_refused_before_the_one_ahead_is_saved_waits_for_its_turn(storage: SqlStorage) -> None:
+    gated = Gated(storage, refusals=2)
+    house = await Hall(gated).open()
     async with house.consuming(batch=10):
         await house.send(house.message(placed("o-1")))
-        await storage.logged("deciding", "saving")
+        await gated.logged("deciding", "saving")
         await house.send(house.message(placed("o-2")), house.message(placed("o-3"), message_id="refused"))
-        await storage.logged("refusing")
-        storage.gate.set()
+        await gated.logged("refusing")
+        gated.gate.set()
         await house.told("MessageDeadLettered")
     expected = ["deciding", "saving", "refusing", "saved o-1", "deciding", "saving", "saved o-2"]
-    assert storage.log[: len(expected)] == expected
-    assert [message_id for message_id, _ in await dead(SqlStorage(postgresql))] == ["refused"]
+    assert gated.log[: len(expected)] == expected
+    assert [message_id for message_id, _ in await dead(storage)] == ["refused"]
 
 
-async def test_what_the_end_leaves_undone_is_not_overtaken(postgresql: Database) -> None:
-    storage = Gated(SqlStorage(postgresql), failures=1_000_000)
-    house = await Hall(storage).open()
+async def test_what_the_end_leaves_undone_is_not_overtaken(storage: SqlStorage) -> None:
+    gated = Gated(storage, failures=1_000_000)
+    house = await Hall(gated).open()
     async with house.consuming(batch=10):
-        await decided_behind_o_1(house, storage, house.message(placed("o-2")))
-        storage.gate.set()
+        await decided_behind_o_1(house, gated, house.message(placed("o-2")))
+        gated.gate.set()
         await house.told("LoopTroubled")
-    assert not [line for line in storage.log if line.startswith("saved")]
+    assert not [line for line in gated.log if line.startswith("saved")]
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_fails_what_came_first_counts_first(postgresql: Database, seed: int) -> None:
-    storage = Moody(SqlStorage(postgresql), seed)
-    await all_in_order(await Hall(storage).open(), batch=1 + seed % 4)
-    assert storage.failures > 5
+async def test_whatever_fails_what_came_first_counts_first(storage: SqlStorage, seed: int) -> None:
+    moody = Moody(storage, seed)
+    await all_in_order(await Hall(moody).open(), batch=1 + seed % 4)
+    assert moody.failures >= 3
 
 
 async def all_in_order(house: Hall, batch: int) -> None:

@@ -19,7 +19,7 @@ from running import AsyncioRunner
 from storage import Database
 from storage.door import door
 from storage.schema import SchemaState, schema_is_current, schema_state
-from storage.tables import STORAGE_PARAMETERS, metadata
+from storage.tables import CHANGED_MEANWHILE, STORAGE_PARAMETERS, metadata
 from storage.views import POSTGRESQL_VIEWS, SQLITE_VIEWS, VIEWS
 from tests.storage.databases import ASYNCPG, PSYCOPG, SQLITE, address_of
 
@@ -90,12 +90,12 @@ async def test_the_views_and_the_door_are_those_the_program_describes(fresh_data
             await connection.execute(text("drop schema shop cascade"))
             await connection.execute(text("create schema shop"))
             await connection.run_sync(metadata.create_all)
-            for statement in (*POSTGRESQL_VIEWS, *door("shop")):
+            for statement in (*POSTGRESQL_VIEWS, *door("shop"), CHANGED_MEANWHILE):
                 await connection.exec_driver_sql(statement)
             for table, parameters in STORAGE_PARAMETERS.items():
                 await connection.execute(text(f"alter table {table} set ({parameters})"))
         assert migrated == await _described(database)
-        assert len(migrated) == len(VIEWS) + len(metadata.tables) + 2
+        assert len(migrated) == len(VIEWS) + len(metadata.tables) + 3
     finally:
         await database.close()
 

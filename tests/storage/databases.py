@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event, text
 
 import migrations
+from outbox.optimistic import Optimistic
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from storage import Database
@@ -140,7 +141,12 @@ async def sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 def storage(database: Database) -> SqlStorage:
     """The storage on each kind of database in turn."""
-    return SqlStorage(database)
+    return storage_on(database)
+
+
+def storage_on(database: Database) -> SqlStorage:
+    """The storage as a sidecar has it."""
+    return SqlStorage(database, Optimistic(database) if database.postgresql else None)
 
 
 class Counter:

@@ -34,7 +34,7 @@ MUTANTS: Sequence[Mutant] = (
         edits=[
             Edit(
                 file="handlers/consumer.py",
-                old="                await consumer.settle([each.delivery for each in batch.held])\n",
+                old="                await consumer.settle(done)\n",
                 new="",
             ),
             Edit(
@@ -53,9 +53,9 @@ MUTANTS: Sequence[Mutant] = (
         edits=[
             Edit(
                 file="handlers/handle.py",
-                old="                attempt.prepared = await self._save(unit, batch, lease, confirmed)\n",
-                new="                attempt.prepared = await self._save(unit, batch, lease, confirmed)\n"
-                "                await self._relay.publish(attempt.prepared.claimed, attempt.prepared.until)\n",
+                old="        attempt.prepared = replace(attempt.prepared, claimed=await unit.save(changes))\n",
+                new="        attempt.prepared = replace(attempt.prepared, claimed=await unit.save(changes))\n"
+                "        await self._relay.publish(attempt.prepared.claimed, attempt.prepared.until)\n",
             ),
             Edit(
                 file="handlers/handle.py",

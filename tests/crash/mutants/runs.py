@@ -15,6 +15,7 @@ import asyncpg
 
 from tests.crash.driver import order_body, start_id
 from tests.crash.forking import Program
+from tests.crash.laboratory import LOCKING
 from tests.crash.process import Child
 from tests.crash.proxy.faults import cut, drop, hold, kill
 from tests.services.waiting import until_async
@@ -66,7 +67,7 @@ async def killed_before_the_commit(bench: Bench) -> list[str]:
     """The message comes again, and nothing of what was being decided has left the process."""
     lab = bench.laboratory
     wires = await lab.wires()
-    victim = await lab.staffed("victim", wires)
+    victim = await lab.staffed("victim", wires, command=LOCKING)
     wires.at_commit("pg.c2s.COMMIT", kill(victim.pid))
     starts = await lab.place("o-1")
     await victim.killed()
@@ -96,7 +97,7 @@ async def killed_before_the_acknowledgement(bench: Bench) -> list[str]:
     wires.amqp.rule("amqp.c2s.ack", kill(victim.pid))
     starts = await lab.place("o-1")
     await victim.killed()
-    await lab.sidecar("heir")
+    await lab.sidecar("heir", command=LOCKING)
     return await bench.verdict(starts, "completed")
 
 
@@ -136,8 +137,8 @@ async def refused_and_contradicted(bench: Bench) -> list[str]:
 async def one_clock_is_wrong(bench: Bench) -> list[str]:
     """Two hosts an hour apart share the work; the database's clock is the only one that counts."""
     lab = bench.laboratory
-    skewed = Program("tests.crash.launcher", ["--skew", str(AN_HOUR)])
-    await lab.sidecar("right", SWEEP="0.1")
+    skewed = Program("tests.crash.launcher", ["--locking", "--skew", str(AN_HOUR)])
+    await lab.sidecar("right", command=LOCKING, SWEEP="0.1")
     await lab.staffed("ahead", command=skewed, SWEEP="0.1")
     starts = await lab.place(*(f"o-{number}~stock=late:0.5" for number in range(4)))
     return await bench.verdict(starts, "completed")
@@ -166,7 +167,7 @@ async def stopped_in_a_commit(bench: Bench) -> list[str]:
     """The commit never arrives, the process waits for its answer and is stopped: that is no commit."""
     lab = bench.laboratory
     wires = await lab.wires()
-    sidecar = await lab.staffed("stopped", wires, DRAIN_TIMEOUT=str(DRAIN))
+    sidecar = await lab.staffed("stopped", wires, command=LOCKING, DRAIN_TIMEOUT=str(DRAIN))
     lost = wires.at_commit("pg.c2s.COMMIT", drop())
     starts = await lab.place("o-1")
     await lost.has_fired()
@@ -185,7 +186,7 @@ async def the_database_dies_in_a_commit(bench: Bench) -> list[str]:
     lab, server = bench.laboratory, bench.postgres
     assert server is not None, "this run kills a server, which has to be its own"
     wires = await lab.wires()
-    await lab.staffed("sidecar", wires)
+    await lab.staffed("sidecar", wires, command=LOCKING)
     held = wires.at_commit("pg.c2s.COMMIT", hold(asyncio.Event()))
     starts = await lab.place("o-1")
     await held.has_fired()

@@ -115,7 +115,7 @@ class Nemesis:
     def _aimed(self, post: Post, server: str, deed: Deed, dice: random.Random) -> Rule:
         proxy, action = post.proxy(server), self._action(post, server, deed, dice)
         if deed.window.endswith(".COMMIT"):
-            return post.wires.at_commit(deed.window, action)
+            return post.wires.at_save(deed.window.removesuffix(".COMMIT"), action)
         times = {Kind.SLOW: None, Kind.FAIL: 3, Kind.LOSE_CONFIRMS: 3}.get(deed.kind, 1)
         when = decides if deed.window == "pg.c2s.WITH" and deed.kind is not Kind.SLOW else None
         return proxy.rule(deed.window, action, times=times, when=when)
