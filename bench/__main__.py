@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from bench.antiphon import Antiphon
 from bench.chart import chart
 from bench.contenders import CONTENDERS
 from bench.database import durability_problems
@@ -19,7 +20,6 @@ from bench.lean_amqp import Link
 from bench.report import conditions, document, page
 from bench.rounds import Plan, Round, run_round
 from bench.servers import Servers, open_servers
-from bench.services import Antiphon
 from bench.summary import summarize
 from tests.services.binaries import NotInstalledError
 from tests.services.private import ServerError
@@ -77,7 +77,9 @@ async def _run(
 
 def _in_processes(contender: Contender, processes: int) -> Contender:
     """Antiphon in so many processes; the others are what they are."""
-    return replace(contender, processes=processes) if isinstance(contender, Antiphon) else contender
+    if processes == 1 or not isinstance(contender, Antiphon):
+        return contender
+    return replace(contender, processes=processes, title=f"{contender.title}, {processes} processes")
 
 
 def _turned(contenders: Sequence[Contender], number: int) -> list[Contender]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
     from pathlib import Path
 
 
@@ -20,12 +21,18 @@ class Unavailable(RuntimeError):  # noqa: N818 - names the situation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where one round takes place: a database, a namespace and a folder of its own."""
+    """Where one round takes place: a database, a namespace and a folder of its own.
+
+    A database may hold what was there before the round: then `since` is when the round begins, by the database's clock,
+    and `orders` is what its orders are called, with a number behind, as no earlier one was.
+    """
 
     database_url: str
     broker_url: str
     namespace: str
     folder: Path
+    orders: str = "order"
+    since: datetime | None = None
 
 
 class Running(Protocol):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.antiphon import Antiphon
 from bench.peer import PEERS
-from bench.services import Antiphon, ByHand
+from bench.services import ByHand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

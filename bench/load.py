@@ -50,12 +50,13 @@ class _Mark:
 
 @dataclass(slots=True, kw_only=True)
 class Load:
-    """Places the orders of one round and remembers every one of them."""
+    """Places the orders of one round, called `orders` with a number behind, and remembers every one of them."""
 
     running: Running
     connection: Connection
     processor: ProcessorTime
     counts_statements: bool
+    orders: str = "order"
     placed: list[str] = field(default_factory=list)
     completed: int = 0
     _under_way: dict[str, float] = field(default_factory=dict)
@@ -134,7 +135,7 @@ class Load:
         return latencies
 
     def _place(self, orders: int) -> None:
-        named = [f"order-{len(self.placed) + 1 + number}" for number in range(orders)]
+        named = [f"{self.orders}-{len(self.placed) + 1 + number}" for number in range(orders)]
         if named:
             self._under_way |= dict.fromkeys(named, time.perf_counter())
             self.placed += named

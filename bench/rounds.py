@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from bench.processes import DidNotStart
 from bench.processor import ProcessorTime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from bench.contender import Contender
     from bench.servers import Servers
@@ -54,19 +54,38 @@ class Round:
 
 async def run_round(contender: Contender, servers: Servers, plan: Plan, number: int) -> Round:
     """Start the contender, measure, stop it, check. One that fails is reported, not raised."""
-    namespace = f"bench_{contender.name}_{uuid.uuid4().hex[:8]}"
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="antiphon-bench-")))
-        database_url = await stack.enter_async_context(fresh_database(servers.database_url, namespace))
-        place = Place(database_url=database_url, broker_url=servers.broker_url, namespace=namespace, folder=folder)
-        try:
-            return await _measure(contender, servers, place, plan=plan, number=number)
-        except Unavailable as error:
-            return Round(contender=contender.name, number=number, unavailable=str(error))
-        except (DidNotStart, Stalled, ConnectionError, asyncpg.PostgresError) as error:
-            return Round(
-                contender=contender.name, number=number, problems=[str(error), *getattr(error, "__notes__", ())]
+    async with new_place(servers, contender.name) as place:
+        return await run_round_at(place, contender, servers, plan, number)
+
+
+@asynccontextmanager
+async def new_place(servers: Servers, name: str) -> AsyncIterator[Place]:
+    """An empty database and a folder, gone with the block, and a namespace that nobody else has."""
+    namespace = f"bench_{name}_{uuid.uuid4().hex[:8]}"
+    with tempfile.TemporaryDirectory(prefix="antiphon-bench-") as folder:
+        async with fresh_database(servers.database_url, namespace) as database_url:
+            yield Place(
+                database_url=database_url, broker_url=servers.broker_url, namespace=namespace, folder=Path(folder)
             )
+
+
+async def run_round_at(place: Place, contender: Contender, servers: Servers, plan: Plan, number: int) -> Round:
+    """As `run_round`, at a place that is there already."""
+    try:
+        return await _measure(contender, servers, place, plan=plan, number=number)
+    except Unavailable as error:
+        return Round(contender=contender.name, number=number, unavailable=str(error))
+    except FAILURES as error:
+        return Round(contender=contender.name, number=number, problems=in_words(error))
+
+
+FAILURES = (DidNotStart, Stalled, ConnectionError, asyncpg.PostgresError)
+"""What makes a round invalid, and is no fault of the benchmark."""
+
+
+def in_words(failure: BaseException) -> list[str]:
+    """What went wrong, and the last words of the processes that ended of it."""
+    return [str(failure), *getattr(failure, "__notes__", ())]
 
 
 async def _measure(contender: Contender, servers: Servers, place: Place, *, plan: Plan, number: int) -> Round:
@@ -82,6 +101,7 @@ async def _measure(contender: Contender, servers: Servers, place: Place, *, plan
                     without=[connection.get_server_pid(), *running.observers],
                 ),
                 counts_statements=await statements_are_counted(connection),
+                orders=place.orders,
             )
             await load.idle(min(10, plan.idle_orders), plan.idle_seconds)  # connections, plans, caches are warm now
             idle = await load.idle(plan.idle_orders, plan.idle_seconds)

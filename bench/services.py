@@ -1,4 +1,4 @@
-"""The contenders that speak the wire contract: Antiphon itself, and services written by hand, each behind the broker.
+"""The contenders that speak the wire contract: services behind the broker, by hand here, Antiphon in `bench.antiphon`.
 
 What they share is here: participants in processes of their own, orders placed over plain AMQP, completions read from
 the contender's own tables.
@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
 import sys
-import urllib.error
-import urllib.request
-import uuid
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import asyncpg
@@ -28,11 +21,12 @@ from bench import wire
 from bench.database import OURS
 from bench.frames import Outgoing
 from bench.lean_amqp import Link
-from bench.processes import Child, run_once
+from bench.processes import Child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from bench.contender import Place, Running
     from bench.database import Connection
@@ -52,8 +46,16 @@ class Service(Protocol):
     @property
     def name(self) -> str: ...
 
+    def queues(self, namespace: str) -> Sequence[str]:
+        """Those that it consumes."""
+        ...
+
+    def event(self, order: str) -> str:
+        """The name of the event that starts the saga of this order."""
+        ...
+
     async def start(self, place: Place) -> Child:
-        """Start it as a process and wait until it takes orders.
+        """Start it, and wait until it takes orders.
 
         Raises:
             DidNotStart: it ended, or was not ready in time.
@@ -65,7 +67,7 @@ class Service(Protocol):
         ...
 
     async def sagas(self, connection: Connection, place: Place) -> Sequence[tuple[str, str]]:
-        """Every saga there is, as order and status."""
+        """Every saga there is, as order and status; of those that the place had before the round, none."""
         ...
 
     async def unsent(self, connection: Connection, place: Place) -> int:
@@ -87,9 +89,9 @@ class OverTheWire:
     @property
     def groups(self) -> Mapping[str, Sequence[int]]:
         """See `Running.groups`."""
-        participants = [child.pid for name, child in self.processes.items() if name != self.service.name]
+        participants = [child.pid for name, child in self.processes.items() if name in wire.COMMAND_OF]
         return {
-            "orchestrator": [self.processes[self.service.name].pid],
+            "orchestrator": [child.pid for name, child in self.processes.items() if name not in wire.COMMAND_OF],
             "participants": participants,
             "server": [],
         }
@@ -102,7 +104,7 @@ class OverTheWire:
     def place(self, orders: Sequence[str]) -> None:
         """See `Running.place`."""
         for order in orders:
-            self.link.publish(self._order_placed(order))
+            self.link.publish(order_placed(self.service, self.place_of, order))
         self.link.flush()
 
     async def glance(self, under_way: Sequence[str]) -> Sequence[str]:
@@ -120,17 +122,6 @@ class OverTheWire:
         ledgers = {name: json.loads(_ledger(self.place_of, name).read_text()) for name in wire.COMMAND_OF}
         return [*problems, *saga_problems(placed, sagas), *ledger_problems(placed, ledgers)]
 
-    def _order_placed(self, order: str) -> Outgoing:
-        return Outgoing(
-            exchange=wire.events_exchange(self.place_of.namespace),
-            routing_key=wire.ORDER_PLACED,
-            body=wire.order_placed(order),
-            name=wire.ORDER_PLACED,
-            message_id=f"placed-{order}",
-            app_id="shop",
-            headers={"schema-version": 1},
-        )
-
     async def _outbox_problems(self) -> list[str]:
         """Confirmed rows may be deleted a little later, but they must be."""
         left = 0
@@ -142,6 +133,20 @@ class OverTheWire:
         return [f"{left} messages still in the outbox {SETTLING:g} s after the last order was completed"]
 
 
+def order_placed(service: Service, place: Place, order: str) -> Outgoing:
+    """The event that starts the saga of an order."""
+    name = service.event(order)
+    return Outgoing(
+        exchange=wire.events_exchange(place.namespace),
+        routing_key=name,
+        body=wire.order_placed(order),
+        name=name,
+        message_id=f"placed-{order}",
+        app_id="shop",
+        headers={"schema-version": 1},
+    )
+
+
 def _watch(under_way: int) -> float:
     few, many = WATCH_LOADED
     return WATCH_IDLE if under_way <= 1 else many if under_way > MANY else few
@@ -150,22 +155,33 @@ def _watch(under_way: int) -> float:
 @asynccontextmanager
 async def over_the_wire(service: Service, place: Place) -> AsyncIterator[Running]:
     """Start participants and service, on queues that are new; everything ends with the block."""
+    async with participants(service, place) as processes, watched(service, place, processes) as running:
+        yield running
+
+
+@asynccontextmanager
+async def watched(service: Service, place: Place, processes: dict[str, Child]) -> AsyncIterator[OverTheWire]:
+    """Start the service beside the participants, among whose processes it ends."""
+    processes[service.name] = await service.start(place)
+    connection = await asyncpg.connect(place.database_url)
+    link = await Link.open(place.broker_url)
+    try:
+        yield OverTheWire(service=service, place_of=place, link=link, connection=connection, processes=processes)
+    finally:
+        link.close()
+        await connection.close()
+
+
+@asynccontextmanager
+async def participants(service: Service, place: Place) -> AsyncIterator[dict[str, Child]]:
+    """The participants by name, on queues that are new; whatever is among them in the end ends with the block."""
     processes: dict[str, Child] = {}
-    async with _fresh_queues(place.broker_url, place.namespace):
+    async with fresh_queues(place.broker_url, place.namespace, service.queues(place.namespace)):
         try:
             for name in wire.COMMAND_OF:
                 processes[name] = await _participant(name, place)
             await asyncio.gather(*(child.line("ready", STARTING) for child in processes.values()))
-            processes[service.name] = await service.start(place)
-            connection = await asyncpg.connect(place.database_url)
-            link = await Link.open(place.broker_url)
-            try:
-                yield OverTheWire(
-                    service=service, place_of=place, link=link, connection=connection, processes=processes
-                )
-            finally:
-                link.close()
-                await connection.close()
+            yield processes
         except BaseException as error:
             for child in processes.values():
                 if not child.running:
@@ -186,6 +202,14 @@ class ByHand:
     def open(self, place: Place) -> AbstractAsyncContextManager[Running]:
         """See `bench.contender.Contender.open`."""
         return over_the_wire(self, place)
+
+    def queues(self, namespace: str) -> Sequence[str]:
+        """See `Service.queues`."""
+        return [wire.service_queue(namespace)]
+
+    def event(self, _: str) -> str:
+        """See `Service.event`."""
+        return wire.ORDER_PLACED
 
     async def start(self, place: Place) -> Child:
         """See `Service.start`."""
@@ -216,93 +240,6 @@ class ByHand:
     async def unsent(self, connection: Connection, place: Place) -> int:
         """See `Service.unsent`."""
         return int(await connection.fetchval(f"select {OURS} count(*) from outbox"))  # noqa: S608
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Antiphon:
-    """The product as a user runs it: `antiphon migrate`, then `antiphon run`, seen through its views."""
-
-    name: str = "antiphon"
-    processes: int = 1
-
-    @property
-    def title(self) -> str:
-        return "Antiphon" if self.processes == 1 else f"Antiphon, {self.processes} processes"
-
-    def open(self, place: Place) -> AbstractAsyncContextManager[Running]:
-        """See `bench.contender.Contender.open`."""
-        return over_the_wire(self, place)
-
-    async def start(self, place: Place) -> Child:
-        """See `Service.start`."""
-        port = _free_port()
-        settings = {
-            "ANTIPHON_DATABASE_URL": place.database_url,
-            "ANTIPHON_BROKER_URL": place.broker_url,
-            "ANTIPHON_NAMESPACE": place.namespace,
-            "ANTIPHON_HTTP_PORT": str(port),
-            "ANTIPHON_LOG_LEVEL": "warning",
-        }
-        given = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")}
-        environment = {**given, **settings}
-        command = _antiphon()
-        await run_once("antiphon migrate", [*command, "migrate"], folder=place.folder, environment=environment)
-        run = [*command, "run", "--processes", str(self.processes)]
-        child = await Child.start(self.name, run, folder=place.folder, environment=environment)
-        await child.until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), PATIENCE)
-        return child
-
-    async def completed(self, connection: Connection, place: Place, orders: Sequence[str]) -> Sequence[str]:
-        """See `Service.completed`."""
-        rows = await connection.fetch(
-            f"select {OURS} business_key from {place.namespace}.v_saga "  # noqa: S608
-            "where saga_id = any($1) and status = 'completed'",
-            [_saga_id(place.namespace, order) for order in orders],
-        )
-        return [row["business_key"] for row in rows]
-
-    async def sagas(self, connection: Connection, place: Place) -> Sequence[tuple[str, str]]:
-        """See `Service.sagas`."""
-        rows = await connection.fetch(
-            f"select {OURS} business_key, status from {place.namespace}.v_saga"  # noqa: S608
-        )
-        return [(row["business_key"], row["status"]) for row in rows]
-
-    async def unsent(self, connection: Connection, place: Place) -> int:
-        """See `Service.unsent`."""
-        return int(
-            await connection.fetchval(f"select {OURS} count(*) from {place.namespace}.v_outbox")  # noqa: S608
-        )
-
-
-@cache  # it is asked for at every look
-def _saga_id(namespace: str, order: str) -> uuid.UUID:
-    """As the documentation promises it."""
-    return uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_DNS, "antiphon"), f"{namespace}/PlaceOrder/{order}/1")
-
-
-def _antiphon() -> list[str]:
-    """The installed command of this environment, or the same from the source tree."""
-    installed = Path(sys.executable).with_name("antiphon")
-    return [str(installed)] if installed.exists() else [sys.executable, "-c", "from runtime.cli import main; main()"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-async def _answers(url: str) -> bool:
-    def ask() -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own address
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    return await asyncio.to_thread(ask)
 
 
 def saga_problems(placed: Sequence[str], sagas: Iterable[tuple[str, str]]) -> list[str]:
@@ -352,9 +289,9 @@ def _ledger(place: Place, name: str) -> Path:
 
 
 @asynccontextmanager
-async def _fresh_queues(broker_url: str, namespace: str) -> AsyncIterator[None]:
-    """The exchanges of the namespace, and nothing in them, before and after."""
-    await _remove(broker_url, namespace)
+async def fresh_queues(broker_url: str, namespace: str, consumed: Sequence[str]) -> AsyncIterator[None]:
+    """The exchanges of the namespace, and nothing in them, before and after; `consumed` are queues of the service."""
+    await _remove(broker_url, namespace, consumed)
     link = await Link.open(broker_url)
     for exchange, kind in _exchanges(namespace).items():
         await link.declare(exchange, kind=kind)
@@ -365,14 +302,13 @@ async def _fresh_queues(broker_url: str, namespace: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await _remove(broker_url, namespace)
+        await _remove(broker_url, namespace, consumed)
 
 
-async def _remove(broker_url: str, namespace: str) -> None:
+async def _remove(broker_url: str, namespace: str, consumed: Sequence[str]) -> None:
     link = await Link.open(broker_url)
     queues = [wire.participant_queue(namespace, name) for name in wire.COMMAND_OF]
-    queues += [wire.service_queue(namespace), wire.saga_queue(namespace), wire.dead_exchange(namespace)]
-    for queue in queues:
+    for queue in (*queues, *consumed, wire.dead_exchange(namespace)):
         await link.call(commands.Queue.Delete(queue=queue))
     for exchange in _exchanges(namespace):
         await link.call(commands.Exchange.Delete(exchange=exchange))

@@ -52,9 +52,9 @@ def service_queue(namespace: str) -> str:
     return f"{namespace}.ordering"
 
 
-def saga_queue(namespace: str) -> str:
+def saga_queue(namespace: str, saga_type: str = "PlaceOrder") -> str:
     """Where Antiphon takes them."""
-    return f"{namespace}.saga.PlaceOrder"
+    return f"{namespace}.saga.{saga_type}"
 
 
 def queue_arguments(namespace: str) -> dict[str, str | int]:
