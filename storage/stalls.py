@@ -23,19 +23,24 @@ _STALLS = """\
 select s.saga_id, s.saga_type, s.business_key, s.status, s.waiting_for
 from v_saga s
 where s.phase in ('running', 'compensating') and s.attention is null and not s.paused
-  and (-- a timer that nobody fires
-       exists (select 1 from v_timer t where t.saga_id = s.saga_id and t.due_at < {a_minute_ago})
-       -- messages that nobody tries to publish
-    or (select max(o.next_attempt_at) from v_outbox o where o.saga_id = s.saga_id) < {a_minute_ago}
-       -- a message that no queue takes, or that the broker refuses
-    or exists (select 1 from v_outbox o where o.saga_id = s.saga_id
-               and o.state in ('returned', 'refused') and o.created_at < {ten_minutes_ago})
-       -- nothing to wait for
-    or (s.updated_at < {a_minute_ago}
-        and not exists (select 1 from v_timer t where t.saga_id = s.saga_id)
-        and not exists (select 1 from v_outbox o where o.saga_id = s.saga_id)
-        and not exists (select 1 from v_held h where h.saga_id = s.saga_id
-                        and (h.expires_at is null or h.expires_at > {a_minute_ago}))))
+  and s.saga_id in (
+    -- a timer that nobody fires
+    select t.saga_id from v_timer t where t.due_at < {a_minute_ago}
+    union all
+    -- messages that nobody tries to publish
+    select o.saga_id from v_outbox o group by o.saga_id having max(o.next_attempt_at) < {a_minute_ago}
+    union all
+    -- a message that no queue takes, or that the broker refuses
+    select o.saga_id from v_outbox o
+    where o.state in ('returned', 'refused') and o.created_at < {ten_minutes_ago}
+    union all
+    -- nothing to wait for
+    select n.saga_id from v_saga n
+    where n.phase in ('running', 'compensating') and n.updated_at < {a_minute_ago}
+      and not exists (select 1 from v_timer t where t.saga_id = n.saga_id)
+      and not exists (select 1 from v_outbox o where o.saga_id = n.saga_id)
+      and not exists (select 1 from v_held h where h.saga_id = n.saga_id
+                      and (h.expires_at is null or h.expires_at > {a_minute_ago})))
 """
 _SQLITE_TIME = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '{ago}')"
 
@@ -50,28 +55,38 @@ While a process runs it finds none at any moment. One row each, in no order; wor
 
 STALLS = Statement.of(postgresql=POSTGRESQL_STALLS, sqlite=SQLITE_STALLS)
 
-# Where nothing is wrong each part ends after a look into an index or a table that is nearly empty, but for the last
-# one, which passes over the instances that live.
+# Where nothing is wrong each part ends after a look into an index or a table that is nearly empty; the last one goes
+# through the instances that live, but only through two indexes. The fences keep what is asked of the whole from being
+# asked of each part, which would then be read along its key from end to end.
 _SUSPECTS = """
+    with lonely as materialized (
+        select live.saga_id from (
+            select saga_id from saga where phase in ('running', 'compensating') {fence}
+        ) as live
+        where not exists (select 1 from timer t where t.saga_id = live.saga_id)
+    )
     select saga_id from (
         select a.saga_id from attention a where a.reason {watched}
         union
-        select t.saga_id from timer t where t.due_at < {late} or t.asked_at < {aged}
+        select t.saga_id from timer t where t.due_at < {late}
+        union
+        select t.saga_id from timer t where t.asked_at < {aged}
         union
         select o.saga_id from outbox o
         where o.saga_id is not null
           and (o.state in ('returned', 'refused') or o.next_attempt_at < {late} or o.created_at < {aged})
         union
-        select s.saga_id from saga s
-        where s.phase in ('running', 'compensating') and not s.paused and s.updated_at < {late}
+        select s.saga_id from lonely l join saga s on s.saga_id = l.saga_id
+        where not s.paused and s.updated_at < {late}
           and not exists (select 1 from attention a where a.saga_id = s.saga_id)
-          and not exists (select 1 from timer t where t.saga_id = s.saga_id)
           and not exists (select 1 from outbox o where o.saga_id = s.saga_id)
+        {fence}
     ) as suspect
     where {after} order by saga_id limit {limit}
 """
 _SUSPECTED = Statement.of(
     postgresql=_SUSPECTS.format(
+        fence="offset 0",
         watched="= any(cast(:watched as text[]))",
         late=f"now() - interval '{OVERDUE.total_seconds()} s'",
         aged=f"now() - interval '{AGED.total_seconds()} s'",
@@ -79,12 +94,20 @@ _SUSPECTED = Statement.of(
         limit="cast(:limit as bigint)",
     ),
     sqlite=_SUSPECTS.format(
+        fence="limit -1",
         watched="in (select value from json_each(:watched))",
         late=":late",
         aged=":aged",
         after="saga_id > :after",
         limit=":limit",
     ),
+)
+# Unlike all else that such a process asks this is about many rows: a plan for what there is now, which may merge them.
+_PLANNED_ANEW = Statement.of(
+    postgresql="""
+        select set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_mergejoin', 'on', true)
+    """,
+    sqlite="select 1",
 )
 
 
@@ -126,10 +149,12 @@ _HELD = _of_these("""
 async def suspects(session: Session, after: UUID, limit: int, now: datetime) -> list[UUID]:
     """Instances that the watchdog should look at, in order of their ids, from behind `after`; most of them are well.
 
-    `now` is the host's, for SQLite.
+    Costs the same whatever `after` and `limit` are. The rest of the transaction is planned as usual. `now` is the
+    host's, for SQLite.
     """
     bounds: dict[str, object] = {"watched": list(WATCHED), "after": after, "limit": limit}
     clock = {} if session.postgresql else {"late": now - OVERDUE, "aged": now - AGED}
+    await session.fetch(_PLANNED_ANEW, {})
     return [as_uuid(row.saga_id) for row in await session.fetch(_SUSPECTED, bounds | clock)]
 
 

@@ -80,7 +80,7 @@ saga = Table(
 Index("saga_by_key", saga.c.saga_type, saga.c.key)
 Index("saga_by_start", saga.c.started_at, saga.c.saga_id)
 _LIVE = text("phase in ('running', 'compensating')")
-Index("saga_live", saga.c.started_at, saga.c.saga_id, postgresql_where=_LIVE, sqlite_where=_LIVE)
+Index("saga_live", saga.c.saga_id, postgresql_where=_LIVE, sqlite_where=_LIVE)
 _ENDED = text("ended_at is not null")
 Index("saga_ended", saga.c.ended_at, saga.c.saga_id, postgresql_where=_ENDED, sqlite_where=_ENDED)
 

@@ -415,7 +415,7 @@ def upgrade() -> None:
     op.create_index("saga_by_key", "saga", ["saga_type", "key"])
     op.create_index("saga_by_start", "saga", ["started_at", "saga_id"])
     _where("saga_ended", "saga", ["ended_at", "saga_id"], "ended_at is not null")
-    _where("saga_live", "saga", ["started_at", "saga_id"], "phase in ('running', 'compensating')")
+    _where("saga_live", "saga", ["saga_id"], "phase in ('running', 'compensating')")
     op.create_table(
         "saga_event",
         sa.Column("saga_id", IDENTITY, nullable=False),

@@ -29,6 +29,7 @@ from tests.outbox.building import (
     new_instance,
     timer,
 )
+from tests.storage.plans import explained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -381,8 +382,4 @@ async def test_what_is_old_is_found_by_an_index(database: Database, sql: Stateme
         if database.postgresql:
             await session.connection.execute(text("set local enable_seqscan = off"))
             await session.connection.execute(text("set local enable_sort = off"))
-        clause = sql.postgresql if database.postgresql else sql.sqlite
-        explain = "explain " if database.postgresql else "explain query plan "
-        named = {name: value for name, value in values.items() if f":{name}" in clause.text}
-        plan = await session.fetch(Statement.both(explain + clause.text), named)
-    assert index in "\n".join(str(row) for row in plan)
+        assert index in await explained(session, sql, values)

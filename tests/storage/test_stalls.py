@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import random
+import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from sagas.instance import Phase
+from sagas.watching import WATCHED
+from storage import stalls as asked
+from storage.engine import PLANNED_ONCE
 from storage.stalls import STALLS
 from storage.statements import as_uuid
+from tests.storage.plans import explained
 from tests.storage.world import Row, Someone, World, anyone
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from storage import Database
+
+EARLY = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def found(database: Database) -> set[UUID]:
@@ -60,3 +68,17 @@ async def test_who_has_ended_or_is_paused_or_has_told_people_does_not_stall(data
         forgotten := Someone(key="forgotten"),
     )
     assert await found(database) == {forgotten.saga_id}
+
+
+async def test_a_look_for_suspects_passes_over_nothing_but_the_ids_of_those_that_live(database: Database) -> None:
+    await World(database).settle(*(Someone(key=f"order-{number}", timers=[3600]) for number in range(50)))
+    values = {"watched": list(WATCHED), "after": UUID(int=0), "limit": 1, "late": EARLY, "aged": EARLY}
+    async with database.read() as session:
+        if database.postgresql:
+            for name, setting in PLANNED_ONCE.items():
+                await session.connection.execute(text(f"set local {name} = {setting}"))
+            await session.fetch(asked._PLANNED_ANEW, {})
+        plan = await explained(session, asked._SUSPECTED, values)
+    assert {"timer_due", "timer_asked", "saga_live"} <= set(re.findall(r"\w+", plan))
+    assert "Seq Scan" not in plan
+    assert "SCAN t" not in plan
