@@ -57,23 +57,20 @@ _SAGA_COLUMNS = ", ".join(SagaSummary.__dataclass_fields__)
 _PENDING_COLUMNS = ", ".join(PendingMessage.__dataclass_fields__)
 
 
-_SAGAS = Statement.either(f"""
-    select {_SAGA_COLUMNS} from v_saga
-    where (cast(:type as text) is null or saga_type = cast(:type as text))
-      and (cast(:status as text) is null or status = cast(:status as text))
-      and (cast(:key as text) is null or business_key = cast(:key as text))
-      and (cast(:wanting as bigint) = 0 or attention is not null)
-      and (cast(:after as uuid) is null
-           or (started_at, saga_id) < (select started_at, saga_id from saga where saga_id = cast(:after as uuid)))
-    order by started_at desc, saga_id desc limit cast(:limit as bigint)
-""")
+# The index of keys begins with the type: a key alone is looked for under each type there is.
+_OF_SOME_TYPE = """
+    saga_type in (
+        with recursive known (saga_type) as (
+            select min(saga_type) from saga
+            union all
+            select (select min(saga_type) from saga where saga_type > known.saga_type) from known
+            where known.saga_type is not null
+        ) select saga_type from known
+    )
+"""
+_WANTING = "saga_id in (select saga_id from attention)"
 _SAGA = Statement.either(f"select {_SAGA_COLUMNS} from v_saga where saga_id = cast(:id as uuid)")
 _STATE = Statement.either("select state from saga where saga_id = cast(:id as uuid)")
-_BY_KEY = Statement.either("""
-    select saga_id from v_saga where business_key = cast(:key as text)
-      and (cast(:type as text) is null or saga_type = cast(:type as text))
-    order by started_at desc limit 2
-""")
 _ATTENTION = Statement.either(
     "select reason, detail, since from attention where saga_id = cast(:id as uuid) order by since"
 )
@@ -103,8 +100,13 @@ _DOCUMENT = Statement.either("""
     select document from definition where type = cast(:type as text) and version = cast(:version as bigint)
 """)
 _CLOCK = Statement.of(postgresql="select clock_timestamp() as now", sqlite="select :now as now")
-_BY_STATUS = Statement.both("""
-    select saga_type, status, attention, count(*) as amount from v_saga group by saga_type, status, attention
+# What wants nobody, which is nearly everything, is in the status of its phase.
+_BY_STATUS = Statement.both(f"""
+    select saga_type, status, attention, count(*) as amount from v_saga where {_WANTING}
+    group by saga_type, status, attention
+    union all
+    select saga_type, phase, null, count(*) from v_saga
+    where not exists (select 1 from attention where attention.saga_id = v_saga.saga_id) group by saga_type, phase
 """)
 _OUTBOX = Statement.of(
     postgresql="""
@@ -144,18 +146,10 @@ class Queries:
             OperationRefused: there is no such instance.
         """
         wanted = wanted or SagaFilter()
+        values = {"type": wanted.saga_type, "status": wanted.status, "key": wanted.key, "after": following}
+        given = {name: value for name, value in values.items() if value is not None}
         async with self._database.read() as session:
-            rows = await session.fetch(
-                _SAGAS,
-                {
-                    "type": wanted.saga_type,
-                    "status": wanted.status,
-                    "key": wanted.key,
-                    "wanting": int(wanted.attention),
-                    "after": following,
-                    "limit": limit + 1,
-                },
-            )
+            rows = await session.fetch(_sagas(wanted, on=following is not None), {**given, "limit": limit + 1})
             if following is not None and not rows and not await session.fetch(_STATE, {"id": following}):
                 raise OperationRefused(f"no instance {following} to go on from; begin with the first page")
         page = [_summary(row) for row in rows[:limit]]
@@ -213,14 +207,41 @@ class Queries:
         )
 
 
+def _sagas(wanted: SagaFilter, *, on: bool = False) -> Statement:
+    """The instances that a filter wants, the latest started first, from behind `:after` when it goes `on`.
+
+    Only what is wanted is asked for: a condition that may hold for everybody would have every instance looked at.
+    """
+    conditions = ["true"]
+    if wanted.saga_type is not None:
+        conditions.append("saga_type = cast(:type as text)")
+    if wanted.key is not None:
+        conditions += ["business_key = cast(:key as text)", *(() if wanted.saga_type else (_OF_SOME_TYPE,))]
+    if wanted.status is not None:
+        narrower = _WANTING if wanted.status == "parked" else "phase = cast(:status as text)"
+        conditions += ["status = cast(:status as text)", narrower]
+    if wanted.attention:
+        conditions.append(_WANTING)
+    if on:
+        conditions.append(
+            "(started_at, saga_id) < (select started_at, saga_id from saga where saga_id = cast(:after as uuid))"
+        )
+    return Statement.either(f"""
+        select {_SAGA_COLUMNS} from v_saga where {" and ".join(conditions)}
+        order by started_at desc, saga_id desc limit cast(:limit as bigint)
+    """)
+
+
 async def _find(session: Session, reference: str | UUID, saga_type: str | None) -> UUID | None:
     saga_id = _maybe_uuid(reference)
     if saga_id is not None and await session.fetch(_SAGA, {"id": saga_id}):
         return saga_id
-    rows = await session.fetch(_BY_KEY, {"key": str(reference), "type": saga_type})
+    of_type = {} if saga_type is None else {"type": saga_type}
+    wanted = SagaFilter(key=str(reference), saga_type=saga_type)
+    rows = await session.fetch(_sagas(wanted), {"key": str(reference), **of_type, "limit": 2})
     if not rows:
         return None
-    found = [await _one(session, as_uuid(row.saga_id)) for row in rows]
+    found = [_summary(row) for row in rows]
     if len({each.saga_type for each in found}) > 1:
         types = " and ".join(sorted({each.saga_type for each in found}))
         raise OperationRefused(

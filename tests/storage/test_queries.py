@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from messages.errors import OperationRefused
 from outbox.interface import Changes, RowOutcome
 from sagas.instance import Phase
+from storage import queries as asked
 from storage.queries import Queries, SagaFilter
 from tests.outbox.building import (
     CONSUMER,
@@ -22,9 +24,11 @@ from tests.outbox.building import (
     put,
     timer,
 )
+from tests.storage.plans import explained
 
 if TYPE_CHECKING:
     from outbox.unit import SqlStorage
+    from storage import Database
 
 
 @pytest.fixture
@@ -124,3 +128,20 @@ async def test_counts_say_how_much_there_is_and_how_old_it_is(storage: SqlStorag
     assert (counts.timers, counts.timers_due, counts.held, counts.dead_letters) == (2, 1, 0, 1)
     assert counts.timer_overdue > 99
     assert counts.outbox_oldest >= 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (SagaFilter(key="order-1"), "saga_by_key"),
+        (SagaFilter(key="order-1", saga_type="PlaceOrder"), "saga_by_key"),
+        (SagaFilter(attention=True), "attention_pkey"),
+        (SagaFilter(status="parked"), "attention_pkey"),
+    ],
+    ids=["key", "key_and_type", "attention", "parked"],
+)
+async def test_a_list_finds_its_instances_by_an_index(postgresql: Database, wanted: SagaFilter, index: str) -> None:
+    values = {"type": "PlaceOrder", "status": "parked", "key": "order-1", "limit": 51}
+    async with postgresql.read() as session:
+        await session.connection.execute(text("set local enable_seqscan = off"))
+        assert index in await explained(session, asked._sagas(wanted), values)
