@@ -11,7 +11,7 @@ ARGS ?=
 NODE := $(and $(shell command -v node),$(shell command -v npm))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types unit property integration crash soak examples bench format lock hooks clean
+.PHONY: help demo test check lint types unit property integration crash soak examples bench bench-scale format lock hooks clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +56,9 @@ examples: $(VENV)/.installed-dev  ## tests of the examples, that in Node.js too
 
 bench: $(VENV)/.installed-dev  ## how fast it is here, beside services written by hand and other products
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-scale: $(VENV)/.installed-dev  ## what becomes of it with a million instances, ten saga types, a backlog, a long history, four processes
+	@$(BIN)/python -m bench.scale $(ARGS)
 
 format: $(VENV)/.installed-dev  ## format the code and sort its imports
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -15,11 +15,9 @@ import asyncpg
 from bench.antiphon import Antiphon
 from bench.chart import chart
 from bench.contenders import CONTENDERS
-from bench.database import durability_problems
-from bench.lean_amqp import Link
-from bench.report import conditions, document, page
-from bench.rounds import Plan, Round, run_round
-from bench.servers import Servers, open_servers
+from bench.report import document, page
+from bench.rounds import Plan, Round, run_round, tell, turned
+from bench.servers import NotDurable, Servers, known_conditions, open_servers
 from bench.summary import summarize
 from tests.services.binaries import NotInstalledError
 from tests.services.private import ServerError
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.contender import Contender
-
-
-class NotDurable(RuntimeError):  # noqa: N818 - names the situation
-    """The given PostgreSQL does not keep what it has committed, so its figures would mean nothing."""
 
 
 def main() -> int:
@@ -56,20 +50,12 @@ async def _run(
     contenders: Sequence[Contender], servers: Servers, plan: Plan, rounds: int
 ) -> tuple[dict[str, object], str, bool]:
     """The whole report, its picture, and whether any round was invalid."""
-    database = await asyncpg.connect(servers.database_url)
-    problems = await durability_problems(database)
-    postgresql = str(await database.fetchval("show server_version")).split()[0]
-    await database.close()
-    if problems:
-        raise NotDurable(f"the given PostgreSQL may lose what it has committed: {', '.join(problems)}; use another")
-    broker = await Link.open(servers.broker_url)
-    broker.close()
-    known = conditions(servers.origin, postgresql=postgresql, rabbitmq=broker.server_version)
+    known = await known_conditions(servers)
     done: list[Round] = []
     for number in range(rounds):
-        for contender in _turned(contenders, number):
+        for contender in turned(contenders, number):
             done.append(await run_round(contender, servers, plan, number + 1))
-            _tell(done[-1])
+            tell(done[-1])
     summaries = [summarize(done, contender=one.name, title=one.title) for one in contenders]
     print("\n" + page(known, summaries, done))
     return document(known, plan, summaries, done), chart(known, summaries), any(one.problems for one in done)
@@ -80,20 +66,6 @@ def _in_processes(contender: Contender, processes: int) -> Contender:
     if processes == 1 or not isinstance(contender, Antiphon):
         return contender
     return replace(contender, processes=processes, title=f"{contender.title}, {processes} processes")
-
-
-def _turned(contenders: Sequence[Contender], number: int) -> list[Contender]:
-    """Each round begins with another one, so that none always runs on the coldest or the fullest server."""
-    turn = number % len(contenders)
-    return [*contenders[turn:], *contenders[:turn]]
-
-
-def _tell(one: Round) -> None:
-    rates = ", ".join(f"{level.sagas / level.seconds:.0f} sagas/s at {level.in_flight}" for level in one.steady)
-    print(
-        f"round {one.number} {one.contender}: {rates or 'nothing measured'}{' INVALID' if one.problems else ''}",
-        flush=True,
-    )
 
 
 def _arguments() -> argparse.Namespace:

@@ -11,7 +11,7 @@ import socket
 import sys
 import urllib.request
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,14 +44,14 @@ PLACE_ORDER = SagaType(name="PlaceOrder", event=wire.ORDER_PLACED)
 class Antiphon:
     """The product as a user runs it, with default settings but for addresses, log level and what is said here.
 
-    Orders go to `types` in turn, by the number at the end of their names; `modules` is where those are defined, as
-    ANTIPHON_MODULES takes it, empty for the default. So many `processes` share the work.
+    Orders go to `types` in turn, by the number at the end of their names; `environment` says where those are defined.
+    So many `processes` share the work.
     """
 
     name: str = "antiphon"
     title: str = "Antiphon"
     types: Sequence[SagaType] = (PLACE_ORDER,)
-    modules: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
     processes: int = 1
 
     def open(self, place: Place) -> AbstractAsyncContextManager[Running]:
@@ -67,8 +67,9 @@ class Antiphon:
         return self._type_of(order).event
 
     async def start(self, place: Place) -> Child:
-        """See `bench.services.Service.start`."""
-        await self.command(place, "migrate")
+        """See `bench.services.Service.start`. A place that was in use before the round has its tables."""
+        if place.since is None:
+            await self.command(place, "migrate")
         port = _free_port()
         environment = {**self._environment(place), "ANTIPHON_HTTP_PORT": str(port)}
         run = [*_antiphon(), "run", "--processes", str(self.processes)]
@@ -96,8 +97,8 @@ class Antiphon:
             "ANTIPHON_DATABASE_URL": place.database_url,
             "ANTIPHON_BROKER_URL": place.broker_url,
             "ANTIPHON_NAMESPACE": place.namespace,
-            "ANTIPHON_MODULES": self.modules,
             "ANTIPHON_LOG_LEVEL": "warning",
+            **self.environment,
         }
 
     async def completed(self, connection: Connection, place: Place, orders: Sequence[str]) -> Sequence[str]:

@@ -57,28 +57,29 @@ def document(known: Conditions, plan: Plan, summaries: Sequence[Summary], rounds
         "plan": asdict(plan),
         "messages_per_saga": wire.MESSAGES_PER_SAGA,
         "summaries": [asdict(one) for one in summaries],
-        "rounds": [
-            {
-                "contender": one.contender,
-                "number": one.number,
-                "orders": one.orders,
-                "problems": list(one.problems),
-                "unavailable": one.unavailable,
-                "steady": [_without_latencies(level) for level in one.steady],
-            }
-            for one in rounds
-        ],
+        "rounds": [round_document(one) for one in rounds],
+    }
+
+
+def round_document(one: Round) -> dict[str, object]:
+    """One round, without its single latencies."""
+    return {
+        "contender": one.contender,
+        "number": one.number,
+        "orders": one.orders,
+        "problems": list(one.problems),
+        "unavailable": one.unavailable,
+        "steady": [_without_latencies(level) for level in one.steady],
     }
 
 
 def page(known: Conditions, summaries: Sequence[Summary], rounds: Sequence[Round]) -> str:
     """The run on one page."""
-    return "\n".join(
-        [*_about(known), "", *_idle(summaries), *_steady(summaries), *_absent(summaries), *_invalid(rounds)]
-    )
+    return "\n".join([*about(known), "", *_idle(summaries), *_steady(summaries), *_absent(summaries), *invalid(rounds)])
 
 
-def _about(known: Conditions) -> Iterator[str]:
+def about(known: Conditions) -> Iterator[str]:
+    """The machine and the servers, in three lines."""
     yield f"{known.processors} x {known.processor}, {known.memory_gib} GiB, {known.system}"
     yield f"{known.servers}; load average before the run {known.load_average}"
     yield ", ".join(f"{name} {version}" for name, version in known.versions.items())
@@ -86,10 +87,10 @@ def _about(known: Conditions) -> Iterator[str]:
 
 def _idle(summaries: Sequence[Summary]) -> Iterator[str]:
     yield "One order at a time, ms from published to completed"
-    yield from _grid(
+    yield from grid(
         ["", "p50", "p99", "orders"],
         [
-            [one.title, _number(one.idle_ms.p50, 1), _number(one.idle_ms.p99, 1), str(one.idle_ms.orders)]
+            [one.title, number(one.idle_ms.p50, 1), number(one.idle_ms.p99, 1), str(one.idle_ms.orders)]
             for one in summaries
             if one.idle_ms
         ],
@@ -102,13 +103,13 @@ def _steady(summaries: Sequence[Summary]) -> Iterator[str]:
     for in_flight in dict.fromkeys(level.in_flight for _, level in levels):
         these = [(title, level) for title, level in levels if level.in_flight == in_flight]
         yield f"{in_flight} orders in flight"
-        yield from _grid(
+        yield from grid(
             ["", "sagas/s", "(lowest", "highest)", "Antiphon is", "p50 ms", "p99 ms"],
             [[title, *_speed(level)] for title, level in these],
         )
         yield ""
         yield "  per message: SQL statements, commits, bytes of WAL, microseconds of CPU by process (and its MiB)"
-        yield from _grid(
+        yield from grid(
             ["", "statements", "commits", "WAL", *GROUPS, "all CPU", "MiB"],
             [[title, *_costs(level)] for title, level in these],
         )
@@ -117,16 +118,16 @@ def _steady(summaries: Sequence[Summary]) -> Iterator[str]:
 
 def _speed(level: Level) -> Iterator[str]:
     rate, ratio = level.sagas_per_second, level.product_is_faster_by
-    yield from (_number(rate.median), _number(rate.lowest), _number(rate.highest))
+    yield from (number(rate.median), number(rate.lowest), number(rate.highest))
     yield f"{ratio.median:.2f} x" if ratio else ""
-    yield from (_number(level.latency_ms.p50), _number(level.latency_ms.p99))
+    yield from (number(level.latency_ms.p50), number(level.latency_ms.p99))
 
 
 def _costs(level: Level) -> Iterator[str]:
-    yield from (_number(level.statements, 2), _number(level.commits, 2), _number(level.wal_bytes))
-    yield from (_number(level.cpu_us[group]) for group in GROUPS)
-    yield _number(level.all_cpu_us)
-    yield _number(level.memory_mib)
+    yield from (number(level.statements, 2), number(level.commits, 2), number(level.wal_bytes))
+    yield from (number(level.cpu_us[group]) for group in GROUPS)
+    yield number(level.all_cpu_us)
+    yield number(level.memory_mib)
 
 
 def _absent(summaries: Sequence[Summary]) -> Iterator[str]:
@@ -137,13 +138,15 @@ def _absent(summaries: Sequence[Summary]) -> Iterator[str]:
             yield f"{one.title} cannot be had here: {one.unavailable}"
 
 
-def _invalid(rounds: Sequence[Round]) -> Iterator[str]:
+def invalid(rounds: Sequence[Round]) -> Iterator[str]:
+    """What was wrong with rounds that do not count."""
     for one in rounds:
         for problem in one.problems:
             yield f"INVALID: {one.contender}, round {one.number}: {problem}"
 
 
-def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as they need: words to the left, figures to the right."""
     lines = [heads, *rows]
     first, *others = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     for name, *cells in lines:
@@ -152,7 +155,8 @@ def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
         )
 
 
-def _number(value: float | None, digits: int = 0) -> str:
+def number(value: float | None, digits: int = 0) -> str:
+    """A figure, or `-` for one that could not be seen."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 

@@ -7,7 +7,7 @@ import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from bench.contender import Contender
     from bench.servers import Servers
+
+
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,4 +120,19 @@ async def _measure(contender: Contender, servers: Servers, place: Place, *, plan
         steady=steady,
         problems=problems,
         versions=running.versions,
+    )
+
+
+def turned(contenders: Sequence[_Any], number: int) -> list[_Any]:
+    """Each round begins with another one, so that none always runs on the coldest or the fullest server."""
+    turn = number % len(contenders)
+    return [*contenders[turn:], *contenders[:turn]]
+
+
+def tell(one: Round) -> None:
+    """Print what one round measured, for whoever waits."""
+    rates = ", ".join(f"{level.sagas / level.seconds:.0f} sagas/s at {level.in_flight}" for level in one.steady)
+    print(
+        f"round {one.number} {one.contender}: {rates or 'nothing measured'}{' INVALID' if one.problems else ''}",
+        flush=True,
     )

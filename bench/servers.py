@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import asyncpg
+
+from bench.database import durability_problems
+from bench.lean_amqp import Link
 from bench.processor import listeners
+from bench.report import Conditions, conditions
 from tests.services.private import PrivatePostgres, PrivateRabbitMQ
 
 if TYPE_CHECKING:
@@ -30,6 +35,27 @@ class Servers:
     def processes(self) -> dict[str, frozenset[int]]:
         """The server processes on this machine; empty sets when they are somewhere else."""
         return {"postgres": _local(self.database_url, 5432), "broker": _local(self.broker_url, 5672)}
+
+
+class NotDurable(RuntimeError):  # noqa: N818 - names the situation
+    """The given PostgreSQL does not keep what it has committed, so its figures would mean nothing."""
+
+
+async def known_conditions(servers: Servers) -> Conditions:
+    """What a run on these servers is measured under.
+
+    Raises:
+        NotDurable: the database server may lose what it has committed.
+    """
+    database = await asyncpg.connect(servers.database_url)
+    problems = await durability_problems(database)
+    postgresql = str(await database.fetchval("show server_version")).split()[0]
+    await database.close()
+    if problems:
+        raise NotDurable(f"the given PostgreSQL may lose what it has committed: {', '.join(problems)}; use another")
+    broker = await Link.open(servers.broker_url)
+    broker.close()
+    return conditions(servers.origin, postgresql=postgresql, rabbitmq=broker.server_version)
 
 
 class ManySchedulers(PrivateRabbitMQ):

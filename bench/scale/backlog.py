@@ -1,0 +1,163 @@
+"""A backlog: orders that came while no process ran, and how it is worked off."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from pamqp import commands
+
+from bench.antiphon import Antiphon
+from bench.lean_amqp import Link
+from bench.load import STALL, Stalled
+from bench.processor import ProcessorTime, used_between
+from bench.report import grid, number
+from bench.rounds import FAILURES, in_words, new_place
+from bench.scale.compare import SERVING
+from bench.scale.seed import connect
+from bench.services import order_placed, participants, watched
+from bench.summary import MICRO
+from bench.wire import COMMAND_OF, participant_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from bench.contender import Place
+    from bench.database import Connection
+    from bench.frames import Outgoing
+    from bench.scale.compare import Scope
+
+BURST = 500  # orders written to the broker at once
+LOOK = 0.25  # seconds between two looks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How a backlog was worked off: in how many seconds from the start of the process, which was `ready` after so many.
+
+    `cpu` is seconds by group of processes, for all of it. `longest` is the greatest number of messages seen in each
+    queue and of rows in the outbox. With a problem the figures do not count.
+    """
+
+    orders: int
+    seconds: float = 0.0
+    ready: float = 0.0
+    cpu: Mapping[str, float] = field(default_factory=dict)
+    memory_mib: float | None = None
+    longest: Mapping[str, int] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether the figures count."""
+        return not self.problems
+
+    def page(self) -> Iterator[str]:
+        """The figures in two lines, and what was wrong."""
+        yield f"A backlog of {self.orders:,} orders, from the start of the process to the last one completed"
+        heads = ["", "seconds", "ready after", "sagas/s", *(f"{group} us/saga" for group in SERVING), "highest MiB"]
+        used = (number(self.cpu[group] / self.orders * MICRO if group in self.cpu else None) for group in SERVING)
+        rate = number(self.orders / self.seconds if self.seconds else None)
+        yield from grid(
+            heads, [["", number(self.seconds, 1), number(self.ready, 1), rate, *used, number(self.memory_mib)]]
+        )
+        yield "  highest: " + ", ".join(f"{count:,} in {name}" for name, count in self.longest.items())
+        yield from (f"  INVALID: {problem}" for problem in self.problems)
+        yield ""
+
+    def document(self) -> dict[str, object]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+
+async def backlog(scope: Scope, orders: int) -> Backlog:
+    """Publish so many orders while no process runs, then start one. A failure is reported, not raised."""
+    service = Antiphon(name="backlog")
+    async with new_place(scope.servers, service.name) as place:
+        try:
+            return await _work_off(scope, service, place, [f"order-{one + 1}" for one in range(orders)])
+        except FAILURES as error:
+            return Backlog(orders=orders, problems=in_words(error))
+
+
+async def _work_off(scope: Scope, service: Antiphon, place: Place, orders: Sequence[str]) -> Backlog:
+    async with participants(service, place) as processes:
+        for child in await service.start(place):
+            await child.end()  # it has declared its queues
+        link, connection = await Link.open(place.broker_url), await connect(place)
+        try:
+            await _publish(link, [order_placed(service, place, order) for order in orders])
+            seen = Watch(place=place, service=service, link=link, connection=connection)
+            await seen.look()
+            shared = {name: pids for name, pids in scope.servers.processes().items() if pids}
+            before, began = ProcessorTime(shared).read(), time.perf_counter()
+            async with watched(service, place, processes) as running:
+                ready = time.perf_counter() - began
+                meter = ProcessorTime({**shared, **running.groups})
+                await seen.until_done(len(orders), meter)
+                seconds, used = time.perf_counter() - began, meter.read()
+                problems = await running.end(orders)
+        finally:
+            link.close()
+            await connection.close()
+    return Backlog(
+        orders=len(orders),
+        seconds=seconds,
+        ready=ready,
+        cpu=used_between({**dict.fromkeys(used, 0.0), **before}, used),
+        memory_mib=seen.memory_mib,
+        longest=dict(seen.longest),
+        problems=problems,
+    )
+
+
+async def _publish(link: Link, orders: Sequence[Outgoing]) -> None:
+    for begin in range(0, len(orders), BURST):
+        for order in orders[begin : begin + BURST]:
+            link.publish(order)
+        link.flush()
+        while link.unconfirmed:
+            if link.lost.done():
+                link.lost.result()
+            await asyncio.sleep(0.001)
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """Looks on while a backlog is worked off, and remembers the most of everything."""
+
+    place: Place
+    service: Antiphon
+    link: Link
+    connection: Connection
+    memory_mib: float | None = None
+    longest: Counter[str] = field(default_factory=Counter)
+
+    async def until_done(self, orders: int, meter: ProcessorTime) -> None:
+        """Raises Stalled when nothing is completed for a long time."""
+        done, patience = 0, time.perf_counter() + STALL
+        while done < orders:
+            before, done = done, await self.look()
+            self.memory_mib = max(meter.memory("orchestrator") or 0.0, self.memory_mib or 0.0) or None
+            if done > before:
+                patience = time.perf_counter() + STALL
+            elif time.perf_counter() > patience:
+                raise Stalled(f"{done} of {orders} orders are completed, and none in the last {STALL:g} s")
+            await asyncio.sleep(LOOK)
+
+    async def look(self) -> int:
+        """Count what waits where; how many orders are completed."""
+        namespace = self.place.namespace
+        queues = [*self.service.queues(namespace), *(participant_queue(namespace, each) for each in COMMAND_OF)]
+        for queue in queues:
+            answer = await self.link.call(commands.Queue.Declare(queue=queue, passive=True))
+            if isinstance(answer, commands.Queue.DeclareOk):
+                self._seen(queue.removeprefix(f"{namespace}."), answer.message_count or 0)
+        self._seen("the outbox", await self.service.unsent(self.connection, self.place))
+        return int(await self.connection.fetchval("select count(*) from v_saga where ended_at is not null"))
+
+    def _seen(self, name: str, count: int) -> None:
+        self.longest[name] = max(self.longest[name], count)
