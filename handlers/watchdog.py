@@ -34,7 +34,7 @@ INTERVAL = 15.0
 
 _CONSUMER = "watchdog"
 _FIRST = UUID(int=0)
-_PAGES = 50  # found by one statement, which costs the same whatever it finds: a broker's outage makes all suspects
+_PAGES = 200  # found by one statement, which costs the same whatever it finds: a broker's outage makes all suspects
 _JITTER = 0.25  # part of the interval, so that processes started together do not all look at once
 
 Watching = tuple["Suspect", "Decision"]

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from bench.servers import Servers
 
-BYTES_PER_ROW = 2_500
-"""Of disk, for a row of history with its share of all else, and of the log of what is written while it is seeded."""
+BYTES_PER_ROW, BYTES_PER_INSTANCE = 1_000, 5_000
+"""Of disk, for a row of history and for an instance that waits, each with its share of all else and of what is written
+while it is seeded."""
 
 
 class Found(Protocol):
@@ -92,10 +93,10 @@ async def _run(servers: Servers, given: argparse.Namespace) -> tuple[dict[str, o
 
 def _make_sure_of_room(given: argparse.Namespace) -> None:
     """Half of what is free has to be enough, as far as the servers use this disk."""
-    rows = given.history_rows if "history" in given.only else 0
+    wanted = given.history_rows * BYTES_PER_ROW if "history" in given.only else 0
     if "waiting" in given.only:
-        rows += 2 * sum(given.waiting)
-    free, wanted = shutil.disk_usage(tempfile.gettempdir()).free, rows * BYTES_PER_ROW
+        wanted += sum(given.waiting) * BYTES_PER_INSTANCE
+    free = shutil.disk_usage(tempfile.gettempdir()).free
     if wanted * 2 > free:
         raise NoRoom(
             f"this takes about {wanted / 2**30:.0f} GiB of disk, and {free / 2**30:.0f} GiB are free in "

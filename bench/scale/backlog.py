@@ -36,7 +36,8 @@ LOOK = 0.25  # seconds between two looks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """How a backlog was worked off: in how many seconds from the start of the process, which was `ready` after so many.
+    """How a backlog was worked off: in how many seconds from the start of the process, which was `ready` and had
+    completed the `first` order after so many; all that were waiting are started before any reply is read.
 
     `cpu` is seconds by group of processes, for all of it. `longest` is the greatest number of messages seen in each
     queue and of rows in the outbox. With a problem the figures do not count.
@@ -45,6 +46,7 @@ class Backlog:
     orders: int
     seconds: float = 0.0
     ready: float = 0.0
+    first: float = 0.0
     cpu: Mapping[str, float] = field(default_factory=dict)
     memory_mib: float | None = None
     longest: Mapping[str, int] = field(default_factory=dict)
@@ -58,11 +60,30 @@ class Backlog:
     def page(self) -> Iterator[str]:
         """The figures in two lines, and what was wrong."""
         yield f"A backlog of {self.orders:,} orders, from the start of the process to the last one completed"
-        heads = ["", "seconds", "ready after", "sagas/s", *(f"{group} us/saga" for group in SERVING), "highest MiB"]
+        heads = [
+            "",
+            "seconds",
+            "ready after",
+            "first after",
+            "sagas/s",
+            *(f"{group} us/saga" for group in SERVING),
+            "highest MiB",
+        ]
         used = (number(self.cpu[group] / self.orders * MICRO if group in self.cpu else None) for group in SERVING)
         rate = number(self.orders / self.seconds if self.seconds else None)
         yield from grid(
-            heads, [["", number(self.seconds, 1), number(self.ready, 1), rate, *used, number(self.memory_mib)]]
+            heads,
+            [
+                [
+                    "",
+                    number(self.seconds, 1),
+                    number(self.ready, 1),
+                    number(self.first, 1),
+                    rate,
+                    *used,
+                    number(self.memory_mib),
+                ]
+            ],
         )
         yield "  highest: " + ", ".join(f"{count:,} in {name}" for name, count in self.longest.items())
         yield from (f"  INVALID: {problem}" for problem in self.problems)
@@ -93,11 +114,12 @@ async def _work_off(scope: Scope, service: Antiphon, place: Place, orders: Seque
             seen = Watch(place=place, service=service, link=link, connection=connection)
             await seen.look()
             shared = {name: pids for name, pids in scope.servers.processes().items() if pids}
-            before, began = ProcessorTime(shared).read(), time.perf_counter()
+            ours = [connection.get_server_pid()]
+            before, began = ProcessorTime(shared, without=ours).read(), time.perf_counter()
             async with watched(service, place, processes) as running:
                 ready = time.perf_counter() - began
-                meter = ProcessorTime({**shared, **running.groups})
-                await seen.until_done(len(orders), meter)
+                meter = ProcessorTime({**shared, **running.groups}, without=[*ours, *running.observers])
+                first = await seen.until_done(len(orders), meter) - began
                 seconds, used = time.perf_counter() - began, meter.read()
                 problems = await running.end(orders)
         finally:
@@ -107,6 +129,7 @@ async def _work_off(scope: Scope, service: Antiphon, place: Place, orders: Seque
         orders=len(orders),
         seconds=seconds,
         ready=ready,
+        first=first,
         cpu=used_between({**dict.fromkeys(used, 0.0), **before}, used),
         memory_mib=seen.memory_mib,
         longest=dict(seen.longest),
@@ -125,6 +148,14 @@ async def _publish(link: Link, orders: Sequence[Outgoing]) -> None:
             await asyncio.sleep(0.001)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How many orders are completed, and how many messages wait where."""
+
+    done: int = 0
+    waiting: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(slots=True, kw_only=True)
 class Watch:
     """Looks on while a backlog is worked off, and remembers the most of everything."""
@@ -136,28 +167,34 @@ class Watch:
     memory_mib: float | None = None
     longest: Counter[str] = field(default_factory=Counter)
 
-    async def until_done(self, orders: int, meter: ProcessorTime) -> None:
-        """Raises Stalled when nothing is completed for a long time."""
-        done, patience = 0, time.perf_counter() + STALL
-        while done < orders:
-            before, done = done, await self.look()
-            self.memory_mib = max(meter.memory("orchestrator") or 0.0, self.memory_mib or 0.0) or None
-            if done > before:
-                patience = time.perf_counter() + STALL
-            elif time.perf_counter() > patience:
-                raise Stalled(f"{done} of {orders} orders are completed, and none in the last {STALL:g} s")
-            await asyncio.sleep(LOOK)
+    async def until_done(self, orders: int, meter: ProcessorTime) -> float:
+        """When the first order was seen completed, on the clock of `time.perf_counter`.
 
-    async def look(self) -> int:
-        """Count what waits where; how many orders are completed."""
+        Raises:
+            Stalled: nothing moved for a long time.
+        """
+        first, seen, patience = 0.0, Look(), time.perf_counter() + STALL
+        while seen.done < orders:
+            before, seen = seen, await self.look()
+            now = time.perf_counter()
+            first = first or (now if seen.done else 0.0)
+            self.memory_mib = max(meter.memory("orchestrator") or 0.0, self.memory_mib or 0.0) or None
+            if seen != before:
+                patience = now + STALL
+            elif now > patience:
+                raise Stalled(f"{seen.done} of {orders} orders are completed, and nothing moved for {STALL:g} s")
+            await asyncio.sleep(LOOK)
+        return first
+
+    async def look(self) -> Look:
+        """Count what waits where, and how many orders are completed."""
         namespace = self.place.namespace
         queues = [*self.service.queues(namespace), *(participant_queue(namespace, each) for each in COMMAND_OF)]
+        waiting = {"the outbox": await self.service.unsent(self.connection, self.place)}
         for queue in queues:
             answer = await self.link.call(commands.Queue.Declare(queue=queue, passive=True))
             if isinstance(answer, commands.Queue.DeclareOk):
-                self._seen(queue.removeprefix(f"{namespace}."), answer.message_count or 0)
-        self._seen("the outbox", await self.service.unsent(self.connection, self.place))
-        return int(await self.connection.fetchval("select count(*) from v_saga where ended_at is not null"))
-
-    def _seen(self, name: str, count: int) -> None:
-        self.longest[name] = max(self.longest[name], count)
+                waiting[queue.removeprefix(f"{namespace}.")] = answer.message_count or 0
+        self.longest |= Counter(waiting)  # the greater of both
+        done = await self.connection.fetchval("select count(*) from v_saga where ended_at is not null")
+        return Look(done=int(done), waiting=waiting)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 KEY = "seed-0000000"
 """The business key of the one order; those of the copies are as long and end in their number."""
 
+BROKEN = f"broken-{KEY}"
+"""The id of the message that becomes a dead letter."""
+
 TABLES = ("saga_key", "saga", "saga_event", "timer", "inbox", "dead_letter")
 FUTURE = ("due_at", "deadline_at")
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -78,7 +81,7 @@ async def waiting(service: Antiphon, place: Place) -> Mapping[str, Sequence[Row]
 
 
 async def completed(service: Antiphon, place: Place) -> Mapping[str, Sequence[Row]]:
-    """The rows of an instance that is completed, and of one open dead letter."""
+    """The rows of an instance that is completed, and of an open dead letter that has nothing to do with it."""
     async with over_the_wire(service, place) as running:
         running.place([KEY])
         await until(place, "select exists (select from saga where ended_at is not null)")
@@ -90,7 +93,8 @@ async def completed(service: Antiphon, place: Place) -> Mapping[str, Sequence[Ro
         problems = await running.end([KEY])
     if problems:
         raise RuntimeError(f"the order to be multiplied was not done: {'; '.join(problems)}")
-    return await _rows(place)
+    found = await _rows(place)
+    return {**found, "inbox": [row for row in found["inbox"] if row["message_id"] != BROKEN]}
 
 
 async def plant(place: Place, copies: Copies) -> None:
@@ -242,7 +246,7 @@ async def connect(place: Place) -> Connection:
 def _broken(service: Antiphon, place: Place) -> Outgoing:
     """An order that nobody can read."""
     placed = order_placed(service, place, KEY)
-    return replace(placed, body=b"{}", message_id=f"broken-{KEY}")
+    return replace(placed, body=b"{}", message_id=BROKEN)
 
 
 def _decoded(value: bytes) -> str:
