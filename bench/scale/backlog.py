@@ -106,8 +106,7 @@ async def backlog(scope: Scope, orders: int) -> Backlog:
 
 async def _work_off(scope: Scope, service: Antiphon, place: Place, orders: Sequence[str]) -> Backlog:
     async with participants(service, place) as processes:
-        for child in await service.start(place):
-            await child.end()  # it has declared its queues
+        await (await service.start(place)).end()  # it has declared its queues
         link, connection = await Link.open(place.broker_url), await connect(place)
         try:
             await _publish(link, [order_placed(service, place, order) for order in orders])

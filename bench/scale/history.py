@@ -180,7 +180,7 @@ async def _removed(scope: Scope, service: Antiphon, place: Place) -> Removal:
             try:
                 begun, ended = await _watched(scope, connection, len(aged))
             finally:
-                await asyncio.gather(*(child.end() for child in await starting))
+                await (await starting).end()
         left = await connection.fetchval(_HISTORY, aged)
         stayed = await connection.fetchval("select count(*) from saga")
     finally:

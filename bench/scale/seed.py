@@ -66,7 +66,7 @@ async def waiting(service: Antiphon, place: Place) -> Mapping[str, Sequence[Row]
         link = await Link.open(place.broker_url)
         for name in wire.COMMAND_OF:
             await participant.declare(link, place.namespace, name)
-        children = await service.start(place)
+        child = await service.start(place)
         try:
             link.publish(order_placed(service, place, KEY))
             link.flush()
@@ -76,7 +76,7 @@ async def waiting(service: Antiphon, place: Place) -> Mapping[str, Sequence[Row]
             )
         finally:
             link.close()
-            await asyncio.gather(*(child.end() for child in children))
+            await child.end()
     return await _rows(place)
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from bench.antiphon import Antiphon
 from bench.contenders import CONTENDERS
 from bench.database import fresh_database, read_work
 from bench.peer import Peer
 from bench.rounds import Plan, run_round
 from bench.servers import Servers
-from bench.services import Antiphon, ByHand
+from bench.services import ByHand
 
 if TYPE_CHECKING:
     from bench.contender import Contender
