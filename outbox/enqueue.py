@@ -12,7 +12,7 @@ from messages.value import value
 from outbox.interface import ClaimedRow, Outgoing
 from outbox.rows import headers
 from outbox.store import CONFIRM
-from storage.statements import Part, Statement
+from storage.statements import Part, Statement, sqlite_values, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from outbox.interface import Destination
-    from storage.database import Session
+    from storage.sqlite import Direct
     from storage.statements import Batch
 
 _COLUMNS = {
@@ -199,18 +199,19 @@ def born(outgoing: Outgoing, outbox_id: int, claim: Claim) -> ClaimedRow:
     return ClaimedRow(outbox_id=outbox_id, token=claim.token, attempts=0, outgoing=outgoing)
 
 
-async def add_on_sqlite(
-    session: Session, rows: Sequence[tuple[Outgoing, bool]], claim: Claim | None, now: datetime
+def add_on_sqlite(
+    direct: Direct, rows: Sequence[tuple[Outgoing, bool]], claim: Claim | None, now: datetime
 ) -> Sequence[ClaimedRow]:
     """Add messages to SQLite's outbox, in a transaction that writes: nobody else changes the table meanwhile."""
-    standing = await _standing(session, rows)
+    standing = _standing(direct, rows)
     if standing:
-        await session.many(_MAKE_DUE, [{"outbox_id": outbox_id, "now": now} for outbox_id in standing.values()])
+        moment = time_text(now)
+        direct.many(_MAKE_DUE.on_sqlite, [{"outbox_id": outbox_id, "now": moment} for outbox_id in standing.values()])
     fresh = [(each, head) for each, head in rows if identity(each) not in standing]
     if not fresh:
         return ()
-    occupied = await _occupied(session, fresh)
-    next_id = (await session.fetch(_LAST_ID, {}))[0].last
+    occupied = _occupied(direct, fresh)
+    next_id = direct.rows(_LAST_ID.on_sqlite, {})[0].last
     claimed: list[ClaimedRow] = []
     added: list[Mapping[str, object]] = []
     for outbox_id, (each, head) in enumerate(fresh, start=next_id + 1):
@@ -219,26 +220,27 @@ async def add_on_sqlite(
         if mine is not None:
             claimed.append(born(each, outbox_id, mine))
         added.append(_added(outbox_id, each, mine, now))
-    await session.many(_ADD, added)
+    direct.many(_ADD.on_sqlite, added)
     return claimed
 
 
 def _added(outbox_id: int, each: Outgoing, claim: Claim | None, now: datetime) -> Mapping[str, object]:
     row = dict(zip(_COLUMNS, _row(0, each, False), strict=True))
     del row["item"], row["head"]
-    return row | {
+    further: dict[str, object] = {
         "outbox_id": outbox_id,
         "state": "new" if claim is None else "claimed",
         "token": None if claim is None else claim.token,
         "next_attempt_at": now if claim is None else claim.until,
         "now": now,
     }
+    return sqlite_values(row | further)
 
 
-async def _standing(session: Session, rows: Sequence[tuple[Outgoing, bool]]) -> dict[Identity, int]:
+def _standing(direct: Direct, rows: Sequence[tuple[Outgoing, bool]]) -> dict[Identity, int]:
     wanted = {identity(each) for each, _ in rows}
     texts = {(*who[:3], _text(who[3]), who[4]): who for who in wanted}
-    found = await session.fetch(_STANDING, {"ids": [message_id for message_id, *_ in wanted]})
+    found = direct.rows(_STANDING.on_sqlite, sqlite_values({"ids": [message_id for message_id, *_ in wanted]}))
     same = (
         (texts.get((row.message_id, row.exchange, row.routing_key, row.saga_id, row.dead_letter_id)), row.outbox_id)
         for row in found
@@ -246,11 +248,11 @@ async def _standing(session: Session, rows: Sequence[tuple[Outgoing, bool]]) -> 
     return {who: outbox_id for who, outbox_id in same if who is not None}
 
 
-async def _occupied(session: Session, rows: Sequence[tuple[Outgoing, bool]]) -> set[tuple[str | None, str]]:
+def _occupied(direct: Direct, rows: Sequence[tuple[Outgoing, bool]]) -> set[tuple[str | None, str]]:
     paths = sorted({each.path for each, _ in rows if each.path is not None})
     if not paths:
         return set()
-    return {(row.saga_id, row.path) for row in await session.fetch(_OCCUPIED, {"paths": paths})}
+    return {(row.saga_id, row.path) for row in direct.rows(_OCCUPIED.on_sqlite, sqlite_values({"paths": paths}))}
 
 
 def _text(saga_id: UUID | None) -> str | None:

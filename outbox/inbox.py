@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from outbox.interface import Claimed, InboxEntry, InboxRow
-from storage.statements import Statement, Write, as_time, as_uuid
+from storage.statements import Statement, Write, as_time, as_uuid, sqlite_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from outbox.interface import MessageKey
     from storage.database import Session
+    from storage.sqlite import Direct
     from storage.statements import Batch
 
 # A dead-lettered copy does not make later copies duplicates: its row is taken over. Every other row is left alone, but
@@ -78,15 +79,9 @@ async def claim(session: Session, consumer: str, token: UUID, entries: Sequence[
     ordered = [distinct[key] for key in sorted(distinct)]
     if session.postgresql:
         return await _claim_at_once(session, consumer, token, ordered)
-    known = await _look(session, consumer, ordered)
-    fresh = [entry for entry in ordered if (entry.source, entry.message_id) not in known]
-    if fresh:
-        common = {"consumer": consumer, "token": token, "now": now}
-        await session.many(
-            _CLAIM,
-            [{**common, "source": e.source, "message_id": e.message_id, "body_hash": e.body_hash} for e in fresh],
-        )
-    return Claimed(known=known, now=now)
+    if not ordered:
+        return Claimed(known={}, now=now)
+    return await session.directly(lambda direct: _claim_directly(direct, consumer, token, ordered, now))
 
 
 async def _claim_at_once(session: Session, consumer: str, token: UUID, ordered: Sequence[InboxEntry]) -> Claimed:
@@ -117,15 +112,24 @@ async def _claim_at_once(session: Session, consumer: str, token: UUID, ordered: 
     return Claimed(known=known, now=max(as_time(row.now) for row in found))
 
 
-async def _look(session: Session, consumer: str, entries: Sequence[InboxEntry]) -> dict[MessageKey, InboxRow]:
-    rows = await session.fetch(
-        _KNOWN, {"consumer": consumer, "entries": [(entry.source, entry.message_id) for entry in entries]}
-    )
-    return {
+def _claim_directly(
+    direct: Direct, consumer: str, token: UUID, ordered: Sequence[InboxEntry], now: datetime
+) -> Claimed:
+    wanted = {"consumer": consumer, "entries": [(entry.source, entry.message_id) for entry in ordered]}
+    known = {
         (row.source, row.message_id): _row(row.body_hash, row.token, row.disposition)
-        for row in rows
+        for row in direct.rows(_KNOWN.on_sqlite, sqlite_values(wanted))
         if row.disposition != "dead_lettered"
     }
+    common = sqlite_values({"consumer": consumer, "token": token, "now": now})
+    fresh = [
+        {**common, "source": each.source, "message_id": each.message_id, "body_hash": each.body_hash}
+        for each in ordered
+        if (each.source, each.message_id) not in known
+    ]
+    if fresh:
+        direct.many(_CLAIM.on_sqlite, fresh)
+    return Claimed(known=known, now=now)
 
 
 def _row(body_hash: bytes, token: UUID | str, disposition: str) -> InboxRow:

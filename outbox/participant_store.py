@@ -185,8 +185,7 @@ class ParticipantStore:
         Raises:
             DatabaseAway, DatabaseBusy, CommitUnknown: see `messages.errors`.
         """
-        reading = self._database.single() if self._database.postgresql else self._database.read()
-        async with reading as session:
+        async with self._database.look() as session:
             [row] = await session.fetch(
                 _LOOK_UP,
                 {

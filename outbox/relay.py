@@ -165,6 +165,10 @@ class Relay:
         now = self._runner.monotonic()
         return {each.row.outgoing.envelope.message_id: now - each.sent_at for _, each in self._in_flight}
 
+    def look(self) -> None:
+        """Somebody else has put something into the table: it waits for no sweep."""
+        self._wake.set()
+
     # -- the loops
 
     async def run(self) -> None:

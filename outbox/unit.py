@@ -17,7 +17,7 @@ from storage.dead_letters import Letters
 from storage.statements import Batch, Part, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -136,8 +136,9 @@ class SqlUnit:
             await self.session.write(batch, self._now, head=head, parameters=parameters)
             return ()
         if not self.session.postgresql:
-            await self.session.write(batch, self._now)
-            return await enqueue.add_on_sqlite(self.session, rows, claim, self._now)
+            return await self.session.write_directly(
+                batch, self._now, lambda direct: enqueue.add_on_sqlite(direct, rows, claim, self._now)
+            )
         bound = {**enqueue.parameters(rows, claim), **(parameters or {})}
         found = await self.session.write(batch, self._now, head=head, tail=enqueue.tail(batch), parameters=bound)
         if claim is None:
@@ -188,9 +189,10 @@ class SqlStorage:
     """The database; see `outbox.interface.Storage`."""
 
     def __init__(self, database: Database, unlocked: Unlocked | None = None) -> None:
-        """`database` stays the caller's, who closes it."""
+        """`database` stays the caller's, who closes it. `published` is called after each `publish`."""
         self.database = database
         self.unlocked = unlocked
+        self.published: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlUnit]:
@@ -329,7 +331,7 @@ class SqlStorage:
 
         Opens a transaction of its own.
         """
-        async with self.database.write() as session:
+        async with self.database.write(joins=True) as session:
             if session.postgresql and outgoing.saga_id is None and outgoing.path is not None:
                 await session.fetch(_KEEP_ORDER, {"lane": f"{self.database.namespace}/{outgoing.path}"})
             rows = [(outgoing, True)]
@@ -338,7 +340,9 @@ class SqlStorage:
                     Batch(), self._now(), tail=enqueue.tail(Batch()), parameters=enqueue.parameters(rows, None)
                 )
             else:
-                await enqueue.add_on_sqlite(session, rows, None, self._now())
+                now = self._now()
+                await session.directly(lambda direct: enqueue.add_on_sqlite(direct, rows, None, now))
+        self.published()
 
     def _now(self) -> datetime:
         return self.database.runner.now()

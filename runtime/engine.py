@@ -24,6 +24,7 @@ from handlers.suspects import Suspects
 from handlers.timers import Timers
 from handlers.watchdog import Watchdog
 from messages.errors import ConfigurationError
+from outbox.doorbell import Doorbell
 from outbox.optimistic import Optimistic
 from outbox.pressure import Pressure
 from outbox.relay import Relay
@@ -166,6 +167,7 @@ class Engine:
         self.transport = transport_for(settings, runner, report)
         self._suspects = Suspects(self.storage, runner)
         self.relay = self._relay()
+        self.storage.published = self.relay.look
         self._pressure = self._gauge()
         self._consumers: list[SagaConsumer | ParticipantConsumer | DeadLetterImport] = [
             *(self._saga_consumers() if "consumer" in parts else ()),
@@ -313,6 +315,8 @@ class Engine:
         components += self._retention()
         if "relay" in self.parts:
             components.append(self.relay)
+            if self._settings.sqlite:
+                components.append(Doorbell(self.database, self._runner, self.relay.look))
         if self._pressure is not None:
             components.append(self._pressure)
         if self.parts:

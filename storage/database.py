@@ -7,31 +7,44 @@ pool. On SQLite one writer at a time waits its turn in order, so that nobody mee
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import QueuePool, event
 
 from messages.errors import CommitUnknown, DatabaseAway, DatabaseBusy
-from storage.engine import CONNECT_SECONDS, DEFAULT_NAMESPACE, POOL_SIZE, STATEMENT_SECONDS, TURN, create
+from storage.engine import (
+    CONNECT_SECONDS,
+    DEFAULT_NAMESPACE,
+    POOL_SIZE,
+    STATEMENT_SECONDS,
+    TURN,
+    create,
+    create_writer,
+)
 from storage.failures import RAISED_BY_DRIVERS, translated
-from storage.statements import POSTGRESQL, Batch, Part, Statement, composed, sqlite_value
+from storage.sqlite import Direct, handle_of, in_thread
+from storage.statements import POSTGRESQL, Batch, Part, Statement, composed, sqlite_values
+from storage.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from sqlalchemy import Connection, Executable, Row, TextClause
+    from sqlalchemy import Connection, Executable, Pool, Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from running import Runner
+    from storage.turns import Turn
+
+T = TypeVar("T")
 
 STATEMENT_BOUND = STATEMENT_SECONDS + 5.0
 """Seconds after which a statement is given up from outside: later than the server's own statement_timeout."""
 
 ROLLBACK_BOUND = 5.0
-TURN_BOUND = 30.0
 
 _AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
 
@@ -48,6 +61,7 @@ class Session:
     runner: Runner
     postgresql: bool
     committing: bool = False
+    framed: bool = True
 
     async def fetch(self, statement: Statement, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         """Run one statement and return its rows (none when it returns none).
@@ -57,7 +71,20 @@ class Session:
         """
         if self.postgresql:
             return await self._rows(statement.postgresql, parameters)
-        return await self._rows(statement.sqlite, {name: sqlite_value(value) for name, value in parameters.items()})
+        return await self.directly(lambda direct: direct.rows(statement.on_sqlite, sqlite_values(parameters)))
+
+    async def directly(self, work: Callable[[Direct], T]) -> T:
+        """SQLite only: run something in the thread of the connection, all of its statements on one way.
+
+        Begins the transaction where that has not been done, and raises as `fetch` does.
+        """
+        try:
+            if self.framed and not self.connection.in_transaction():
+                await self.connection.begin()
+            async with self.runner.timeout(STATEMENT_BOUND):
+                return await in_thread(handle_of(self.connection), lambda connection: work(Direct(connection)))
+        except RAISED_BY_DRIVERS as error:
+            raise _ours(error, committing=self.committing) from error
 
     async def write(
         self,
@@ -81,7 +108,8 @@ class Session:
             ChangedMeanwhile: a checked write found another number of rows than it was given.
         """
         if not self.postgresql:
-            await self._write_each(batch, now)
+            if batch.writes:
+                await self.write_directly(batch, now, lambda _: None)
             return ()
         if not batch.writes and head is None and tail is None:
             return ()
@@ -95,26 +123,21 @@ class Session:
                 _expect(write.name, amounts[write.name], len(rows))
         return [row for row in found if row.item is not None]
 
-    async def _write_each(self, batch: Batch, now: datetime) -> None:
-        for write, rows in batch.writes:
-            changed = await self._many(write.clause(), write.row_parameters(rows, now))
-            if write.checked:
-                _expect(write.name, changed, len(rows))
+    async def write_directly(self, batch: Batch, now: datetime, then: Callable[[Direct], T]) -> T:
+        """SQLite only: `write`, and on the same way whatever comes then."""
+
+        def work(direct: Direct) -> T:
+            for write, rows in batch.writes:
+                changed = direct.many(write.sqlite, write.row_parameters(rows, now))
+                if write.checked:
+                    _expect(write.name, changed, len(rows))
+            return then(direct)
+
+        return await self.directly(work)
 
     async def many(self, statement: Statement, rows: Sequence[Mapping[str, object]]) -> int:
         """Run a statement of SQLite once per row; returns how many rows of the table it changed."""
-        bound = [{name: sqlite_value(value) for name, value in row.items()} for row in rows]
-        return await self._many(statement.sqlite, bound)
-
-    async def _many(self, clause: TextClause, rows: Sequence[Mapping[str, object]]) -> int:
-        try:
-            async with self.runner.timeout(STATEMENT_BOUND):
-                result = await self.connection.execute(
-                    clause, list(rows), execution_options={"preserve_rowcount": True}
-                )
-        except RAISED_BY_DRIVERS as error:
-            raise _ours(error, committing=self.committing) from error
-        return result.rowcount
+        return await self.directly(lambda direct: direct.many(statement.on_sqlite, [*map(sqlite_values, rows)]))
 
     async def _rows(self, clause: Executable, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         try:
@@ -123,10 +146,6 @@ class Session:
         except RAISED_BY_DRIVERS as error:
             raise _ours(error, committing=self.committing) from error
         return result.all() if result.returns_rows else ()
-
-
-async def _started(connection: AsyncConnection) -> None:
-    await connection.start()
 
 
 def _expect(name: str, changed: int, wanted: int) -> None:
@@ -162,24 +181,31 @@ class Database:
         )
         self.postgresql = self.engine.dialect.name == POSTGRESQL
         self._late: set[asyncio.Task[None]] = set()  # connections that came after nobody wanted them any more
-        self._turn = asyncio.Lock()  # SQLite: one writer, first come first served
+        self._turns = Turns(lambda: self.runner)
+        self._version: int | None = None  # of the file, as our writer sees what others do to it
+        self._writer = self.engine if self.postgresql else create_writer(self.engine.url, self._turns.lost)
+        self._connecting: AbstractAsyncContextManager[object] = asyncio.Lock() if not self.postgresql else nullcontext()
 
     async def close(self) -> None:
         """Close every connection. Borrowed ones are closed when they are given back."""
         async with self.runner.timeout(STATEMENT_BOUND):
             if self._late:
                 await asyncio.wait(self._late)
+            await self._turns.ended()
+            await self._writer.dispose()
             await self.engine.dispose()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Session]:
+    async def write(self, *, joins: bool = False) -> AsyncIterator[Session]:
         """A transaction that writes: leaving the block commits, an exception rolls back.
+
+        On SQLite one that `joins` may share its commit with those before it, and must not wait for them inside.
 
         Raises:
             DatabaseAway, DatabaseBusy: nothing was committed.
             CommitUnknown: the connection was lost, or the bound ran out, while committing.
         """
-        async with self._writing(), self._borrowed({}) as connection, self._transaction(connection):
+        async with self._writing(joins=joins) as connection, self._transaction(connection):
             yield Session(connection, self.runner, self.postgresql)
 
     @asynccontextmanager
@@ -196,7 +222,7 @@ class Database:
             CommitUnknown: the connection was lost while the statement ran.
         """
         if not self.postgresql:
-            async with self.write() as session:
+            async with self.write(joins=True) as session:
                 yield session
             return
         async with self._borrowed(_AUTOCOMMIT) as connection:
@@ -218,8 +244,7 @@ class Database:
                 whatever was raised there because of it.
             CommitUnknown: see `write`.
         """
-        turn = _Turn(self)
-        async with self._borrowed({} if self.postgresql else {TURN: turn.take}) as connection:
+        async with self._writing(joins=True, late=True) as connection:
             lent = _Lent(connection)
             try:
                 yield Session(connection, self.runner, self.postgresql)
@@ -231,42 +256,44 @@ class Database:
                 raise
             else:
                 await self._commit(connection)
-            finally:
-                turn.release()
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[None]:
-        if self.postgresql:
-            yield
-            return
-        await self.take_turn()
-        try:
-            yield
-        finally:
-            self.release_turn()
+    async def look(self) -> AsyncIterator[Session]:
+        """For one statement that only reads, by itself: no transaction frames it."""
+        async with self._borrowed(_AUTOCOMMIT if self.postgresql else {}) as connection:
+            yield Session(connection, self.runner, self.postgresql, framed=False)
 
-    async def take_turn(self) -> None:
-        """SQLite: wait until no other transaction of this process writes; `release_turn` lets the next one.
+    async def others_wrote(self) -> bool:
+        """SQLite only: whether another process has committed anything since this was asked last.
 
         Raises:
-            DatabaseBusy: that took too long.
+            DatabaseAway, DatabaseBusy: it cannot be asked now.
         """
-        try:
-            async with self.runner.timeout(TURN_BOUND):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise DatabaseBusy(f"no turn to write to the database came within {TURN_BOUND:.0f} seconds") from None
+        before, self._version = self._version, await self._turns.version()
+        return None not in (before, self._version) and before != self._version
 
-    def release_turn(self) -> None:
-        """See `take_turn`."""
-        self._turn.release()
+    @asynccontextmanager
+    async def _writing(self, *, joins: bool, late: bool = False) -> AsyncIterator[AsyncConnection]:
+        if self.postgresql:
+            async with self._borrowed({}) as connection:
+                yield connection
+            return
+        turn = self._turns.turn(joins=joins)
+        try:
+            if not late:
+                await turn.take()
+            async with self._borrowed({TURN: turn}) as connection:
+                yield connection
+        finally:
+            await turn.leave()
 
     @asynccontextmanager
     async def _borrowed(self, options: Mapping[str, Any]) -> AsyncIterator[AsyncConnection]:
-        connection = self.engine.connect()
+        engine = self._writer if TURN in options else self.engine
+        connection = engine.connect()
         try:
             async with self.runner.timeout(CONNECT_SECONDS + 5):
-                await self._open(connection)
+                await self._open(connection, engine.pool)
                 if options:
                     await connection.execution_options(**options)
         except RAISED_BY_DRIVERS as error:
@@ -280,16 +307,15 @@ class Database:
         finally:
             await self._give_back(connection)
 
-    async def _open(self, connection: AsyncConnection) -> None:
+    async def _open(self, connection: AsyncConnection, pool: Pool) -> None:
         """Take a connection from the pool; where a new one must be made, that is finished even if we are cancelled.
 
         A driver that is interrupted half way leaves a socket or a thread behind. Both bound how long they try.
         """
-        pool = self.engine.pool
-        if isinstance(pool, QueuePool) and pool.checkedin():
+        if pool.checkedin() if isinstance(pool, QueuePool) else self._turns.connected:
             await connection.start()
             return
-        opening = self.runner.start(_started(connection), name="storage.connect")
+        opening = self.runner.start(self._started(connection), name="storage.connect")
         try:
             await asyncio.shield(opening)
         except BaseException:
@@ -298,6 +324,10 @@ class Database:
                 self._late.add(late)
                 late.add_done_callback(self._late.discard)
             raise
+
+    async def _started(self, connection: AsyncConnection) -> None:
+        async with self._connecting:
+            await connection.start()
 
     async def _give_back_late(self, opening: asyncio.Task[None], connection: AsyncConnection) -> None:
         await asyncio.wait([opening])
@@ -321,11 +351,15 @@ class Database:
         await self._commit(connection)
 
     async def _commit(self, connection: AsyncConnection) -> None:
+        turn = _turn_of(connection)
         try:
             async with self.runner.timeout(STATEMENT_BOUND):
                 await connection.commit()
+                if turn is not None:
+                    await turn.commit()
         except BaseException as error:
-            await self._discard(connection)
+            if turn is None:
+                await self._discard(connection)
             if isinstance(error, RAISED_BY_DRIVERS):
                 raise _ours(error, committing=True) from error
             raise
@@ -341,7 +375,8 @@ class Database:
         except BaseException:
             await self._discard(connection)
             raise
-        return not connection.invalidated
+        turn = _turn_of(connection)
+        return not connection.invalidated and (turn is None or turn.intact)
 
     async def _discard(self, connection: AsyncConnection) -> None:
         try:
@@ -362,22 +397,11 @@ class Database:
             raise ours from error
 
 
-class _Turn:
-    """The turn to write to SQLite that a late transaction takes with its first statement, once."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._taken = False
-
-    async def take(self) -> None:
-        if not self._taken:
-            await self._database.take_turn()
-            self._taken = True
-
-    def release(self) -> None:
-        if self._taken:
-            self._taken = False
-            self._database.release_turn()
+def _turn_of(connection: AsyncConnection) -> Turn | None:
+    """Whose the connection is, on SQLite and for a transaction that writes."""
+    sync = connection.sync_connection
+    turn: Turn | None = None if sync is None else sync.get_execution_options().get(TURN)
+    return turn
 
 
 class _Lent:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from sqlalchemy import event
+from sqlalchemy import StaticPool, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only
 from messages.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -33,7 +33,7 @@ CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 15
 POOL_SIZE = 10
 TURN = "turn"
-"""Execution option for SQLite: what to await before a transaction begins, by whatever statement."""
+"""Execution option for SQLite: the `storage.turns.Turn` of a transaction, which begins it, by whatever statement."""
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _SCHEMES = {
@@ -240,13 +240,41 @@ def _psycopg(url: URL, settings: dict[str, str]) -> Mapping[str, object]:
 def _sqlite(url: URL, pool_size: int) -> AsyncEngine:
     if sqlite3.sqlite_version_info < (3, 35):
         raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old; 3.35 or newer is needed")
+    from storage.sqlite import Connection, Driver  # of no use to whoever runs on PostgreSQL
+
     engine = create_async_engine(
-        url, pool_size=pool_size, max_overflow=0, pool_timeout=CONNECT_SECONDS, hide_parameters=True
+        url,
+        module=Driver(Connection),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=CONNECT_SECONDS,
+        pool_use_lifo=True,  # the warmest one: what it has read is still in its memory
+        hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "begin", _begin_reading)
+    return _prepared(engine, url)
+
+
+def create_writer(url: URL, lost: Callable[[], None]) -> AsyncEngine:
+    """For an SQLite file: whoever connects gets the same one connection, whose transactions `storage.turns` frames.
+
+    `lost` is called when SQLAlchemy has thrown it away.
+    """
+    from storage.sqlite import Driver, Writer
+
+    engine = create_async_engine(
+        url, module=Driver(Writer), poolclass=StaticPool, pool_reset_on_return=None, hide_parameters=True
+    )
+    event.listen(engine.sync_engine, "connect", _know_your_place)
+    event.listen(engine.sync_engine, "begin", _begin_writing)
+    event.listen(engine.sync_engine, "invalidate", lambda *_: lost())
+    return _prepared(engine, url)
+
+
+def _prepared(engine: AsyncEngine, url: URL) -> AsyncEngine:
     file = Path(url.database or "")
     event.listen(engine.sync_engine, "do_connect", lambda *_: _create_file(file))
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -277,7 +305,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     try:
         handle.isolation_level = None  # the driver must not begin transactions of its own
         cursor = handle.cursor()
-        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
     except Exception:
@@ -285,9 +313,15 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
         raise
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if options.get(TURN) is not None:
-        await_only(options[TURN]())  # inside SQLAlchemy's greenlet, so that it may wait
-    reading = options.get("reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _know_your_place(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    writer: Any = connection
+    writer.entry = entry
+
+
+def _begin_writing(connection: Connection) -> None:
+    turn = connection.get_execution_options()[TURN]
+    await_only(turn.begin(connection.connection.dbapi_connection))  # inside SQLAlchemy's greenlet, so that it may wait

@@ -26,7 +26,7 @@ from messages.printable import in_words
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RAISED_BY_DRIVERS = (SQLAlchemyError, OSError, TimeoutError, UnicodeError, OverflowError)
+RAISED_BY_DRIVERS = (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError, UnicodeError, OverflowError)
 """What `translated` understands; anything else that leaves a database call is a bug and stays what it is."""
 
 _MIGRATE = "the database schema is missing or behind; run `antiphon migrate`"

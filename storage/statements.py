@@ -48,6 +48,11 @@ def sqlite_value(value: object) -> object:
     return value
 
 
+def sqlite_values(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Parameters as SQLite takes them."""
+    return {name: sqlite_value(value) for name, value in parameters.items()}
+
+
 def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
@@ -60,6 +65,11 @@ class Statement:
 
     postgresql: TextClause
     sqlite: TextClause
+
+    @property
+    def on_sqlite(self) -> str:
+        """The text as SQLite's driver takes it."""
+        return self.sqlite.text
 
     @classmethod
     def of(cls, *, postgresql: str, sqlite: str) -> Statement:
@@ -107,10 +117,6 @@ class Write:
             for row in rows
         ]
 
-    def clause(self) -> TextClause:
-        """The statement for one row, for SQLite."""
-        return _clause(self.sqlite)
-
     def cte(self) -> str:
         """This write as a common table expression of a larger statement."""
         arrays = ", ".join(f"cast(:{self.name}_{column} as {kind}[])" for column, kind in self.columns.items())
@@ -144,11 +150,6 @@ class Part:
 
     ctes: str
     select: str
-
-
-@cache
-def _clause(sql: str) -> TextClause:
-    return text(sql)
 
 
 @cache

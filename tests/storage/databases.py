@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import zlib
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -16,10 +17,13 @@ from outbox.optimistic import Optimistic
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from storage import Database
+from storage.sqlite import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    import aiosqlite
 
 SQLITE, ASYNCPG, PSYCOPG = "sqlite", "asyncpg", "psycopg"
 
@@ -150,22 +154,27 @@ def storage_on(database: Database) -> SqlStorage:
 
 
 class Counter:
-    """Statements and commits of an engine, as the driver got them."""
+    """Statements, commits and ways into the thread of a connection (of SQLite), as the driver got them."""
 
     def __init__(self) -> None:
         self.statements: list[str] = []
         self.commits = 0
+        self.hops = 0
 
     def reset(self) -> None:
         """Begin anew."""
         self.statements.clear()
-        self.commits = 0
+        self.commits = self.hops = 0
 
 
 @pytest.fixture
-def counter(database: Database) -> Iterator[Counter]:
+def counter(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
     """Counts what the database is asked, from now on."""
     counted = Counter()
+    if not database.postgresql:
+        _count_on_sqlite(counted, monkeypatch)
+        yield counted
+        return
     engine = database.engine.sync_engine
 
     def statement(_connection: object, _cursor: object, sql: str, *_rest: object) -> None:
@@ -179,3 +188,32 @@ def counter(database: Database) -> Iterator[Counter]:
     yield counted
     event.remove(engine, "before_cursor_execute", statement)
     event.remove(engine, "commit", commit)
+
+
+def _count_on_sqlite(counted: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in for the connection in whatever is run in its thread."""
+
+    class Watched:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql == "COMMIT":
+                counted.commits += 1
+            elif not sql.startswith("PRAGMA"):  # of a connection that is opened just now
+                counted.statements.append(sql)
+            return self._connection.execute(sql, *parameters)
+
+        def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
+            counted.statements.append(sql)
+            return self._connection.executemany(sql, rows)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+    async def watched(handle: aiosqlite.Connection, work: Callable[[Any], Any]) -> object:
+        counted.hops += 1
+        return await in_thread(handle, lambda connection: work(Watched(connection)))
+
+    for module in ("sqlite", "turns", "database"):
+        monkeypatch.setattr(f"storage.{module}.in_thread", watched)
