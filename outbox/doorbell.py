@@ -1,4 +1,4 @@
-"""On SQLite another process that commits cannot tell us: its writing is noticed, so that no message waits for a sweep."""
+"""Notices that another process has written to our SQLite file, so that its messages wait for no sweep."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from storage.engine import (
     create_writer,
 )
 from storage.failures import RAISED_BY_DRIVERS, translated
-from storage.sqlite import Direct, handle_of, in_thread
+from storage.sqlite import Direct, behind
 from storage.statements import POSTGRESQL, Batch, Part, Statement, composed, sqlite_values
 from storage.turns import Turns
 
@@ -82,7 +82,7 @@ class Session:
             if self.framed and not self.connection.in_transaction():
                 await self.connection.begin()
             async with self.runner.timeout(STATEMENT_BOUND):
-                return await in_thread(handle_of(self.connection), lambda connection: work(Direct(connection)))
+                return await behind(self.connection).run(lambda connection: work(Direct(connection)))
         except RAISED_BY_DRIVERS as error:
             raise _ours(error, committing=self.committing) from error
 

@@ -300,12 +300,27 @@ def _unusable(file: Path, reason: str | None) -> str:
     return f"the database file {file} cannot be opened: {reason}; name a file in a folder that can be written"
 
 
+_PRAGMAS = (
+    "busy_timeout = 10000",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "temp_store = MEMORY",  # what a savepoint keeps to take back; as a file it is more than what is written for good
+)
+
+
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     handle: Any = connection
     try:
         handle.isolation_level = None  # the driver must not begin transactions of its own
         cursor = handle.cursor()
-        for pragma in ("busy_timeout = 10000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY"):
+        for pragma in (
+            "busy_timeout = 10000",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "temp_store = MEMORY",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
     except Exception:

@@ -52,11 +52,11 @@ class Direct:
         return self._connection.executemany(sql, rows).rowcount
 
 
-def handle_of(connection: AsyncConnection) -> aiosqlite.Connection:
-    """The driver's connection behind an open one of SQLAlchemy's."""
+def behind(connection: AsyncConnection) -> Connection:
+    """What stands behind an open connection of SQLAlchemy's."""
     sync = connection.sync_connection
     assert sync is not None  # noqa: S101 - it is open
-    return cast("aiosqlite.Connection", sync.connection.driver_connection)
+    return cast("Connection", sync.connection.dbapi_connection)
 
 
 async def in_thread(handle: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -67,7 +67,7 @@ async def in_thread(handle: aiosqlite.Connection, work: Callable[[sqlite3.Connec
     """
     try:
         # The driver has no public way to do several things in one go.
-        return cast("T", await handle._execute(lambda: work(handle._conn)))
+        return cast("T", await handle._execute(lambda: work(handle._conn)))  # type: ignore[no-untyped-call]
     except ValueError as error:
         if str(error) in _CLOSED:
             raise ConnectionError("the connection to the database file was closed") from error
@@ -108,7 +108,7 @@ class _Cursor(AsyncAdapt_aiosqlite_cursor):
             return done
 
         try:
-            done = await_only(in_thread(cast("aiosqlite.Connection", self._connection), whole))
+            done = await_only(cast("Connection", self._adapt_connection).run(whole))
         except ConnectionError as error:
             raise sqlite3.OperationalError(_CLOSED[1]) from error  # which SQLAlchemy knows for a lost connection
         self._description, rows, self._rowcount, self._lastrowid = done
@@ -130,6 +130,10 @@ class _Cursor(AsyncAdapt_aiosqlite_cursor):
     def arraysize(self) -> int:
         return 1
 
+    @arraysize.setter
+    def arraysize(self, value: int) -> None:
+        """All rows are here, whatever is asked for."""
+
     def close(self) -> None:
         self._rows.clear()
 
@@ -141,22 +145,44 @@ class Connection(AsyncAdapt_aiosqlite_connection):
     """A connection that reads, with transactions of its own."""
 
     __slots__ = ()
-    _cursor_cls = _Cursor
-
-
-class Writer(Connection):
-    """The connection that all transactions take turns on; `turn` is who has it, and ends it by itself."""
-
-    __slots__ = ("entry", "gone", "turn")
-
-    entry: ConnectionPoolEntry | None  # where it stands in its pool
-    gone: bool
-    turn: Turn | None
+    _cursor_cls = _Cursor  # type: ignore[assignment]  # it makes do with less
 
     @property
     def handle(self) -> aiosqlite.Connection:
         """The driver's connection."""
         return cast("aiosqlite.Connection", self._connection)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """See `in_thread`."""
+        return await in_thread(self.handle, work)
+
+
+class Writer(Connection):
+    """The connection that all transactions take turns on.
+
+    `turn` is who has it, and ends it by itself. `opening` begins the transaction, with the first thing that is done.
+    """
+
+    __slots__ = ("entry", "gone", "opening", "turn")
+
+    entry: ConnectionPoolEntry | None  # where it stands in its pool
+    gone: bool
+    opening: str
+    turn: Turn | None
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """See `in_thread`; begins the transaction on the way."""
+        opening, self.opening = self.opening, ""
+
+        def opened(connection: sqlite3.Connection) -> T:
+            try:
+                connection.execute(opening)
+            except sqlite3.Error:
+                self.opening = opening  # nothing is begun
+                raise
+            return work(connection)
+
+        return await in_thread(self.handle, opened if opening else work)
 
     def throw_away(self) -> None:
         """Have it closed as soon as its thread comes to that, and a new one made for whoever comes next."""
@@ -197,5 +223,5 @@ class Driver(AsyncAdapt_aiosqlite_dbapi):
         connection = self._kind(self, super().connect(*arguments, **named)._connection)
         if isinstance(connection, Writer):
             connection.turn = connection.entry = None
-            connection.gone = False
+            connection.gone, connection.opening = False, ""
         return connection

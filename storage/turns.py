@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from messages.errors import DatabaseBusy
+from messages.errors import DatabaseAway, DatabaseBusy
 from storage.failures import RAISED_BY_DRIVERS, translated
 from storage.sqlite import in_thread
 
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 MOST = 64
 """Transactions in one commit: the first of them waits for the last."""
 
+_APART = 4  # times as many commits as were to be one, since others come between
+
 TURN_BOUND = 30.0
-BEGIN_BOUND = COMMIT_BOUND = 20.0
+COMMIT_BOUND = 20.0
 ROLLBACK_BOUND = 5.0
 
 
@@ -50,6 +52,7 @@ class Turns:
         self._taken = False
         self._waiting: deque[_Waiting] = deque()
         self._kept: list[asyncio.Future[None]] = []
+        self._apart = 0  # so many commits are not shared, to find out whose is refused
         self._writer: Writer | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -71,7 +74,7 @@ class Turns:
         if self._writer is None:
             return None
         try:
-            async with self._runner().timeout(BEGIN_BOUND):
+            async with self._runner().timeout(COMMIT_BOUND):
                 [version] = await in_thread(self._writer.handle, _version)
         except RAISED_BY_DRIVERS as error:
             raise translated(error) or error from error
@@ -107,26 +110,20 @@ class Turns:
                 raise DatabaseBusy(f"no turn to write to the database came within {TURN_BOUND:.0f} seconds") from None
             raise
 
-    async def begin(self, writer: Writer) -> None:
+    def begin(self, writer: Writer) -> None:
         """Begin a transaction, or one within that of those who wait for their commit."""
-        try:
-            async with self._runner().timeout(BEGIN_BOUND):
-                if self._kept and self._writer is not None:
-                    await _run(self._writer, "SAVEPOINT turn")
-                else:
-                    self._writer = writer
-                    await _run(writer, "BEGIN IMMEDIATE")
-        except BaseException as error:
-            if not isinstance(error, sqlite3.Error):
-                self.lose()  # nobody knows whether it has begun
-            if isinstance(error, RAISED_BY_DRIVERS):
-                raise translated(error) or error from error
-            raise
+        if not self._kept:
+            self._writer = writer
+        elif writer is not self._writer:
+            raise DatabaseAway("the connection to the database file was lost before the transaction began")
+        writer.opening = "SAVEPOINT turn" if self._kept else "BEGIN IMMEDIATE"
 
     async def roll_back(self) -> bool:
         """Take back what was done since `begin`; False when all that is not committed had to be given up for that."""
         if self._writer is None:
             return False
+        if self._withdrawn():
+            return True
         try:
             async with self._runner().timeout(ROLLBACK_BOUND):
                 await _run(self._writer, *(("ROLLBACK TO turn", "RELEASE turn") if self._kept else ("ROLLBACK",)))
@@ -140,13 +137,24 @@ class Turns:
     def keep(self) -> asyncio.Future[None]:
         """What was done since `begin` is to be committed; done when it is."""
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._kept.append(kept)
+        if self._withdrawn():
+            kept.set_result(None)  # nothing was done
+        else:
+            self._kept.append(kept)
         return kept
+
+    def _withdrawn(self) -> bool:
+        """Whether the transaction has not really begun; it will not then."""
+        opening = ""
+        if self._writer is not None:
+            opening, self._writer.opening = self._writer.opening, ""
+        return bool(opening)
 
     def hand_on(self) -> None:
         """Whoever is next has the turn; if that is nobody who may join, what was kept is committed first."""
         following = self._waiting[0] if self._waiting else None
-        if self._kept and (following is None or not following.joins or len(self._kept) >= MOST):
+        full = len(self._kept) >= (1 if self._apart else MOST)
+        if self._kept and (full or following is None or not following.joins):
             self._closing = self._runner().start(self._close(), name="storage.commit")
         elif following is not None:
             self._waiting.popleft().granted.set_result(None)
@@ -171,6 +179,11 @@ class Turns:
                 raise ConnectionError("the connection to the database file was lost before the commit")
             async with self._runner().timeout(COMMIT_BOUND):
                 await in_thread(self._writer.handle, _commit)
+        except sqlite3.IntegrityError as refused:  # a constraint that somebody has deferred
+            error = refused
+            if len(self._kept) > 1:
+                self._apart = _APART * len(self._kept)
+                error = DatabaseBusy("of the transactions committed together one is refused; each is tried by itself")
         except BaseException as raised:
             error = raised
             if not isinstance(raised, sqlite3.Error):
@@ -178,6 +191,7 @@ class Turns:
             if not isinstance(raised, Exception):
                 raise
         finally:
+            self._apart = max(0, self._apart - (len(self._kept) == 1))
             self._tell(error)
             self.hand_on()
 
@@ -212,14 +226,15 @@ class Turn:
             self._has = True
 
     async def begin(self, writer: Writer) -> None:
-        """Wait for the turn and begin; once more after `roll_back`.
+        """Wait for the turn; the transaction begins with what is done next. Once more after `roll_back`.
 
         Raises:
-            DatabaseBusy, DatabaseAway: it could not.
+            DatabaseBusy: the turn did not come.
+            DatabaseAway: the connection was lost meanwhile.
         """
         await self.take()
         writer.turn = self
-        await self._turns.begin(writer)
+        self._turns.begin(writer)
         self._begun = True
 
     async def roll_back(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from storage import Database
 from storage.sqlite import in_thread
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
@@ -197,23 +197,23 @@ def _count_on_sqlite(counted: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, connection: sqlite3.Connection) -> None:
             self._connection = connection
 
-        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as the driver has it
             if sql == "COMMIT":
                 counted.commits += 1
             elif not sql.startswith("PRAGMA"):  # of a connection that is opened just now
                 counted.statements.append(sql)
             return self._connection.execute(sql, *parameters)
 
-        def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
+        def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:  # noqa: ANN401
             counted.statements.append(sql)
             return self._connection.executemany(sql, rows)
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401
             return getattr(self._connection, name)
 
     async def watched(handle: aiosqlite.Connection, work: Callable[[Any], Any]) -> object:
         counted.hops += 1
         return await in_thread(handle, lambda connection: work(Watched(connection)))
 
-    for module in ("sqlite", "turns", "database"):
+    for module in ("sqlite", "turns"):
         monkeypatch.setattr(f"storage.{module}.in_thread", watched)
