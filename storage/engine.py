@@ -32,6 +32,8 @@ DEFAULT_NAMESPACE = "antiphon"
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 15
 POOL_SIZE = 10
+READERS = 8
+"""Connections that read an SQLite file at once, at most: each is a thread and pages in memory, and no read is long."""
 TURN = "turn"
 """Execution option for SQLite: the `storage.turns.Turn` of a transaction, which begins it, by whatever statement."""
 
@@ -245,7 +247,7 @@ def _sqlite(url: URL, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(
         url,
         module=Driver(Connection),
-        pool_size=pool_size,
+        pool_size=min(pool_size, READERS),
         max_overflow=0,
         pool_timeout=CONNECT_SECONDS,
         pool_use_lifo=True,  # the warmest one: what it has read is still in its memory

@@ -9,37 +9,25 @@ from __future__ import annotations
 import gc
 import sys
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import pytest
 
 import migrations
-import sagas
-from handlers.handle import Attempt
-from messages.catalog.ordering import PaymentCompleted, ShippingLabelCreated, StockReserved
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from storage import Database
 from storage.statements import Statement
-from tests.handlers.house import House, placed
+from tests.costs.batches import BATCH, MESSAGES, Calls, Orders
+from tests.handlers.house import House
 from tests.storage.databases import ASYNCPG, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from types import FrameType
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
-    from messages import Event
-    from messages.envelope import Raw
     from tests.services.private import PrivatePostgres
     from tests.storage.databases import Counter
-
-BATCH = 50
-MESSAGES = 4  # of a saga: the order and three replies
-
-ROOT = Path(sagas.__file__).parent.parent
-OURS = tuple(f"{ROOT / name}/" for name in ("messages", "sagas", "storage", "transport", "outbox", "handlers"))
 
 STATEMENTS = 2  # of a batch: one that looks, and one that writes everything and commits
 CALLS_OF_OURS = 270  # Python functions per message; 249 were counted
@@ -60,62 +48,6 @@ async def house(storage: SqlStorage) -> AsyncIterator[House]:
     house = await House(storage).open()
     yield house
     await house.transport.close()
-
-
-class Orders:
-    """Batches of as many orders as a batch has, one stage of the process after the other."""
-
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._number = 0
-
-    def stages(self) -> Sequence[Sequence[Raw]]:
-        """The messages of new orders: those that start, then the replies, stage by stage."""
-        keys = [f"o-{self._number + number}" for number in range(BATCH)]
-        self._number += BATCH
-        replies: Sequence[tuple[str, type[Event], str]] = (
-            ("reserve", StockReserved, "reservation_id"),
-            ("pay", PaymentCompleted, "payment_id"),
-            ("label", ShippingLabelCreated, "tracking_code"),
-        )
-        starts = [self._house.message(placed(key)) for key in keys]
-        answered = [
-            [self._house.answer(key, event(**{"order_id": key, field: f"x-{key}"}), step) for key in keys]
-            for step, event, field in replies
-        ]
-        return [starts, *answered]
-
-    async def run(self) -> None:
-        """Let new orders go through all their stages."""
-        for stage in self.stages():
-            await self.take(stage)
-
-    async def take(self, stage: Sequence[Raw]) -> None:
-        """One batch through the path, up to its commit; what it sends counts as confirmed."""
-        prepared = await self._house.handler.handle(self._house.decoded(stage), Attempt(token=uuid4()))
-        assert len(prepared.claimed) in (BATCH, 0)
-        self._house.relay.give_back([(row.outbox_id, row.token) for row in prepared.claimed])
-
-
-class Calls:
-    """Counts the calls of functions while it is entered: those of our own packages, and all of them."""
-
-    def __init__(self) -> None:
-        self.ours = self.all = 0
-
-    def __enter__(self) -> Calls:
-        sys.setprofile(self._count)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def _count(self, frame: FrameType, event: str, _: Any) -> None:  # noqa: ANN401 - as setprofile gives it
-        if event == "call":
-            self.ours += frame.f_code.co_filename.startswith(OURS)
-            self.all += 1
-        elif event == "c_call":
-            self.all += 1
 
 
 async def test_a_batch_is_two_statements_and_no_transaction_around_them(house: House, counter: Counter) -> None:
