@@ -104,10 +104,10 @@ async def test_a_message_takes_no_more_calls_than_it_is_allowed(house: House) ->
     assert calls.all / messages < CALLS_OF_ALL
 
 
-async def test_a_saga_writes_no_more_than_it_is_allowed(house: House, tmp_path: Path) -> None:
+async def test_a_saga_writes_no_more_than_it_is_allowed(house: House, database: Database, tmp_path: Path) -> None:
     """To the log: what goes on into the file is the same pages once more, and fewer."""
-    storage, orders = house.storage, Orders(house)
-    async with storage.database.write() as session:
+    orders = Orders(house)
+    async with database.write() as session:
         await session.directly(lambda direct: direct.rows("pragma wal_autocheckpoint = 0", {}))
     await orders.run()
     log = tmp_path / "antiphon.db-wal"

@@ -157,9 +157,9 @@ class MortalDatabase(Database):
     executioner: ClassVar[Executioner]
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[Session]:
+    async def write(self, *, joins: bool = False) -> AsyncIterator[Session]:
         """See `Database`."""
-        async with super().write() as session:
+        async with super().write(joins=joins) as session:
             yield session
             self.executioner.passes("commit")
         self.executioner.passes("committed")
