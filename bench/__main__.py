@@ -15,7 +15,9 @@ import asyncpg
 from bench.antiphon import Antiphon
 from bench.chart import chart
 from bench.contenders import CONTENDERS
-from bench.report import document, page
+from bench.embedded.contenders import EMBEDDED
+from bench.ground import Files
+from bench.report import conditions, document, page
 from bench.rounds import Plan, Round, run_round, tell, turned
 from bench.servers import NotDurable, Servers, known_conditions, open_servers
 from bench.summary import summarize
@@ -26,19 +28,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.contender import Contender
+    from bench.ground import Ground
+    from bench.report import Conditions
 
 
 def main() -> int:
     """Exit code 0 when every round of every contender was valid, else 1."""
     given = _arguments()
     plan = Plan(in_flight=given.in_flight, seconds=given.seconds, warm_up=given.warm_up, idle_orders=given.idle_orders)
-    contenders = [_in_processes(CONTENDERS[name], given.processes) for name in given.only]
+    among = EMBEDDED if given.embedded else CONTENDERS
+    if unknown := [name for name in given.only or () if name not in among]:
+        print(f"--only {', '.join(unknown)}: not one of {', '.join(among)}", file=sys.stderr)
+        return 2
+    contenders = [_in_processes(among[name], given.processes) for name in given.only or among]
     try:
+        if given.embedded:
+            return _written(given, *asyncio.run(_embedded(contenders, plan, given.rounds)))
         with open_servers() as servers:
-            report, picture, invalid = asyncio.run(_run(contenders, servers, plan, given.rounds))
+            return _written(given, *asyncio.run(_on_servers(contenders, servers, plan, given.rounds)))
     except (NotInstalledError, ServerError, NotDurable, asyncpg.PostgresError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _written(given: argparse.Namespace, report: dict[str, object], picture: str, invalid: bool) -> int:
     if given.json:
         given.json.write_text(json.dumps(report, indent=2) + "\n")
     if given.chart:
@@ -46,15 +59,25 @@ def main() -> int:
     return 1 if invalid else 0
 
 
-async def _run(
+async def _embedded(contenders: Sequence[Contender], plan: Plan, rounds: int) -> tuple[dict[str, object], str, bool]:
+    files = Files()
+    return await _run(contenders, files, conditions(files.origin), plan=plan, rounds=rounds)
+
+
+async def _on_servers(
     contenders: Sequence[Contender], servers: Servers, plan: Plan, rounds: int
 ) -> tuple[dict[str, object], str, bool]:
+    return await _run(contenders, servers, await known_conditions(servers), plan=plan, rounds=rounds)
+
+
+async def _run(
+    contenders: Sequence[Contender], ground: Ground, known: Conditions, *, plan: Plan, rounds: int
+) -> tuple[dict[str, object], str, bool]:
     """The whole report, its picture, and whether any round was invalid."""
-    known = await known_conditions(servers)
     done: list[Round] = []
     for number in range(rounds):
         for contender in turned(contenders, number):
-            done.append(await run_round(contender, servers, plan, number + 1))
+            done.append(await run_round(contender, ground, plan, number + 1))
             tell(done[-1])
     summaries = [summarize(done, contender=one.name, title=one.title) for one in contenders]
     print("\n" + page(known, summaries, done))
@@ -82,8 +105,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--idle-orders", type=_at_least_one, default=default.idle_orders, help="one at a time (default 100)"
     )
+    parser.add_argument("--only", type=lambda names: names.split(","), help=f"a comma list of {', '.join(CONTENDERS)}")
     parser.add_argument(
-        "--only", type=_names, default=list(CONTENDERS), help=f"a comma list of {', '.join(CONTENDERS)}"
+        "--embedded", action="store_true", help=f"in one process on SQLite, without servers: {', '.join(EMBEDDED)}"
     )
     parser.add_argument("--processes", type=_at_least_one, default=1, help="of Antiphon, as its option (default 1)")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
@@ -100,14 +124,6 @@ def _at_least_one(text: str) -> int:
 
 def _numbers(text: str) -> list[int]:
     return [_at_least_one(word) for word in text.split(",")]
-
-
-def _names(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in CONTENDERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not one of {', '.join(CONTENDERS)}")
-    return names
 
 
 if __name__ == "__main__":

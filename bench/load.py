@@ -7,14 +7,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.database import Work, read_work
 from bench.processor import ProcessorTime, used_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.contender import Running
-    from bench.database import Connection
+    from bench.database import Work
+    from bench.ground import Meter
 
 STALL = 30.0  # seconds without a single completion after which a contender is taken to be stuck
 
@@ -53,9 +53,8 @@ class Load:
     """Places the orders of one round, called `orders` with a number behind, and remembers every one of them."""
 
     running: Running
-    connection: Connection
+    meter: Meter
     processor: ProcessorTime
-    counts_statements: bool
     orders: str = "order"
     placed: list[str] = field(default_factory=list)
     completed: int = 0
@@ -142,7 +141,7 @@ class Load:
             self.running.place(named)
 
     async def _mark(self) -> _Mark:
-        work = await read_work(self.connection, counts_statements=self.counts_statements)
+        work = await self.meter.read()
         cpu = self.processor.read()
         cpu["load"] = cpu.get("load", 0.0) + time.process_time()
         return _Mark(at=time.perf_counter(), sagas=self.completed, cpu=cpu, work=work)

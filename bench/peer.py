@@ -52,25 +52,35 @@ class Peer:
     async def open(self, place: Place) -> AsyncIterator[Running]:
         """See `bench.contender.Contender.open`. The first time, its environment is made."""
         environment = await installed(FOLDERS / self.folder)
-        log = place.folder / "driver.log"
-        with log.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                *(str(environment / "bin" / "python"), "driver.py", "--variant", self.variant),
-                *("--database-url", place.database_url, "--broker-url", place.broker_url),
-                *("--namespace", place.namespace, "--folder", str(place.folder)),
-                *_node_arguments(environment),
-                cwd=FOLDERS / self.folder,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-                limit=_LINE,
-            )
-        driver = Driver(process=process, log=log)
-        try:
-            await driver.start()
+        command = (
+            *(str(environment / "bin" / "python"), "driver.py", "--variant", self.variant),
+            *("--database-url", place.database_url, "--broker-url", place.broker_url),
+            *("--namespace", place.namespace, "--folder", str(place.folder)),
+            *_node_arguments(environment),
+        )
+        async with driven(command, place, cwd=FOLDERS / self.folder) as driver:
             yield driver
-        finally:
-            await driver.close()
+
+
+@asynccontextmanager
+async def driven(command: Sequence[str], place: Place, *, cwd: Path) -> AsyncIterator[Driver]:
+    """Start a driver and wait until it is ready; it ends with the block."""
+    log = place.folder / "driver.log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            limit=_LINE,
+        )
+    driver = Driver(process=process, log=log)
+    try:
+        await driver.start()
+        yield driver
+    finally:
+        await driver.close()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +94,7 @@ class Driver:
     observers: Sequence[int] = ()
     _done: list[str] = field(default_factory=list)
     _ended: dict[str, Any] | None = None
+    _counted: asyncio.Queue[dict[str, int]] = field(default_factory=asyncio.Queue)
     _heard: asyncio.Event = field(default_factory=asyncio.Event)
     _listening: asyncio.Task[None] | None = None
 
@@ -103,7 +114,8 @@ class Driver:
         ready = word["ready"]
         self.versions = ready["versions"]
         groups: dict[str, Sequence[int]] = dict(ready["groups"])
-        self.groups = {**groups, "load": [self.process.pid]}
+        itself = any(self.process.pid in pids for pids in groups.values())
+        self.groups = {**groups, "load": [] if itself else [self.process.pid]}
         self._listening = asyncio.create_task(self._listen())
 
     def place(self, orders: Sequence[str]) -> None:
@@ -122,6 +134,12 @@ class Driver:
         waited = set(under_way)
         done, self._done = [order for order in self._done if order in waited], []
         return done
+
+    async def counted(self) -> Mapping[str, int]:
+        """See `bench.ground.Counting.counted`."""
+        self._say({"count": True})
+        async with asyncio.timeout(ENDING):
+            return await self._counted.get()
 
     async def end(self, placed: Sequence[str]) -> Sequence[str]:
         """See `Running.end`. The driver knows what it was given and has counted what each participant did."""
@@ -165,6 +183,8 @@ class Driver:
             word = await self._read()
             self._ended = word.get("ended")
             self._done += word.get("done", ())
+            if "counted" in word:
+                self._counted.put_nowait(word["counted"])
             self._heard.set()
 
     def _last_words(self) -> str:

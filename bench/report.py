@@ -36,7 +36,7 @@ class Conditions:
     versions: Mapping[str, str]
 
 
-def conditions(servers: str, *, postgresql: str, rabbitmq: str) -> Conditions:
+def conditions(servers: str, **versions: str) -> Conditions:
     """As they are now: the load average is the one before the run."""
     libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return Conditions(
@@ -46,7 +46,7 @@ def conditions(servers: str, *, postgresql: str, rabbitmq: str) -> Conditions:
         system=platform.platform(),
         load_average=round(os.getloadavg()[0], 2),
         servers=servers,
-        versions={"Python": sys.version.split()[0], "PostgreSQL": postgresql, "RabbitMQ": rabbitmq, **libraries},
+        versions={"Python": sys.version.split()[0], **versions, **libraries},
     )
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
-from bench.contender import Place, Unavailable
-from bench.database import fresh_database, statements_are_counted
+from bench.contender import Unavailable
 from bench.load import Load, Stalled, Steady
 from bench.processes import DidNotStart
 from bench.processor import ProcessorTime
@@ -20,8 +19,8 @@ from bench.processor import ProcessorTime
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from bench.contender import Contender
-    from bench.servers import Servers
+    from bench.contender import Contender, Place
+    from bench.ground import Ground
 
 
 _Any = TypeVar("_Any")
@@ -55,27 +54,25 @@ class Round:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-async def run_round(contender: Contender, servers: Servers, plan: Plan, number: int) -> Round:
+async def run_round(contender: Contender, ground: Ground, plan: Plan, number: int) -> Round:
     """Start the contender, measure, stop it, check. One that fails is reported, not raised."""
-    async with new_place(servers, contender.name) as place:
-        return await run_round_at(place, contender, servers, plan, number)
+    async with new_place(ground, contender.name) as place:
+        return await run_round_at(place, contender, ground, plan, number)
 
 
 @asynccontextmanager
-async def new_place(servers: Servers, name: str) -> AsyncIterator[Place]:
+async def new_place(ground: Ground, name: str) -> AsyncIterator[Place]:
     """An empty database and a folder, gone with the block, and a namespace that nobody else has."""
     namespace = f"bench_{name}_{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="antiphon-bench-") as folder:
-        async with fresh_database(servers.database_url, namespace) as database_url:
-            yield Place(
-                database_url=database_url, broker_url=servers.broker_url, namespace=namespace, folder=Path(folder)
-            )
+        async with ground.place(namespace, Path(folder)) as place:
+            yield place
 
 
-async def run_round_at(place: Place, contender: Contender, servers: Servers, plan: Plan, number: int) -> Round:
+async def run_round_at(place: Place, contender: Contender, ground: Ground, plan: Plan, number: int) -> Round:
     """As `run_round`, at a place that is there already."""
     try:
-        return await _measure(contender, servers, place, plan=plan, number=number)
+        return await _measure(contender, ground, place, plan=plan, number=number)
     except Unavailable as error:
         return Round(contender=contender.name, number=number, unavailable=str(error))
     except FAILURES as error:
@@ -91,27 +88,19 @@ def in_words(failure: BaseException) -> list[str]:
     return [str(failure), *getattr(failure, "__notes__", ())]
 
 
-async def _measure(contender: Contender, servers: Servers, place: Place, *, plan: Plan, number: int) -> Round:
-    async with contender.open(place) as running:
-        connection = await asyncpg.connect(place.database_url)
-        try:
-            shared = {name: pids for name, pids in servers.processes().items() if pids}
-            load = Load(
-                running=running,
-                connection=connection,
-                processor=ProcessorTime(
-                    {**shared, **running.groups},
-                    without=[connection.get_server_pid(), *running.observers],
-                ),
-                counts_statements=await statements_are_counted(connection),
-                orders=place.orders,
-            )
-            await load.idle(min(10, plan.idle_orders), plan.idle_seconds)  # connections, plans, caches are warm now
-            idle = await load.idle(plan.idle_orders, plan.idle_seconds)
-            steady = [await load.steady(many, plan.warm_up, plan.seconds) for many in plan.in_flight]
-            problems = await running.end(load.placed)
-        finally:
-            await connection.close()
+async def _measure(contender: Contender, ground: Ground, place: Place, *, plan: Plan, number: int) -> Round:
+    async with contender.open(place) as running, ground.meter(place, running) as meter:
+        shared = {name: pids for name, pids in ground.processes().items() if pids}
+        load = Load(
+            running=running,
+            meter=meter,
+            processor=ProcessorTime({**shared, **running.groups}, without=[*meter.own, *running.observers]),
+            orders=place.orders,
+        )
+        await load.idle(min(10, plan.idle_orders), plan.idle_seconds)  # connections, plans, caches are warm now
+        idle = await load.idle(plan.idle_orders, plan.idle_seconds)
+        steady = [await load.steady(many, plan.warm_up, plan.seconds) for many in plan.in_flight]
+        problems = await running.end(load.placed)
     return Round(
         contender=contender.name,
         number=number,

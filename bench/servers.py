@@ -7,21 +7,27 @@ where PostgreSQL's contrib modules are installed.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
 
-from bench.database import durability_problems
+from bench.contender import Place
+from bench.database import durability_problems, fresh_database, read_work, statements_are_counted
 from bench.lean_amqp import Link
 from bench.processor import listeners
 from bench.report import Conditions, conditions
 from tests.services.private import PrivatePostgres, PrivateRabbitMQ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
+
+    from bench.contender import Running
+    from bench.database import Connection, Work
+    from bench.ground import Meter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,34 @@ class Servers:
     def processes(self) -> dict[str, frozenset[int]]:
         """The server processes on this machine; empty sets when they are somewhere else."""
         return {"postgres": _local(self.database_url, 5432), "broker": _local(self.broker_url, 5672)}
+
+    @asynccontextmanager
+    async def place(self, namespace: str, folder: Path) -> AsyncIterator[Place]:
+        """See `bench.ground.Ground.place`."""
+        async with fresh_database(self.database_url, namespace) as url:
+            yield Place(database_url=url, broker_url=self.broker_url, namespace=namespace, folder=folder)
+
+    @asynccontextmanager
+    async def meter(self, place: Place, running: Running) -> AsyncIterator[Meter]:
+        """See `bench.ground.Ground.meter`."""
+        connection = await asyncpg.connect(place.database_url)
+        try:
+            yield ServerMeter(connection, counts_statements=await statements_are_counted(connection))
+        finally:
+            await connection.close()
+
+
+class ServerMeter:
+    """What PostgreSQL has counted; see `bench.ground.Meter`."""
+
+    def __init__(self, connection: Connection, *, counts_statements: bool) -> None:
+        self._connection = connection
+        self._counts_statements = counts_statements
+        self.own = [connection.get_server_pid()]
+
+    async def read(self) -> Work:
+        """See `Meter.read`."""
+        return await read_work(self._connection, counts_statements=self._counts_statements)
 
 
 class NotDurable(RuntimeError):  # noqa: N818 - names the situation
@@ -55,7 +89,7 @@ async def known_conditions(servers: Servers) -> Conditions:
         raise NotDurable(f"the given PostgreSQL may lose what it has committed: {', '.join(problems)}; use another")
     broker = await Link.open(servers.broker_url)
     broker.close()
-    return conditions(servers.origin, postgresql=postgresql, rabbitmq=broker.server_version)
+    return conditions(servers.origin, PostgreSQL=postgresql, RabbitMQ=broker.server_version)
 
 
 class ManySchedulers(PrivateRabbitMQ):

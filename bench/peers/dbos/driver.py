@@ -7,8 +7,10 @@ import asyncio
 import importlib.metadata
 import os
 import signal
+import sqlite3
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ import orjson
 import psycopg
 import uvloop
 
-SERVICES = 2  # processes of the application; the machine has two cores
-VARIANTS = {  # engine, participants in a process of their own
-    "service": ("lean", True),
-    "inside": ("lean", False),
-    "configured": ("configured", True),
+VARIANTS = {  # engine, participants in a process of their own, processes of the application: the machine has two cores
+    "service": ("lean", True, 2),
+    "inside": ("lean", False, 2),
+    "configured": ("configured", True, 2),
+    "sqlite": ("sqlite", False, 1),  # several would only wait for each other's locks
 }
 PATIENCE = 22.0  # seconds for what is in flight to complete after the stop
 HERE = Path(__file__).parent
@@ -95,7 +97,7 @@ class Peer:
 
     def __init__(self, url: str, folder: Path, variant: str) -> None:
         self._url, self._folder = url, folder
-        self._engine, self._apart = VARIANTS[variant]
+        self._engine, self._apart, self._many = VARIANTS[variant]
         self._children: list[Child] = []
         self._services: list[Child] = []
         self._placed: set[str] = set()
@@ -110,7 +112,7 @@ class Peer:
             child = await self._start("participants", "participants.py")
             participants.append(child.pid)
             options += ["--participants", await child.line()]
-        for number in range(SERVICES):
+        for number in range(self._many):
             service = await self._start(f"service-{number}", "service.py", "--executor", f"service-{number}", *options)
             self._services.append(service)
             if (line := await service.line()) != "ready":  # one after the other: the first one migrates
@@ -121,6 +123,10 @@ class Peer:
     async def _start(self, name: str, *command: str) -> Child:
         self._children.append(child := await Child.start(self._folder, name, *command))
         return child
+
+    def count(self) -> None:
+        """Have it told how many statements and commits there were; with one service only."""
+        self._services[0].tell("count")
 
     def place(self, orders: list[str]) -> None:
         """Give each order to the service that has the fewest."""
@@ -140,7 +146,13 @@ class Peer:
 
     async def _watch(self, service: Child) -> None:
         while True:
-            orders = await service.lines()
+            lines = await service.lines()
+            orders = [line for line in lines if not line.startswith("{")]
+            for line in lines:
+                if line.startswith("{"):
+                    say({"counted": orjson.loads(line)})
+            if not orders:
+                continue
             service.flying -= len(orders)
             self._completed.update(orders)
             say({"done": orders})
@@ -174,6 +186,11 @@ class Peer:
         return {"problems": problems, "repeated": sum(n - 1 for seen in ledgers.values() for n in seen.values())}
 
     def _successes(self) -> set[str]:
+        if self._url.startswith("sqlite"):
+            with closing(sqlite3.connect(self._url.partition("///")[2])) as file:
+                return {
+                    row[0] for row in file.execute("SELECT workflow_uuid FROM workflow_status WHERE status = 'SUCCESS'")
+                }
         with psycopg.connect(self._url) as connection:
             rows = connection.execute("SELECT workflow_uuid FROM dbos.workflow_status WHERE status = 'SUCCESS'")
             return {row[0] for row in rows}
@@ -214,13 +231,17 @@ async def obey(peer: Peer, told: asyncio.StreamReader) -> bool:
         message = orjson.loads(line)
         if "stop" in message:
             return True
-        peer.place(message["place"])
+        if "count" in message:
+            peer.count()
+        else:
+            peer.place(message["place"])
     return False
 
 
 async def run(given: argparse.Namespace) -> int:
     try:
-        psycopg.connect(given.database_url, connect_timeout=10).close()
+        if not given.database_url.startswith("sqlite"):
+            psycopg.connect(given.database_url, connect_timeout=10).close()
     except psycopg.OperationalError as error:
         say({"unavailable": f"PostgreSQL cannot be reached: {' '.join(str(error).split())}"})
         return 0

@@ -19,6 +19,7 @@ import traceback
 from typing import Any
 
 import orjson
+import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID
 from engine import ENGINES
 from ordering import ordering, reach_participants
@@ -72,7 +73,25 @@ def carry(placed: queue.SimpleQueue[str]) -> None:
         os._exit(1)
 
 
-def launch(url: str, engine: str, executor: str) -> None:
+class Counts:
+    """Statements and commits of an engine."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.statements = self.commits = 0
+        sa.event.listen(engine, "before_cursor_execute", self._statement)
+        sa.event.listen(engine, "commit", self._commit)
+
+    def _statement(self, *_: object) -> None:
+        self.statements += 1
+
+    def _commit(self, _: object) -> None:
+        self.commits += 1
+
+    def told(self) -> bytes:
+        return orjson.dumps({"statements": self.statements, "commits": self.commits}) + b"\n"
+
+
+def launch(url: str, engine: sa.Engine, executor: str) -> None:
     """Start DBOS on this database, without telemetry."""
     DBOS(
         config={
@@ -82,7 +101,7 @@ def launch(url: str, engine: str, executor: str) -> None:
             "log_level": "WARNING",
             "enable_otlp": False,
             "system_database_url": url,
-            "system_database_engine": ENGINES[engine](url, WORKERS + 4),
+            "system_database_engine": engine,
         }
     )
     DBOS.launch()
@@ -97,7 +116,9 @@ def main() -> None:
     given = parser.parse_args()
     ledger = Ledger()
     reach_participants(Line(given.participants).ask if given.participants else ledger.handle)
-    launch(given.database_url, given.engine, given.executor)
+    engine = ENGINES[given.engine](given.database_url, WORKERS + 4)
+    launch(given.database_url, engine, given.executor)
+    counts = Counts(engine) if given.engine == "sqlite" else None
     placed: queue.SimpleQueue[str] = queue.SimpleQueue()
     for _ in range(WORKERS):
         threading.Thread(target=carry, args=(placed,), daemon=True).start()
@@ -107,7 +128,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     os.write(1, b"ready\n")
     for line in sys.stdin:
-        if line == "ledger\n":
+        if line == "count\n" and counts is not None:
+            os.write(1, counts.told())
+        elif line == "ledger\n":
             sys.stdout.buffer.write(ledger.told())
             sys.stdout.buffer.flush()
         else:
