@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from bench.contender import Place
 from bench.database import Work
@@ -85,9 +85,9 @@ class Files:
         yield Place(database_url=f"sqlite:///{folder / 'orders.db'}", broker_url="", namespace=namespace, folder=folder)
 
     @asynccontextmanager
-    async def meter(self, place: Place, running: Counting) -> AsyncIterator[Meter]:
-        """See `Ground.meter`."""
-        yield Counts(running)
+    async def meter(self, place: Place, running: Running) -> AsyncIterator[Meter]:
+        """See `Ground.meter`. For contenders behind a pipe, which count for themselves."""
+        yield Counts(cast("Counting", running))
 
     def processes(self) -> Mapping[str, frozenset[int]]:
         """See `Ground.processes`."""

@@ -66,7 +66,8 @@ def _count() -> None:
     async def counted(handle: aiosqlite.Connection, work: Callable[[Any], Any]) -> Any:  # noqa: ANN401
         return await in_thread(handle, lambda connection: work(_Counting(connection)))
 
-    sqlite.in_thread = turns.in_thread = counted  # type: ignore[assignment]
+    for module in (sqlite, turns):
+        vars(module)["in_thread"] = counted
 
 
 class Antiphon:

@@ -132,7 +132,8 @@ class Floor:
         return replies
 
     def _decide(self, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
-        started, moved, told, over, due, sent, completed = [], [], [], [], [], [], []
+        told: list[tuple[object, ...]] = []
+        started, moved, over, due, sent, completed = [], [], [], [], [], []
         for _, message_id, order, name, body in messages:
             done, step, following = FOLLOWS[name]
             seq, state = 1, json.loads(body)

@@ -64,7 +64,7 @@ async def _serve(contender: Embedded, file: Path) -> None:
         word = json.loads(line)
         if "stop" in word:
             completed, ledgers = await contender.end()
-            _say(ended={"problems": _problems(placed, completed, ledgers), "repeated": 0})
+            _say(ended={"problems": problems(placed, completed, ledgers), "repeated": 0})
             return
         if "count" in word:
             statements, commits = contender.counted()
@@ -74,7 +74,7 @@ async def _serve(contender: Embedded, file: Path) -> None:
             contender.place(word["place"])
 
 
-def _problems(
+def problems(
     placed: Sequence[str], completed: Sequence[str], ledgers: Mapping[str, Mapping[str, int]]
 ) -> Sequence[str]:
     """What contradicts that every order has exactly one completed saga, and that each participant saw it once."""
