@@ -38,7 +38,7 @@ LIVES = SUSPICIOUS + MOST_NOTES + 1
 
 COMPLETED = "select business_key from v_saga where phase = 'completed' order by business_key"
 LETTERS = "select consumer, reason from v_dead_letter order by consumer"
-TIMER_NOTES = "select cast(count(*) as text) from suspect where consumer = 'timers'"
+TIMER_NOTES = "select cast(count(*) as text) from suspect where consumer = 'timers' and source <> ''"  # not the crowd's
 SUSPECTED = "select message_id from suspect"
 BURIED = [("GrimOrder", "killed_process"), ("participant.grim", "killed_process")]
 
