@@ -2,7 +2,8 @@
 
 The client library's channel takes one lock, one future and one queue slot per message out and starts one task per
 message in, and it finds a returned message by its id alone, so that two copies of one id in flight are confused. This
-one leaves opening, closing and calls to the library; messages and confirms take the way of its `Inlet`.
+one leaves opening, closing and calls to the library; messages and confirms take the way of its `Inlet`, and what it
+sends goes straight to the socket.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING
 
-from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 
 from transport.rabbitmq import frames
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from aiormq.connection import Connection
 
     from transport.rabbitmq.inlet import Listener
+    from transport.rabbitmq.tap import TappedTransport
 
 
 class BurstChannel(Channel):
     """A channel whose messages go to a `Listener`."""
 
     def __init__(
-        self, connection: Connection, number: int, inlets: dict[int, Inlet], inlet: Inlet, *, confirms: bool
+        self, connection: Connection, number: int, tap: TappedTransport, inlet: Inlet, *, confirms: bool
     ) -> None:
         super().__init__(connection, number, publisher_confirms=confirms, frame_buffer=None, on_return_raises=False)
-        self._inlet = inlets[number] = inlet  # in the place of whatever had the number before
+        self._tap = tap
+        self._inlet = tap.inlets[number] = inlet  # in the place of whatever had the number before
 
     @classmethod
-    async def opened(
-        cls, connection: Connection, inlets: dict[int, Inlet], listener: Listener, *, confirms: bool
-    ) -> Self:
-        """Open a channel under the lowest free number. The caller bounds it. `inlets` are those of the connection."""
+    async def opened(cls, connection: Connection, tap: TappedTransport, listener: Listener, *, confirms: bool) -> Self:
+        """Open a channel under the lowest free number. The caller bounds it. `tap` is that of the connection."""
         number = next(number for number in count(1) if number not in connection.channels)
-        channel = cls(connection, number, inlets, Inlet(listener), confirms=confirms)
+        channel = cls(connection, number, tap, Inlet(listener), confirms=confirms)
         connection.channels[number] = channel
         await channel.open()
         return channel
@@ -54,9 +54,12 @@ class BurstChannel(Channel):
     async def send(self, payload: bytes, sent: Callable[[], None], *, drain: bool) -> None:
         """Put frames on their way in one write, and call `sent` in the same breath.
 
-        When this raises without having called `sent`, nothing was written. It ends with the channel.
+        Raises:
+            ConnectionError: channel or connection is closed; before `sent`, nothing was written.
         """
-        await self.create_task(self._send(payload, sent, drain=drain))
+        if self.is_closed:
+            raise ConnectionError("the channel was closed")
+        await self._tap.write(payload, sent, drain=drain)
 
     async def acknowledge(self, tags: Sequence[tuple[int, bool]]) -> None:
         """Acknowledge (tag, multiple) pairs in one write."""
@@ -79,10 +82,3 @@ class BurstChannel(Channel):
     def reason(self) -> str:
         """Why it closed, in words."""
         return said(self.failure) if self.is_closed else "open"
-
-    async def _send(self, payload: bytes, sent: Callable[[], None], *, drain: bool) -> None:
-        drained = self.create_future() if drain else None
-        await self.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=drained))
-        sent()
-        if drained is not None:
-            await drained

@@ -158,10 +158,10 @@ class RabbitMQConsumer:
         return f"antiphon-{self._generation}"
 
     async def _attach(self) -> None:
-        underlay, inlets = await self._link.underlay()
+        underlay, tap = await self._link.underlay()
         self._cancelled.clear()
         async with talking(self._runner, self._timeout):
-            channel = self._channel = await BurstChannel.opened(underlay, inlets, self, confirms=False)
+            channel = self._channel = await BurstChannel.opened(underlay, tap, self, confirms=False)
             channel.on_consumer_cancel_callbacks.add(lambda _frame: self._cancelled.set())
             await channel.basic_qos(prefetch_count=self._prefetch)
             await channel.basic_consume(self.queue, _unused, consumer_tag=self._tag)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from running import Runner
     from transport.facts import Report
     from transport.rabbitmq.address import Address
-    from transport.rabbitmq.inlet import Inlet
 
 
 def quieten_client_library() -> None:
@@ -92,12 +91,12 @@ class Link:
             await self._open(attempts=1)
             self._keeper = self._runner.start(self._keep(), name=f"broker link {self.direction}")
 
-    async def underlay(self) -> tuple[Connection, dict[int, Inlet]]:
-        """The open connection and the inlets of its channels; waits for it while it is being repaired."""
+    async def underlay(self) -> tuple[Connection, TappedTransport]:
+        """The open connection and its tap; waits for it while it is being repaired."""
         while True:
             await self._up.wait()
             if self._connection is not None and self.is_up:
-                return self._connection.underlay, self._connection.tap.inlets
+                return self._connection.underlay, self._connection.tap
             await self._runner.sleep(0.05)  # lost, and the keeper has not noticed yet
 
     async def close(self) -> None:

@@ -192,10 +192,10 @@ class RabbitMQPublisher:
     # Keeping a channel
 
     async def _open(self) -> BurstChannel:
-        underlay, inlets = await self._link.underlay()
+        underlay, tap = await self._link.underlay()
         self._in_flight = InFlight(self._arrive)
         async with talking(self._runner, self._timeout):
-            return await BurstChannel.opened(underlay, inlets, self, confirms=True)
+            return await BurstChannel.opened(underlay, tap, self, confirms=True)
 
     async def _keep(self) -> None:
         while True:

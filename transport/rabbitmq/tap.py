@@ -142,6 +142,23 @@ class TappedTransport(TransportFactory):
         self._notice = notice
         self._writer: asyncio.StreamWriter | None = None
 
+    async def write(self, frames: bytes, sent: Callable[[], None], *, drain: bool) -> None:
+        """Write whole frames at once, and call `sent` in the same breath; then wait until the socket takes more.
+
+        The library would have them go through a queue and two tasks. It writes whole frames, too, so that those of both
+        never mix.
+
+        Raises:
+            ConnectionError: the connection is lost; before `sent`, nothing was written.
+        """
+        writer = self._writer
+        if writer is None or writer.is_closing():
+            raise ConnectionError("the connection was lost")
+        writer.write(frames)
+        sent()
+        if drain:
+            await writer.drain()
+
     def abort(self) -> None:
         """Drop the socket at once, with whatever has not been sent."""
         if self._writer is not None:
