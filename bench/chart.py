@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.report import Conditions
     from bench.summary import Level, Summary
 
-WIDTH, NAMES, RIGHT = 760, 250, 170
+WIDTH, NAMES, RIGHT = 830, 320, 170
 ROW, BAR, TOP = 30, 18, 58
 OURS, OTHERS = "#1f6f5c", "#b9c4cf"
 

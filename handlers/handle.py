@@ -106,27 +106,18 @@ class Attempt:
     unsure: tuple[UUID, Sequence[Outgoing]] | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class _Task:
-    """A batch as one try finds it."""
+    """A batch as one try finds it; `busy` are instances that it has to leave alone."""
 
-    def __init__(
-        self,
-        messages: Sequence[Decoded],
-        attempt: Attempt,
-        line: Line | None,
-        lease: Lease,
-        confirmed: Sequence[tuple[int, UUID]],
-        *,
-        wait: bool,
-    ) -> None:
-        self.messages = messages
-        self.attempt = attempt
-        self.line = line
-        self.lease = lease
-        self.confirmed = confirmed
-        self.wait = wait
-        self.locked = False
-        self.busy: frozenset[UUID] = frozenset()
+    messages: Sequence[Decoded]
+    attempt: Attempt
+    line: Line | None
+    lease: Lease
+    confirmed: Sequence[tuple[int, UUID]]
+    wait: bool
+    locked: bool = False
+    busy: frozenset[UUID] = frozenset()
 
     def begin(self, *, locked: bool) -> None:
         """Something is about to be looked at, or locked."""
@@ -171,7 +162,7 @@ class Handler:
             MessageError: the database refuses the data of some message of the batch.
         """
         lease, confirmed = self._relay.lease(), self._relay.take_confirmed()
-        task = _Task(messages, attempt, line, lease, confirmed, wait=wait)
+        task = _Task(messages=messages, attempt=attempt, line=line, lease=lease, confirmed=confirmed, wait=wait)
         try:
             if not await self._without_locks(task):
                 async with self.storage.transaction() as unit:
