@@ -360,7 +360,7 @@ class Aside:
         return frozenset(tie for each in messages for tie in self._handler.instances(each.decoded))
 
     def _attempt(self, messages: Sequence[InHand]) -> Attempt:
-        return Attempt(token=self._runner.token(), alone=len(messages) == 1)
+        return Attempt(token=self._runner.token(), alone=len(messages) == 1, locking=True)
 
     def _tell(self, messages: int, reason: str) -> None:
         self._report(MessagesSetAside(consumer=self._handler.consumer, messages=messages, reason=reason))

@@ -46,8 +46,9 @@ class _Batch:
     """One batch on its way, and what the one behind it has to know.
 
     `held` are its messages: once it has been decided, without those that it `left` to the next batch. `at_once` says
-    whether the first try was committed, `committed` whether any was. `ended` is when nothing of it will be done any
-    more, and says the same. `late` are messages that a later try could not decide: then the next batch has begun.
+    whether the first try was committed, `committed` whether any was before there was trouble. `ended` is when nothing
+    of it will be done any more, and says whether all of it was committed. `late` are messages that a later try could
+    not decide: then the next batch has begun.
     """
 
     def __init__(self, held: list[InHand], before: _Batch | None = None) -> None:
@@ -64,14 +65,19 @@ class _Batch:
 
     def begin(self) -> frozenset[UUID]:
         """See `handlers.handle.Line`."""
-        if self._before is not None and self._before.committed.done() and self._before.committed.result():
+        if self._before is not None and self._before.at_once.done() and self._before.at_once.result():
             self._before = None
         return frozenset() if self._before is None else self._before._concerned
+
+    def compared(self) -> None:
+        """Its messages are being compared with what stands aside: what the batch before could not do is there."""
+        if self._before is not None and self._before.ended.done() and self._before.ended.result():
+            self._before = None
 
     async def decided(self, what: Decided) -> None:
         """It can be saved, without what is deferred, as soon as the batch before is.
 
-        That may be tried again; whoever holds locks then lets them go, and whoever holds none can wait.
+        That may be overtaken and tried again; whoever holds locks then lets them go, and whoever holds none can wait.
 
         Raises:
             Overtaken: that was not committed (at once), or gave birth to an instance that was missing here.
@@ -98,12 +104,12 @@ class _Batch:
         self._before = None
         return True
 
-    def tried(self, *, committed: bool) -> None:
-        """A try has ended."""
+    def tried(self, *, committed: bool, trouble: bool = False) -> None:
+        """A try has ended; with `trouble` nobody knows how long the next one takes."""
         if not self.at_once.done():
             self.at_once.set_result(committed)
-        if committed:
-            self.committed.set_result(True)
+        if (committed or trouble) and not self.committed.done():
+            self.committed.set_result(committed)
 
     def end(self, *, committed: bool) -> None:
         """Nothing of it will be tried any more."""
@@ -308,6 +314,7 @@ class SagaConsumer:
         attempt = Attempt(token=self._runner.token())
         tries = stubborn = 0
         while True:
+            batch.compared()
             batch.held = aside.screened(batch.held)
             if not batch.held:
                 return await batch.in_turn()
@@ -315,7 +322,7 @@ class SagaConsumer:
             try:
                 prepared = await self._handler.handle(messages, attempt, line=batch)
             except (Trouble, Overtaken) as error:
-                batch.tried(committed=False)
+                batch.tried(committed=False, trouble=isinstance(error, Trouble))
                 if self._stopping:
                     return False
                 if isinstance(error, Trouble):
@@ -327,10 +334,10 @@ class SagaConsumer:
                 if not await batch.in_turn():
                     return False
             else:
-                batch.tried(committed=True)
-                await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
                 for each in batch.late:
                     aside.wait_for(each)
+                batch.tried(committed=True)
+                await self._handler.finish(prepared, len(batch.held))  # first: others wait for it, nobody for the ack
                 done = [each.delivery for each in batch.held if each not in batch.late]
                 await consumer.settle(done)
                 return True

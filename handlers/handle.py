@@ -254,8 +254,13 @@ class Handler:
         router = Router(self.latest, self.saga.namespace, owners)
         wanted = router.wanted(task.messages)
         locked = await unit.lock(wanted - task.busy, wait=task.wait)
-        locked = replace(locked, busy=locked.busy | (wanted & task.busy))
-        routed = [router.route(index, message, locked) for index, message in enumerate(task.messages)]
+        locked = replace(locked, busy=locked.busy | task.busy)
+        routed = []
+        for index, message in enumerate(task.messages):
+            each = router.route(index, message, locked)
+            routed.append(each)
+            if each.deferred:  # whatever else it may be for waits behind it
+                locked = replace(locked, busy=locked.busy | self.instances(message))
         fresh, claimed = await self._claim_inbox(unit, routed, task.attempt.token)
         deciding = Deciding(self.saga, unit, claimed.now, self._limits, owners)
         deciding.drop(routed, fresh, claimed)
@@ -265,7 +270,9 @@ class Handler:
         return deciding, Decided(
             locked=task.locked,
             deferred=frozenset(each.index for each in routed if each.deferred),
-            concerned=born | (wanted - locked.busy),
+            concerned=born.union(
+                target for each in routed if not each.deferred and (target := each.target or each.expected) is not None
+            ),
             missing=frozenset(wanted - locked.instances.keys() - locked.busy),
             born=born,
         )

@@ -72,8 +72,9 @@ _UNCHANGED = Part(
         on conflict (saga_type, key, n) do nothing returning 1
     ),
     unchanged as materialized (
-        select 1 from unnest(cast(:ids as uuid[]), cast(:revisions as bigint[])) as r(saga_id, revision)
-        join saga s on s.saga_id = r.saga_id and s.revision = r.revision
+        select 1 from unnest(cast(:ids as uuid[]), cast(:revisions as bigint[]), cast(:seqs as bigint[]))
+             as r(saga_id, revision, seq)
+        join saga s on s.saga_id = r.saga_id and s.revision = r.revision and s.seq = r.seq
         where (select count(*) from keyed) = cardinality(cast(:keys as text[]))
         order by s.saga_id for no key update of s skip locked
     ),
@@ -217,6 +218,7 @@ class _Unit(SqlUnit):
             (claim for saga_id, claim in starts.items() if saga_id not in changes.released),
             key=lambda claim: (claim.key, claim.n),
         )
+        own = [each for each in self._instances if each.saga_type == changes.consumer]
         parameters = {
             "consumer": changes.consumer,
             "keys": [claim.key for claim in claims],
@@ -224,8 +226,9 @@ class _Unit(SqlUnit):
             "born": [claim.saga_id for claim in claims],
             "starts": [claim.start_id for claim in claims],
             "start_hashes": [claim.start_hash for claim in claims],
-            "ids": [instance.saga_id for instance in self._instances],
-            "revisions": [instance.revision for instance in self._instances],
+            "ids": [instance.saga_id for instance in own],
+            "revisions": [instance.revision for instance in own],
+            "seqs": [instance.seq for instance in own],
             "token": self._token,
             "sources": [entry.source for entry in self._entries],
             "message_ids": [entry.message_id for entry in self._entries],

@@ -269,6 +269,8 @@ def create_writer(url: URL, lost: Callable[[], None]) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "connect", _know_your_place)
     event.listen(engine.sync_engine, "begin", _begin_writing)
+    event.listen(engine.sync_engine, "rollback", _roll_back_writing)
+    event.listen(engine.sync_engine, "before_cursor_execute", _only_inside)
     event.listen(engine.sync_engine, "invalidate", lambda *_: lost())
     return _prepared(engine, url)
 
@@ -341,4 +343,18 @@ def _know_your_place(connection: DBAPIConnection, entry: ConnectionPoolEntry) ->
 
 def _begin_writing(connection: Connection) -> None:
     turn = connection.get_execution_options()[TURN]
-    await_only(turn.begin(connection.connection.dbapi_connection))  # inside SQLAlchemy's greenlet, so that it may wait
+    try:
+        await_only(turn.begin(connection.connection.dbapi_connection))
+    except BaseException:
+        # SQLAlchemy would take it for begun, and its next statement would be run in somebody else's transaction.
+        connection._Connection__in_begin = False  # type: ignore[attr-defined]
+        raise
+
+
+def _roll_back_writing(connection: Connection) -> None:
+    await_only(connection.get_execution_options()[TURN].roll_back())
+
+
+def _only_inside(connection: Connection, *_: object) -> None:
+    if not connection.in_transaction():
+        raise RuntimeError("a statement outside of its transaction")

@@ -146,6 +146,7 @@ class Connection(AsyncAdapt_aiosqlite_connection):
 
     __slots__ = ()
     _cursor_cls = _Cursor  # type: ignore[assignment]  # it makes do with less
+    _ss_cursor_cls = _Cursor  # type: ignore[assignment]  # what is streamed is read whole, and in turn
 
     @property
     def handle(self) -> aiosqlite.Connection:
@@ -173,16 +174,20 @@ class Writer(Connection):
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """See `in_thread`; begins the transaction on the way."""
         opening, self.opening = self.opening, ""
+        inside = self.turn is not None and opening != "BEGIN IMMEDIATE"
 
         def opened(connection: sqlite3.Connection) -> T:
-            try:
-                connection.execute(opening)
-            except sqlite3.Error:
-                self.opening = opening  # nothing is begun
-                raise
+            if inside and not connection.in_transaction:
+                raise ConnectionError("the database has rolled back what was not committed")
+            if opening:
+                try:
+                    connection.execute(opening)
+                except sqlite3.Error:
+                    self.opening = opening  # nothing is begun
+                    raise
             return work(connection)
 
-        return await in_thread(self.handle, opened if opening else work)
+        return await in_thread(self.handle, opened)
 
     def throw_away(self) -> None:
         """Have it closed as soon as its thread comes to that, and a new one made for whoever comes next."""
@@ -206,9 +211,7 @@ class Writer(Connection):
         """The turn commits, together with others."""
 
     def rollback(self) -> None:
-        """Of whoever has the turn."""
-        if self.turn is not None:
-            await_only(self.turn.roll_back())
+        """The engine's `rollback` event has done it, for the turn of that connection."""
 
 
 class Driver(AsyncAdapt_aiosqlite_dbapi):

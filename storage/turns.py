@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MOST = 64
 """Transactions in one commit: the first of them waits for the last."""
 
+LONGEST = 1.0
+"""Seconds after which nobody joins any more: the first of them waits, and its commit is bounded."""
+
 _APART = 4  # times as many commits as were to be one, since others come between
 
 TURN_BOUND = 30.0
@@ -52,6 +55,7 @@ class Turns:
         self._taken = False
         self._waiting: deque[_Waiting] = deque()
         self._kept: list[asyncio.Future[None]] = []
+        self._since = 0.0  # when the first was kept
         self._apart = 0  # so many commits are not shared, to find out whose is refused
         self._writer: Writer | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -104,7 +108,7 @@ class Turns:
         except BaseException as error:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
-            else:
+            elif not waiting.granted.cancelled():
                 self.hand_on()  # it was ours already
             if isinstance(error, TimeoutError):
                 raise DatabaseBusy(f"no turn to write to the database came within {TURN_BOUND:.0f} seconds") from None
@@ -112,6 +116,8 @@ class Turns:
 
     def begin(self, writer: Writer) -> None:
         """Begin a transaction, or one within that of those who wait for their commit."""
+        if writer.gone:
+            raise DatabaseAway("the connection to the database file was lost before the transaction began")
         if not self._kept:
             self._writer = writer
         elif writer is not self._writer:
@@ -126,7 +132,7 @@ class Turns:
             return True
         try:
             async with self._runner().timeout(ROLLBACK_BOUND):
-                await _run(self._writer, *(("ROLLBACK TO turn", "RELEASE turn") if self._kept else ("ROLLBACK",)))
+                await in_thread(self._writer.handle, _back if self._kept else _roll_back)
         except BaseException as error:
             self.lose()
             if not isinstance(error, RAISED_BY_DRIVERS):
@@ -140,6 +146,8 @@ class Turns:
         if self._withdrawn():
             kept.set_result(None)  # nothing was done
         else:
+            if not self._kept:
+                self._since = self._runner().monotonic()
             self._kept.append(kept)
         return kept
 
@@ -152,8 +160,10 @@ class Turns:
 
     def hand_on(self) -> None:
         """Whoever is next has the turn; if that is nobody who may join, what was kept is committed first."""
+        while self._waiting and self._waiting[0].granted.done():
+            self._waiting.popleft()  # cancelled, and does not know it yet
         following = self._waiting[0] if self._waiting else None
-        full = len(self._kept) >= (1 if self._apart else MOST)
+        full = len(self._kept) >= (1 if self._apart else MOST) or self._runner().monotonic() - self._since > LONGEST
         if self._kept and (full or following is None or not following.joins):
             self._closing = self._runner().start(self._close(), name="storage.commit")
         elif following is not None:
@@ -213,7 +223,7 @@ class Turn:
         self.intact = True
         self._turns = turns
         self._joins = joins
-        self._has = self._begun = False
+        self._has = self._begun = self._over = False
 
     async def take(self) -> None:
         """Wait for the turn, unless it is ours already.
@@ -223,6 +233,9 @@ class Turn:
         """
         if not self._has:
             await self._turns.take(joins=self._joins)
+            if self._over:
+                self._turns.hand_on()
+                raise DatabaseAway("the transaction is over")
             self._has = True
 
     async def begin(self, writer: Writer) -> None:
@@ -254,6 +267,7 @@ class Turn:
 
     async def leave(self) -> None:
         """It is over, however it ended."""
+        self._over = True
         try:
             await self.roll_back()
         finally:
@@ -276,9 +290,21 @@ def _version(connection: sqlite3.Connection) -> tuple[int]:
 
 
 def _commit(connection: sqlite3.Connection) -> None:
+    if not connection.in_transaction:
+        raise ConnectionError("the database has rolled everything back")
     try:
         connection.execute("COMMIT")
     except sqlite3.Error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _back(connection: sqlite3.Connection) -> None:
+    connection.execute("ROLLBACK TO turn")
+    connection.execute("RELEASE turn")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

@@ -23,6 +23,7 @@ from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from tests.handlers.house import LIMITS, NAMESPACE, dead, kinds, placed, rows
 from tests.handlers.test_consumer import BOUND, Hall, Moody, all_in_order
+from tests.storage.databases import storage_on
 from transport.interface import Publication
 from transport.topology import saga_queue
 
@@ -159,7 +160,7 @@ async def suspects(storage: SqlStorage) -> list[tuple[str, int]]:
 async def test_a_message_that_always_fails_is_found_by_halving_and_given_up_when_all_others_have_long_gone_on(
     postgresql: Database, state: str
 ) -> None:
-    storage = SqlStorage(postgresql)
+    storage = storage_on(postgresql)
     house = await Ward(storage).open()
     await house.take(house.message(placed("o-sick")))
     sick = house.answer("o-sick", StockReserved(order_id="o-sick", reservation_id="r"), "reserve")
@@ -190,7 +191,7 @@ async def test_a_message_that_always_fails_is_found_by_halving_and_given_up_when
 
 @pytest.mark.parametrize("state", NOBODYS)
 async def test_what_would_fail_for_every_message_counts_against_none(postgresql: Database, state: str) -> None:
-    storage = SqlStorage(postgresql)
+    storage = storage_on(postgresql)
     house = await Ward(storage).open()
     house.clock.rush()
     async with poisoned(postgresql, state), house.consuming(batch=100):
@@ -204,7 +205,7 @@ async def test_what_would_fail_for_every_message_counts_against_none(postgresql:
 
 
 async def test_messages_of_the_instance_of_one_that_fails_keep_their_place_behind_it(postgresql: Database) -> None:
-    storage = SqlStorage(postgresql)
+    storage = storage_on(postgresql)
     house = await Ward(storage).open()
     async with poisoned(postgresql, "57014"), house.consuming(batch=100):
         await house.send(house.message(placed("o-1"), message_id=POISON), house.place("o-2"))
@@ -228,14 +229,14 @@ async def test_whatever_is_set_aside_what_came_first_counts_first(
     postgresql: Database, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("handlers.blame.ALONE_TIMES", 1_000)  # by chance one may well fail alone for a minute
-    house = await Ward(Moody(SqlStorage(postgresql), seed, busy=15)).open()
+    house = await Ward(Moody(storage_on(postgresql), seed, busy=15)).open()
     house.clock.rush()
     await all_in_order(house, batch=1 + seed % 4)
     assert any(isinstance(fact, MessagesSetAside) for fact in house.facts)
 
 
 async def test_an_instance_that_somebody_holds_for_long_delays_nobody_else(postgresql: Database) -> None:
-    storage = SqlStorage(postgresql)
+    storage = storage_on(postgresql)
     house = await Ward(storage).open()
     await house.take(house.message(placed("o-held")))
     async with house.consuming(batch=10):
@@ -357,7 +358,7 @@ async def test_the_probe_of_a_database_that_works_leaves_nothing_behind(database
 
 @pytest.mark.parametrize("table", ["saga", "inbox", "dead_letter"])
 async def test_the_probe_fails_when_somebody_keeps_everybody_from_writing(postgresql: Database, table: str) -> None:
-    storage = SqlStorage(postgresql)
+    storage = storage_on(postgresql)
     async with postgresql.write() as session:
         await session.connection.execute(text(f"lock table {table} in share mode"))
         with soon_tired_of_locks(postgresql), pytest.raises(Trouble):
