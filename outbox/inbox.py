@@ -108,7 +108,7 @@ async def _claim_at_once(session: Session, consumer: str, token: UUID, ordered: 
         "ids": [entry.message_id for entry in others],
     }
     found = await session.fetch(_KNOWN, parameters)
-    known = {(row.source, row.message_id): _row(row.body_hash, row.token, row.disposition) for row in found}
+    known = {(row.source, row.message_id): seen_row(row.body_hash, row.token, row.disposition) for row in found}
     return Claimed(known=known, now=max(as_time(row.now) for row in found))
 
 
@@ -117,7 +117,7 @@ def _claim_directly(
 ) -> Claimed:
     wanted = {"consumer": consumer, "entries": [(entry.source, entry.message_id) for entry in ordered]}
     known = {
-        (row.source, row.message_id): _row(row.body_hash, row.token, row.disposition)
+        (row.source, row.message_id): seen_row(row.body_hash, row.token, row.disposition)
         for row in direct.rows(_KNOWN.on_sqlite, sqlite_values(wanted))
         if row.disposition != "dead_lettered"
     }
@@ -132,7 +132,8 @@ def _claim_directly(
     return Claimed(known=known, now=now)
 
 
-def _row(body_hash: bytes, token: UUID | str, disposition: str) -> InboxRow:
+def seen_row(body_hash: bytes, token: UUID | str, disposition: str) -> InboxRow:
+    """A row's values, from either database."""
     return InboxRow(body_hash=bytes(body_hash), token=as_uuid(token), disposition=disposition)
 
 

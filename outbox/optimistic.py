@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from messages.value import value
 from outbox import enqueue, keys
-from outbox.inbox import TAKE_OVER
+from outbox.inbox import TAKE_OVER, seen_row
 from outbox.interface import Claimed, ClaimedRow, InboxRow, KeyOwner, Locked
 from outbox.unit import SqlUnit
 from outbox.unlocked import NeedsTransaction
@@ -142,10 +142,7 @@ async def _look(session: Session, wanted: Wanted) -> _Seen:
         },
         awaited=frozenset(row.saga_id for row in found["held"]),
         known={
-            (row.source, row.message_id): InboxRow(
-                body_hash=bytes(row.body_hash), token=row.token, disposition=row.disposition
-            )
-            for row in found["inbox"]
+            (row.source, row.message_id): seen_row(row.body_hash, row.token, row.disposition) for row in found["inbox"]
         },
     )
 
