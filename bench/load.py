@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bench.database import Work
     from bench.ground import Meter
 
+CALM = 0.8  # of the shortest time that any took: until then nobody looks, for each look takes from the processor
 STALL = 30.0  # seconds without a single completion after which a contender is taken to be stuck
 
 
@@ -69,6 +71,7 @@ class Load:
         until = time.perf_counter() + most
         while len(latencies) < orders and (len(latencies) < min(10, orders) or time.perf_counter() < until):
             self._place(1)
+            await asyncio.sleep(CALM * min(latencies, default=0.0))
             latencies += await self._await_all()
         return latencies
 

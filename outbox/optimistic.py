@@ -62,8 +62,7 @@ _NAMED = f"with seen(part, {', '.join(instances.COLUMNS)}, source, message_id, b
 _REPLIES = Statement.both(f"{_NAMED} ({_LOOK}) select * from seen")
 _WITH_STARTS = Statement.both(f"{_NAMED} ({_LOOK} union all {_LOOK_FOR_STARTS}) select * from seen")
 
-_UNCHANGED = Part(
-    ctes=f"""
+_KEYED = """
     keyed as (
         insert into saga_key (saga_type, key, n, saga_id, start_id, start_hash, created_at)
         select cast(:consumer as text), key, n, saga_id, start_id, start_hash, clock_timestamp()
@@ -71,11 +70,14 @@ _UNCHANGED = Part(
                     cast(:start_hashes as bytea[])) as r(key, n, saga_id, start_id, start_hash)
         on conflict (saga_type, key, n) do nothing returning 1
     ),
+"""
+_ALL_KEYED = "(select count(*) from keyed) = cardinality(cast(:keys as text[]))"
+_UNCHANGED = """
     unchanged as materialized (
         select 1 from unnest(cast(:ids as uuid[]), cast(:revisions as bigint[]), cast(:seqs as bigint[]))
              as r(saga_id, revision, seq)
         join saga s on s.saga_id = r.saga_id and s.revision = r.revision and s.seq = r.seq
-        where (select count(*) from keyed) = cardinality(cast(:keys as text[]))
+        where {keyed}
         order by s.saga_id for no key update of s skip locked
     ),
     noted as (
@@ -85,18 +87,26 @@ _UNCHANGED = Part(
         from unnest(cast(:sources as text[]), cast(:message_ids as text[]), cast(:hashes as bytea[]),
                     cast(:dispositions as text[])) as r(source, message_id, body_hash, disposition)
         where (select count(*) from unchanged) = cardinality(cast(:ids as uuid[]))
-        {TAKE_OVER}
+        {take_over}
         returning 1
     )
-    """,
-    select="""
-        select 'unchanged' as part, null::bigint as item,
-               case when (select count(*) from keyed) = cardinality(cast(:keys as text[]))
-                     and (select count(*) from unchanged) = cardinality(cast(:ids as uuid[]))
-                     and (select count(*) from noted) = cardinality(cast(:message_ids as text[]))
-                    then 1 else changed_meanwhile() end as amount
-    """,
-)
+"""
+_STANDS = """
+    select 'unchanged' as part, null::bigint as item,
+           case when {keyed}
+                 and (select count(*) from unchanged) = cardinality(cast(:ids as uuid[]))
+                 and (select count(*) from noted) = cardinality(cast(:message_ids as text[]))
+                then 1 else changed_meanwhile() end as amount
+"""
+
+
+def _head(ctes: str, keyed: str) -> Part:
+    """What a save does before it writes."""
+    return Part(ctes=ctes.format(keyed=keyed, take_over=TAKE_OVER), select=_STANDS.format(keyed=keyed))
+
+
+_HEAD = _head(_UNCHANGED, "true")
+_HEAD_WITH_STARTS = _head(_KEYED + _UNCHANGED, _ALL_KEYED)
 _CLAIMED = Statement.both("""
     select outbox_id, message_id, exchange, routing_key, saga_id, dead_letter_id from outbox
     where message_id = any(cast(:ids as text[])) and token = cast(:token as uuid) and state = 'claimed'
@@ -216,13 +226,8 @@ class _Unit(SqlUnit):
             key=lambda claim: (claim.key, claim.n),
         )
         own = [each for each in self._instances if each.saga_type == changes.consumer]
-        parameters = {
+        parameters: dict[str, object] = {
             "consumer": changes.consumer,
-            "keys": [claim.key for claim in claims],
-            "ns": [claim.n for claim in claims],
-            "born": [claim.saga_id for claim in claims],
-            "starts": [claim.start_id for claim in claims],
-            "start_hashes": [claim.start_hash for claim in claims],
             "ids": [instance.saga_id for instance in own],
             "revisions": [instance.revision for instance in own],
             "seqs": [instance.seq for instance in own],
@@ -234,7 +239,16 @@ class _Unit(SqlUnit):
                 changes.dispositions.get((entry.source, entry.message_id), "applied") for entry in self._entries
             ],
         }
-        return await self._write(Batch(), changes, also, head=_UNCHANGED, parameters=parameters)
+        if claims:
+            parameters |= {
+                "keys": [claim.key for claim in claims],
+                "ns": [claim.n for claim in claims],
+                "born": [claim.saga_id for claim in claims],
+                "starts": [claim.start_id for claim in claims],
+                "start_hashes": [claim.start_hash for claim in claims],
+            }
+        head = _HEAD_WITH_STARTS if claims else _HEAD
+        return await self._write(Batch(), changes, also, head=head, parameters=parameters)
 
 
 class Optimistic:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import QueuePool, event
 
@@ -26,6 +26,7 @@ from storage.engine import (
 from storage.failures import RAISED_BY_DRIVERS, translated
 from storage.sqlite import Direct, behind
 from storage.statements import POSTGRESQL, Batch, Part, Statement, composed, sqlite_values
+from storage.straight import DRIVER, Straight, taken
 from storage.turns import Turns
 
 if TYPE_CHECKING:
@@ -57,11 +58,22 @@ class ChangedMeanwhile(DatabaseBusy):
 class Session:
     """A borrowed connection, in a transaction or committing by itself, that runs statements of either dialect."""
 
-    connection: AsyncConnection
+    lent: AsyncConnection | Straight
     runner: Runner
     postgresql: bool
     committing: bool = False
     framed: bool = True
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection, for statements that are SQLAlchemy's.
+
+        Raises:
+            LookupError: the session is for statements that commit by themselves.
+        """
+        if isinstance(self.lent, Straight):
+            raise LookupError("a session for single statements has nothing but `fetch` and `write`")
+        return self.lent
 
     async def fetch(self, statement: Statement, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         """Run one statement and return its rows (none when it returns none).
@@ -141,8 +153,10 @@ class Session:
 
     async def _rows(self, clause: Executable, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
         try:
+            if isinstance(self.lent, Straight):
+                return await self.lent.rows(clause, parameters, within=STATEMENT_BOUND)
             async with self.runner.timeout(STATEMENT_BOUND):
-                result = await self.connection.execute(clause, parameters)
+                result = await self.lent.execute(clause, parameters)
         except RAISED_BY_DRIVERS as error:
             raise _ours(error, committing=self.committing) from error
         return result.all() if result.returns_rows else ()
@@ -180,6 +194,7 @@ class Database:
             address, namespace=namespace, schemas=schemas, pool_size=pool_size, planned_once=planned_once
         )
         self.postgresql = self.engine.dialect.name == POSTGRESQL
+        self._by_asyncpg = self.engine.dialect.driver == DRIVER
         self._late: set[asyncio.Task[None]] = set()  # connections that came after nobody wanted them any more
         self._turns = Turns(lambda: self.runner)
         self._version: int | None = None  # of the file, as our writer sees what others do to it
@@ -214,23 +229,19 @@ class Database:
         async with self._borrowed({"reading": True}) as connection, self._transaction(connection):
             yield Session(connection, self.runner, self.postgresql)
 
-    @asynccontextmanager
-    async def single(self) -> AsyncIterator[Session]:
+    def single(self) -> AbstractAsyncContextManager[Session]:
         """For one statement that commits by itself on PostgreSQL: no round trips for BEGIN and COMMIT.
 
         Raises:
             CommitUnknown: the connection was lost while the statement ran.
         """
         if not self.postgresql:
-            async with self.write(joins=True) as session:
-                yield session
-            return
-        async with self._borrowed(_AUTOCOMMIT) as connection:
-            try:
-                yield Session(connection, self.runner, self.postgresql, committing=True)
-            except BaseException:
-                await self._undo(connection)
-                raise
+            return self.write(joins=True)
+        return _Single(self, committing=True) if self._by_asyncpg else self._committing()
+
+    def look(self) -> AbstractAsyncContextManager[Session]:
+        """For one statement that only reads, by itself: no transaction frames it."""
+        return _Single(self, committing=False) if self._by_asyncpg else self._looking()
 
     @asynccontextmanager
     async def write_late(self) -> AsyncIterator[Session]:
@@ -257,12 +268,6 @@ class Database:
             else:
                 await self._commit(connection)
 
-    @asynccontextmanager
-    async def look(self) -> AsyncIterator[Session]:
-        """For one statement that only reads, by itself: no transaction frames it."""
-        async with self._borrowed(_AUTOCOMMIT if self.postgresql else {}) as connection:
-            yield Session(connection, self.runner, self.postgresql, framed=False)
-
     async def others_wrote(self) -> bool:
         """SQLite only: whether another process has committed anything since this was asked last.
 
@@ -286,6 +291,25 @@ class Database:
                 yield connection
         finally:
             await turn.leave()
+
+    @asynccontextmanager
+    async def _committing(self) -> AsyncIterator[Session]:
+        async with self._borrowed(_AUTOCOMMIT) as connection:
+            try:
+                yield Session(connection, self.runner, self.postgresql, committing=True)
+            except BaseException:
+                await self._undo(connection)
+                raise
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[Session]:
+        async with self._borrowed(_AUTOCOMMIT if self.postgresql else {}) as connection:
+            yield Session(connection, self.runner, self.postgresql, framed=False)
+
+    async def connect(self) -> None:
+        """Have a connection lie in the pool."""
+        async with self._borrowed({}):
+            pass
 
     @asynccontextmanager
     async def _borrowed(self, options: Mapping[str, Any]) -> AsyncIterator[AsyncConnection]:
@@ -395,6 +419,38 @@ class Database:
             if isinstance(ours := _ours(error), (DatabaseAway, CommitUnknown)):
                 return  # it never went back to the pool
             raise ours from error
+
+
+class _Single:
+    """A session past SQLAlchemy. Every lone message enters one: no generator, no timer while nothing has to wait."""
+
+    def __init__(self, database: Database, *, committing: bool) -> None:
+        self._database = database
+        self._committing = committing
+
+    async def __aenter__(self) -> Session:
+        database = self._database
+        pool = cast("QueuePool", database.engine.pool)
+        try:
+            straight = await taken(pool)
+            if straight is None:
+                async with database.runner.timeout(CONNECT_SECONDS + 5):
+                    while (straight := await taken(pool)) is None:
+                        await database.connect()
+        except RAISED_BY_DRIVERS as error:
+            raise _ours(error) from error
+        self._straight = straight
+        return Session(straight, database.runner, postgresql=True, committing=self._committing)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._straight.intact:
+            self._straight.give_back()
+            return
+        try:
+            async with self._database.runner.timeout(ROLLBACK_BOUND):
+                await self._straight.throw_away()
+        except RAISED_BY_DRIVERS:
+            pass  # it was closed by force, which is all that was wanted
 
 
 def _turn_of(connection: AsyncConnection) -> Turn | None:

@@ -194,7 +194,12 @@ def _asyncpg(url: URL, settings: dict[str, str]) -> Mapping[str, object]:
     for name in ("application_name", "options"):
         if name in query:
             settings[name] = query[name]
-    arguments: dict[str, object] = {"server_settings": settings, "timeout": _seconds(query.get("connect_timeout"))}
+    arguments: dict[str, object] = {
+        "server_settings": settings,
+        "timeout": _seconds(query.get("connect_timeout")),
+        "max_cacheable_statement_size": 0,  # none is too long to be kept: there are few
+        "max_cached_statement_lifetime": 0,
+    }
     secured = {name: query[name] for name in _ASYNCPG_ARGUMENTS if name in query}
     if "ssl" in query:
         secured["sslmode"] = query["ssl"]
@@ -318,13 +323,7 @@ def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) ->
     try:
         handle.isolation_level = None  # the driver must not begin transactions of its own
         cursor = handle.cursor()
-        for pragma in (
-            "busy_timeout = 10000",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            "temp_store = MEMORY",
-        ):
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
     except Exception:

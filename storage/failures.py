@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
+from asyncpg import InterfaceError, PostgresError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -26,7 +27,16 @@ from messages.printable import in_words
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RAISED_BY_DRIVERS = (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError, UnicodeError, OverflowError)
+RAISED_BY_DRIVERS = (
+    SQLAlchemyError,
+    PostgresError,
+    InterfaceError,
+    sqlite3.Error,
+    OSError,
+    TimeoutError,
+    UnicodeError,
+    OverflowError,
+)
 """What `translated` understands; anything else that leaves a database call is a bug and stays what it is."""
 
 _MIGRATE = "the database schema is missing or behind; run `antiphon migrate`"
@@ -157,9 +167,9 @@ def _by_class(error: BaseException) -> type[AntiphonError] | None:
         return ConfigurationError
     if isinstance(error, OSError):
         return DatabaseAway
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, (DBAPIError, InterfaceError)):
         return None
-    if any(isinstance(cause, OSError) for cause in _causes(error)) or error.connection_invalidated:
+    if any(isinstance(cause, OSError) for cause in _causes(error)) or getattr(error, "connection_invalidated", False):
         return DatabaseAway
     return _by_driver_class({kind.__name__ for cause in _causes(error) for kind in type(cause).__mro__})
 

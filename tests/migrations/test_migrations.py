@@ -174,8 +174,8 @@ async def test_the_script_for_an_administrator_makes_the_same_schema(fresh_datab
         migrated = await _described(database)
         async with database.write() as session:
             await session.connection.execute(text("drop schema shop cascade"))
-        async with database.single() as session:
-            raw = await session.connection.get_raw_connection()
+        async with database.engine.connect() as connection:
+            raw = await connection.get_raw_connection()
             assert raw.driver_connection is not None
             await raw.driver_connection.execute(migrations.sql("shop"))
         assert migrated == await _described(database)

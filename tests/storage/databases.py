@@ -17,13 +17,15 @@ from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from storage import Database
 from storage.sqlite import in_thread
+from storage.straight import Straight
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
     import aiosqlite
+    from sqlalchemy import Executable
 
 SQLITE, ASYNCPG, PSYCOPG = "sqlite", "asyncpg", "psycopg"
 
@@ -183,6 +185,15 @@ def counter(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cou
     def commit(_connection: object) -> None:
         counted.commits += 1
 
+    directly = Straight.rows
+
+    async def watched(
+        straight: Straight, clause: Executable, parameters: Mapping[str, object], *, within: float
+    ) -> object:
+        counted.statements.append(str(clause))
+        return await directly(straight, clause, parameters, within=within)
+
+    monkeypatch.setattr(Straight, "rows", watched)
     event.listen(engine, "before_cursor_execute", statement)
     event.listen(engine, "commit", commit)
     yield counted

@@ -40,17 +40,17 @@ async def noted(database: Database) -> list[str]:
 
 
 async def pid(session: Session) -> int:
-    found: int = (await session.connection.execute(text("select pg_backend_pid()"))).scalar_one()
-    return found
+    [row] = await session.fetch(Statement.both("select pg_backend_pid() as pid"), {})
+    return int(row.pid)
 
 
 async def kill(database: Database, victim: int) -> None:
     """End one of our own connections from the server's side, and wait until it is gone."""
     other = Database(database.engine.url.render_as_string(hide_password=False), AsyncioRunner())
     async with asyncio.timeout(30), other.single() as session:
-        await session.connection.execute(text("select pg_terminate_backend(:pid)"), {"pid": victim})
-        alive = text("select count(*) from pg_stat_activity where pid = :pid")
-        while (await session.connection.execute(alive, {"pid": victim})).scalar_one():
+        await session.fetch(Statement.both("select pg_terminate_backend(cast(:pid as int))"), {"pid": victim})
+        alive = Statement.both("select 1 from pg_stat_activity where pid = cast(:pid as int)")
+        while await session.fetch(alive, {"pid": victim}):
             pass
     await other.close()
 
