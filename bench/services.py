@@ -35,7 +35,7 @@ PATIENCE = 60.0  # seconds for a start
 STARTING = 30.0  # seconds for a participant
 SETTLING = 10.0  # seconds for an outbox to empty
 NAMED = 3  # orders named in a problem; there may be thousands
-WATCH_IDLE = 0.001  # seconds between two looks while one order is on its way: the resolution of the idle latency
+WATCH_IDLE = 0.0005  # seconds between two looks while one order is on its way: the resolution of the idle latency
 WATCH_LOADED = 0.01, 0.02  # and with few and with many
 MANY = 100  # orders; a look costs more with each of them, and each of them takes longer
 

@@ -156,6 +156,7 @@ class SagaConsumer:
         self._arrived = 0
         self._receiving: asyncio.Task[Sequence[Delivery]] | None = None
         self._settling: deque[asyncio.Task[None]] = deque()
+        self._broken: asyncio.Future[None]  # done when a batch has failed
         self._stopping = False
         self._halted = asyncio.Event()
 
@@ -186,6 +187,7 @@ class SagaConsumer:
 
     async def _consume(self, consumer: Consumer, aside: Aside) -> None:
         self._drained = False
+        self._broken = asyncio.get_running_loop().create_future()
         held: list[InHand] = []
         batch: _Batch | None = None
         while not self._stopping:
@@ -202,6 +204,7 @@ class SagaConsumer:
             batch, later = _Batch(held[: self._batch], batch), held[self._batch :]
             settling = self._settle(consumer, aside, batch)
             self._settling.append(self._runner.start(settling, name=f"{self.name}.batch"))
+            self._settling[-1].add_done_callback(self._notice)
             held = _left(await batch.left, aside) + later
             while len(held) < len(batch.held) / _WORTHWHILE and not batch.at_once.done() and not self._drained:
                 held = await self._more(consumer, aside, held, until=batch.at_once)
@@ -283,13 +286,16 @@ class SagaConsumer:
     async def _first(self, aside: Aside, ends: Sequence[asyncio.Future[Any]]) -> None:
         """Wait until one of these is done; a batch that fails meanwhile ends the loop, not only the next batch."""
         while not any(end.done() for end in ends):
-            under_way = [task for task in (*self._settling, aside.working) if task is not None]
-            await asyncio.wait(
-                [*ends, *(task for task in under_way if not task.done())], return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in under_way:
-                if task.done():
+            watched = [self._broken] if aside.working is None or aside.working.done() else [self._broken, aside.working]
+            await asyncio.wait([*ends, *watched], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*self._settling, aside.working):
+                if task is not None and task.done():
                     task.result()
+
+    def _notice(self, settled: asyncio.Task[None]) -> None:
+        """One that went well wakes nobody."""
+        if not self._broken.done() and (settled.cancelled() or settled.exception() is not None):
+            self._broken.set_result(None)
 
     async def _settle(self, consumer: Consumer, aside: Aside, batch: _Batch) -> None:
         """Commit a batch, publish what it emitted, acknowledge what it decided; or put aside what cannot be decided."""

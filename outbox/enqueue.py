@@ -6,13 +6,14 @@ of its (saga, path) stands before it.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from messages.value import value
 from outbox.interface import ClaimedRow, Outgoing
 from outbox.rows import headers
 from outbox.store import CONFIRM
-from storage.statements import Part, Statement, sqlite_values, time_text
+from storage.statements import Part, Statement, parameters_of, rows_of, spelled, sqlite_values, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -36,20 +37,19 @@ _COLUMNS = {
     "headers": "text",
     "head": "boolean",
 }
-_ROWS = (
-    "unnest("
-    + ", ".join(f"cast(:out_{column} as {kind}[])" for column, kind in _COLUMNS.items())
-    + f") as r({', '.join(_COLUMNS)})"
-)
 _NEW = "message_id, saga_id, path, dead_letter_id, name, exchange, routing_key, body, headers"
 _FURTHER = "state, maybe_sent, came_back, token, next_attempt_at, attempts, created_at"
 
 
-def _tail(gone: str) -> Part:
-    """`gone` is a query for the ids of rows that another part of the same statement deletes: it still sees them."""
+@cache
+def _tail(gone: str, few: int) -> Part:
+    """`few` rows are spelled out, if any are.
+
+    `gone` is a query for the ids of rows that another part of the same statement deletes: it still sees them.
+    """
     return Part(
         ctes=f"""
-        sent as materialized (select * from {_ROWS}),
+        sent as materialized (select * from {rows_of("out", _COLUMNS, few)}),
         standing as materialized (
             select s.item, o.outbox_id from sent s
             join outbox o on o.message_id = s.message_id and o.exchange = s.exchange
@@ -98,8 +98,8 @@ def _tail(gone: str) -> Part:
     )
 
 
-_TAIL = _tail("select null::bigint where false")
-_TAIL_BESIDE_CONFIRMED = _tail(f"select outbox_id from {CONFIRM.name}")
+_NOTHING_GONE = "select null::bigint where false"
+_CONFIRMED_GONE = f"select outbox_id from {CONFIRM.name}"
 
 _STANDING = Statement.both("""
     select outbox_id, message_id, exchange, routing_key, saga_id, dead_letter_id from outbox
@@ -161,16 +161,15 @@ def distinct(outgoing: Sequence[Outgoing], closed: Collection[Destination] = ())
     return kept
 
 
-def tail(batch: Batch) -> Part:
-    """The part of a composed PostgreSQL statement that adds messages, beside the other writes of the batch."""
-    return _TAIL_BESIDE_CONFIRMED if any(write is CONFIRM for write, _ in batch.writes) else _TAIL
-
-
-def parameters(rows: Sequence[tuple[Outgoing, bool]], claim: Claim | None) -> Mapping[str, object]:
-    """What `tail` needs: one array per column, and the claim."""
-    columns = zip(*(_row(item, each, head) for item, (each, head) in enumerate(rows)), strict=True)
-    return {
-        **{f"out_{column}": list(values) for column, values in zip(_COLUMNS, columns, strict=True)},
+def tail(
+    batch: Batch, rows: Sequence[tuple[Outgoing, bool]], claim: Claim | None, *, lone: bool = False
+) -> tuple[Part, Mapping[str, object]]:
+    """The part of a composed PostgreSQL statement that adds messages beside the other writes, and its parameters."""
+    few = spelled(rows, _COLUMNS) if lone else 0
+    gone = _CONFIRMED_GONE if any(write is CONFIRM for write, _ in batch.writes) else _NOTHING_GONE
+    cells = [_row(item, each, head) for item, (each, head) in enumerate(rows)]
+    return _tail(gone, few), {
+        **parameters_of(cells, "out", _COLUMNS, spelled=bool(few)),
         "claim_token": claim.token if claim else None,
         "claim_lease": claim.lease if claim else 0.0,
         "claim_limit": claim.limit if claim else 0,

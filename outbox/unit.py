@@ -132,15 +132,17 @@ class SqlUnit:
         batch.writes[:0] = also.writes if also is not None else ()
         rows = enqueue.distinct(changes.outgoing, changes.closed)
         claim = self._claim(changes)
+        lone = len(changes.inserted) + len(changes.updated) == 1
         if not rows:
-            await self.session.write(batch, self._now, head=head, parameters=parameters)
+            await self.session.write(batch, self._now, head=head, parameters=parameters, lone=lone)
             return ()
         if not self.session.postgresql:
             return await self.session.write_directly(
                 batch, self._now, lambda direct: enqueue.add_on_sqlite(direct, rows, claim, self._now)
             )
-        bound = {**enqueue.parameters(rows, claim), **(parameters or {})}
-        found = await self.session.write(batch, self._now, head=head, tail=enqueue.tail(batch), parameters=bound)
+        tail, added = enqueue.tail(batch, rows, claim, lone=lone)
+        bound = {**added, **(parameters or {})}
+        found = await self.session.write(batch, self._now, head=head, tail=tail, parameters=bound, lone=lone)
         if claim is None:
             return ()
         return [enqueue.born(rows[row.item][0], row.amount, claim) for row in sorted(found, key=lambda row: row.item)]
@@ -336,9 +338,8 @@ class SqlStorage:
                 await session.fetch(_KEEP_ORDER, {"lane": f"{self.database.namespace}/{outgoing.path}"})
             rows = [(outgoing, True)]
             if session.postgresql:
-                await session.write(
-                    Batch(), self._now(), tail=enqueue.tail(Batch()), parameters=enqueue.parameters(rows, None)
-                )
+                tail, parameters = enqueue.tail(Batch(), rows, None, lone=True)
+                await session.write(Batch(), self._now(), tail=tail, parameters=parameters)
             else:
                 now = self._now()
                 await session.directly(lambda direct: enqueue.add_on_sqlite(direct, rows, None, now))

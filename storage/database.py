@@ -25,7 +25,7 @@ from storage.engine import (
 )
 from storage.failures import RAISED_BY_DRIVERS, translated
 from storage.sqlite import Direct, behind
-from storage.statements import POSTGRESQL, Batch, Part, Statement, composed, sqlite_values
+from storage.statements import POSTGRESQL, Batch, Part, Statement, composed, spelled, sqlite_values
 from storage.straight import DRIVER, Straight, taken
 from storage.turns import Turns
 
@@ -106,6 +106,7 @@ class Session:
         head: Part | None = None,
         tail: Part | None = None,
         parameters: Mapping[str, object] | None = None,
+        lone: bool = False,
     ) -> Sequence[Row[Any]]:
         """Carry out a batch: on PostgreSQL as one statement, on SQLite write by write in the order added.
 
@@ -115,6 +116,7 @@ class Session:
             head: For PostgreSQL only: what the statement does before it writes.
             tail: For PostgreSQL only: what else it does. Its rows (part, item, amount) are returned.
             parameters: The parameters of `head` and `tail`.
+            lone: It is about one instance, and there are few statements of that kind: rows may be spelled out.
 
         Raises:
             ChangedMeanwhile: a checked write found another number of rows than it was given.
@@ -126,9 +128,10 @@ class Session:
         if not batch.writes and head is None and tail is None:
             return ()
         bound = dict(parameters or {})
-        for write, rows in batch.writes:
-            bound |= write.parameters(rows)
-        found = await self._rows(composed(tuple(write for write, _ in batch.writes), head, tail), bound)
+        few = tuple(spelled(rows, write.columns) if lone else 0 for write, rows in batch.writes)
+        for (write, rows), each in zip(batch.writes, few, strict=True):
+            bound |= write.parameters(rows, spelled=bool(each))
+        found = await self._rows(composed(tuple(write for write, _ in batch.writes), few, head, tail), bound)
         amounts = {row.part: row.amount for row in found if row.item is None}
         for write, rows in batch.writes:
             if write.checked:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 POSTGRESQL = "postgresql"
 SQLITE = "sqlite"
 
+_WIDE = 6  # columns: from there on it is worth a statement of its own to spell rows out
+_FEW = 4  # rows; each number of them makes another statement
+
 
 def time_text(moment: datetime) -> str:
     """A moment as SQLite stores it: ISO-8601 in UTC, always 27 characters, so that it compares as text."""
@@ -90,6 +93,41 @@ class Statement:
         return cls.of(postgresql=sql, sqlite=sql)
 
 
+def rows_of(name: str, columns: Mapping[str, str], spelled: int = 0) -> str:
+    """Rows as PostgreSQL reads them out of parameters, under the alias `r`.
+
+    An array per column fits any number of rows. For very few it is dear, to the driver and to the server, which sets up
+    a store for each column: these can be `spelled` out.
+    """
+    named = f"as r({', '.join(columns)})"
+    if not spelled:
+        arrays = ", ".join(f"cast(:{name}_{column} as {kind}[])" for column, kind in columns.items())
+        return f"unnest({arrays}) {named}"
+    values = (
+        ", ".join(f"cast(:{name}_{column}_{row} as {kind})" for column, kind in columns.items())
+        for row in range(spelled)
+    )
+    return f"(values {', '.join(f'({row})' for row in values)}) {named}"
+
+
+def spelled(rows: Sequence[object], columns: Mapping[str, str]) -> int:
+    """How many rows to spell out: all or none."""
+    return len(rows) if len(rows) <= _FEW and len(columns) >= _WIDE else 0
+
+
+def parameters_of(
+    rows: Sequence[Sequence[object]], name: str, columns: Mapping[str, str], *, spelled: bool
+) -> dict[str, object]:
+    """The parameters of `rows_of`."""
+    if spelled:
+        return {
+            f"{name}_{column}_{row}": cell
+            for row, cells in enumerate(rows)
+            for column, cell in zip(columns, cells, strict=True)
+        }
+    return {f"{name}_{column}": list(cells) for column, cells in zip(columns, zip(*rows, strict=True), strict=True)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Write:
     """A write of many rows.
@@ -105,9 +143,9 @@ class Write:
     sqlite: str
     checked: bool = False
 
-    def parameters(self, rows: Sequence[Sequence[object]]) -> dict[str, object]:
-        """The rows as one array per column, for PostgreSQL."""
-        return {f"{self.name}_{column}": list(values) for column, values in zip(self.columns, zip(*rows, strict=True))}  # noqa: B905
+    def parameters(self, rows: Sequence[Sequence[object]], *, spelled: bool = False) -> dict[str, object]:
+        """The rows for PostgreSQL: one array per column, or `spelled` out."""
+        return parameters_of(rows, self.name, self.columns, spelled=spelled)
 
     def row_parameters(self, rows: Sequence[Sequence[object]], now: datetime) -> list[dict[str, object]]:
         """The rows as parameters of one execution each, for SQLite."""
@@ -117,11 +155,9 @@ class Write:
             for row in rows
         ]
 
-    def cte(self) -> str:
-        """This write as a common table expression of a larger statement."""
-        arrays = ", ".join(f"cast(:{self.name}_{column} as {kind}[])" for column, kind in self.columns.items())
-        rows = f"unnest({arrays}) as r({', '.join(self.columns)})"
-        return f"{self.name} as ({self.postgresql.replace('{rows}', rows)})"
+    def cte(self, spelled: int = 0) -> str:
+        """This write as a common table expression of a larger statement; with as many rows `spelled` out, if any."""
+        return f"{self.name} as ({self.postgresql.replace('{rows}', rows_of(self.name, self.columns, spelled))})"
 
 
 @dataclass(slots=True)
@@ -153,12 +189,15 @@ class Part:
 
 
 @cache
-def composed(writes: tuple[Write, ...], head: Part | None = None, tail: Part | None = None) -> TextClause:
+def composed(
+    writes: tuple[Write, ...], few: tuple[int, ...], head: Part | None = None, tail: Part | None = None
+) -> TextClause:
     """All writes as one PostgreSQL statement, which also counts the rows of each checked write.
 
-    What the head selects is evaluated before anything is written that nobody selects from.
+    `few` says for each write how many rows are spelled out, if any are. What the head selects is evaluated before
+    anything is written that nobody selects from.
     """
-    ctes = [write.cte() for write in writes]
+    ctes = [write.cte(rows) for write, rows in zip(writes, few, strict=True)]
     selects = [
         f"select '{write.name}' as part, null::bigint as item, count(*) as amount from {write.name}"
         for write in writes

@@ -29,14 +29,15 @@ OURS = tuple(f"{ROOT / name}/" for name in ("messages", "sagas", "storage", "tra
 class Orders:
     """Batches of as many orders as a batch has, one stage of the process after the other."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, batch: int = BATCH) -> None:
         self._house = house
+        self._batch = batch
         self._number = 0
 
     def stages(self) -> Sequence[Sequence[Raw]]:
         """The messages of new orders: those that start, then the replies, stage by stage."""
-        keys = [f"o-{self._number + number}" for number in range(BATCH)]
-        self._number += BATCH
+        keys = [f"o-{self._number + number}" for number in range(self._batch)]
+        self._number += self._batch
         replies: Sequence[tuple[str, type[Event], str]] = (
             ("reserve", StockReserved, "reservation_id"),
             ("pay", PaymentCompleted, "payment_id"),
@@ -57,7 +58,7 @@ class Orders:
     async def take(self, stage: Sequence[Raw]) -> None:
         """One batch through the path, up to its commit; what it sends counts as confirmed."""
         prepared = await self._house.handler.handle(self._house.decoded(stage), Attempt(token=uuid4()))
-        assert len(prepared.claimed) in (BATCH, 0)
+        assert len(prepared.claimed) in (self._batch, 0)
         self._house.relay.give_back([(row.outbox_id, row.token) for row in prepared.claimed])
 
 
