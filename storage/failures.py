@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-from asyncpg import InterfaceError, PostgresError
+from asyncpg import InterfaceError, InternalClientError, PostgresError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -31,6 +31,7 @@ RAISED_BY_DRIVERS = (
     SQLAlchemyError,
     PostgresError,
     InterfaceError,
+    InternalClientError,
     sqlite3.Error,
     OSError,
     TimeoutError,
@@ -167,7 +168,7 @@ def _by_class(error: BaseException) -> type[AntiphonError] | None:
         return ConfigurationError
     if isinstance(error, OSError):
         return DatabaseAway
-    if not isinstance(error, (DBAPIError, InterfaceError)):
+    if not isinstance(error, (DBAPIError, InterfaceError, InternalClientError)):
         return None
     if any(isinstance(cause, OSError) for cause in _causes(error)) or getattr(error, "connection_invalidated", False):
         return DatabaseAway
@@ -181,7 +182,8 @@ def _by_driver_class(names: set[str]) -> type[AntiphonError] | None:
         return MessageError  # refused by the driver before it was sent
     if "OperationalError" in names or "ConnectionDoesNotExistError" in names:
         return DatabaseAway
-    return DatabaseAway if "InterfaceError" in names else None
+    # asyncpg's InternalClientError: an answer came that nothing had asked for, and the connection is of no more use
+    return DatabaseAway if names & {"InterfaceError", "InternalClientError"} else None
 
 
 def _text(kind: type[AntiphonError], error: BaseException) -> str:

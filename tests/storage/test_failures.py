@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import ssl
 
+import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -33,6 +34,10 @@ def coded(code: int) -> DBAPIError:
         (ConnectionError("server rejected SSL upgrade"), ConfigurationError),
         (ssl.SSLCertVerificationError("certificate verify failed"), ConfigurationError),
         (PoolTimeout("pool"), DatabaseExhausted),
+        (asyncpg.InterfaceError("connection is closed"), DatabaseAway),
+        (asyncpg.InternalClientError("another operation is in progress"), DatabaseAway),
+        (DBAPIError("statement", {}, asyncpg.InternalClientError("another operation is in progress")), DatabaseAway),
+        (asyncpg.DataError("invalid input for query argument $1"), MessageError),
         (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), MessageError),
         (OverflowError("int too large"), MessageError),
         (coded(sqlite3.SQLITE_BUSY), DatabaseBusy),
