@@ -10,6 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from asyncpg import InterfaceError, InternalClientError, PostgresError
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -27,8 +28,11 @@ from messages.printable import in_words
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_Adapted = AsyncAdapt_asyncpg_dbapi.Error  # what the pool itself raises, where no engine stands around it
+
 RAISED_BY_DRIVERS = (
     SQLAlchemyError,
+    _Adapted,
     PostgresError,
     InterfaceError,
     InternalClientError,
@@ -168,7 +172,7 @@ def _by_class(error: BaseException) -> type[AntiphonError] | None:
         return ConfigurationError
     if isinstance(error, OSError):
         return DatabaseAway
-    if not isinstance(error, (DBAPIError, InterfaceError, InternalClientError)):
+    if not isinstance(error, (DBAPIError, _Adapted, InterfaceError, InternalClientError)):
         return None
     if any(isinstance(cause, OSError) for cause in _causes(error)) or getattr(error, "connection_invalidated", False):
         return DatabaseAway

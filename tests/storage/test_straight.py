@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import make_url
 
 from messages.errors import CommitUnknown, ConfigurationError, DatabaseBusy, DatabaseExhausted, MessageError
 from running import AsyncioRunner
@@ -76,6 +78,27 @@ async def test_whoever_waits_too_long_for_a_connection_is_told(
     async with postgres.single(), postgres.single():
         with pytest.raises(DatabaseExhausted):
             await pid_of(postgres)
+
+
+async def test_a_connection_that_cannot_be_made_anew_is_told_as_any_other(postgres: Database) -> None:
+    """The one in the pool is gone, and the server has none left for us."""
+    role = f"few_{uuid4().hex[:8]}"
+    url = make_url(postgres.engine.url).set(username=role, password=role)
+    await execute(postgres, f"create role {role} login password '{role}'")
+    few = Database(url.render_as_string(hide_password=False), AsyncioRunner(), pool_size=1)
+    try:
+        victim = await pid_of(few)
+        await execute(postgres, f"alter role {role} connection limit 0")
+        await kill(postgres, victim)
+        await asyncio.sleep(0.05)  # what the server said has arrived
+        for _ in range(2):
+            with pytest.raises(DatabaseExhausted):
+                await pid_of(few)
+        await execute(postgres, f"alter role {role} connection limit -1")
+        assert await pid_of(few) != victim
+    finally:
+        await few.close()
+        await execute(postgres, f"drop role {role}")
 
 
 async def test_a_cancelled_statement_ends_at_the_server_and_its_connection_is_not_used_again(
