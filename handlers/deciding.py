@@ -17,8 +17,8 @@ from handlers.work import Work
 from messages.errors import DatabaseBusy, IdConflict, MessageError, MethodRaised, NewerMessage, UnknownMessage
 from outbox.interface import Changes, DeadLetter, Held, KeyClaim, Locked
 from sagas import decide
-from sagas.decision import Arrived, Disposition, GiveUp
 from sagas.instance import saga_id
+from sagas.outcome import Arrived, Disposition, GiveUp
 from sagas.replies import find_target
 from transport.topology import saga_queue
 

@@ -9,7 +9,7 @@ from messages.value import value
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sagas.decision import HistoryEntry
+    from sagas.outcome import HistoryEntry
 
 
 @value

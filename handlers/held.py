@@ -24,7 +24,7 @@ from messages.errors import HeldTooLong, MessageError, Trouble
 from outbox.facts import LoopTroubled
 from outbox.interface import Changes, DeadLetter, KnownType
 from running import happens
-from sagas.decision import Disposition
+from sagas.outcome import Disposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -15,7 +15,7 @@ from handlers.suspects import accused_resume
 from messages.errors import DatabaseBusy, MessageError, OperationRefused, Trouble
 from messages.value import value
 from outbox.interface import InboxEntry, Storage
-from sagas.decision import Action
+from sagas.outcome import Action
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from handlers.deciding import SagaType
     from outbox.interface import DeadLetter, InboxRow, Unit
-    from sagas.decision import Operated
     from sagas.instance import Instance
+    from sagas.outcome import Operated
 
 CONSUMER = "operator"
 """Under which the inbox knows the ids of operators' requests."""

@@ -33,7 +33,7 @@ from messages.errors import IdConflict, MessageError, OperationRefused
 from messages.printable import printable
 from outbox.interface import InboxEntry
 from outbox.unit import SqlStorage
-from sagas.decision import Action, Disposition, Operated
+from sagas.outcome import Action, Disposition, Operated
 from storage import dead_letters
 from storage.statements import Batch
 

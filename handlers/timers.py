@@ -17,7 +17,7 @@ from messages.errors import MessageError, Trouble
 from outbox.facts import LoopTroubled
 from outbox.interface import Changes
 from running import happens
-from sagas.decision import TimerFired
+from sagas.outcome import TimerFired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from outbox.interface import Storage, Suspect
     from running import Runner
-    from sagas.decision import Decision
+    from sagas.outcome import Decision
     from sagas.watching import Here
 
 INTERVAL = 15.0

@@ -16,7 +16,7 @@ from messages.errors import MessageError, OperationRefused
 from messages.printable import in_words
 from outbox.interface import HistoryRow, Outgoing
 from sagas import decide
-from sagas.decision import Arrived, Decision, Disposition, Withdrawn
+from sagas.outcome import Arrived, Decision, Disposition, Withdrawn
 from sagas.patch import patch
 from sagas.turn import step_name
 from transport.topology import commands_exchange, saga_queue
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from outbox.interface import Unit
-    from sagas.decision import HistoryEntry, Input, Send
     from sagas.definition import Definition
     from sagas.instance import Instance
+    from sagas.outcome import HistoryEntry, Input, Send
 
 Definitions = Mapping[int, "Definition"]
 """The versions of one saga type that this process knows, by version."""

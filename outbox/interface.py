@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from messages.envelope import Raw
     from outbox.pressure import Backlog
     from outbox.unlocked import Unlocked
-    from sagas.decision import HistoryEntry
     from sagas.instance import Instance
+    from sagas.outcome import HistoryEntry
     from sagas.watching import Watched
 
 CLAIM_BYTES = 16 * 1024 * 1024

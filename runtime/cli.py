@@ -233,7 +233,7 @@ def _action(action: str, help_text: str, *, of_a_step: bool = True) -> None:
         if not reason.strip():
             raise typer.BadParameter("say why; it stands in the history", param_hint="'--reason'")
         from runtime.commands import operate
-        from sagas.decision import Action
+        from sagas.outcome import Action
 
         request = operate.Request(
             action=Action(action),

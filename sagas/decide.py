@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
 from sagas import backward, forward, operations, replies, timeouts
-from sagas.decision import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
 from sagas.instance import Instance, Phase
+from sagas.outcome import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
 from sagas.turn import Turn, told
 from sagas.watching import UNREAD
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from sagas.decision import Input
     from sagas.definition import Definition
+    from sagas.outcome import Input
 
 
 def first_state(definition: Definition, arrived: Arrived) -> bytes:

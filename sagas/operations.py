@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from messages.errors import OperationRefused
 from sagas.backward import due, exhausted, send_undo, turn_back, undo_next
-from sagas.decision import Action
 from sagas.definition import Purpose
 from sagas.forward import advance, ready
 from sagas.instance import CallProgress, CallStatus, Phase, StepProgress
+from sagas.outcome import Action
 from sagas.replies import note_blocked, note_exhausted, note_orphans, orphaned, settled
 from sagas.timeouts import again, next_attempt
 from sagas.waits import reply_wait
@@ -31,8 +31,8 @@ from sagas.waits import reply_wait
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from sagas.decision import Operated
     from sagas.definition import Call
+    from sagas.outcome import Operated
     from sagas.turn import Turn
 
 

@@ -21,9 +21,9 @@ from sagas.waits import backoff_wait
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sagas.decision import Arrived
     from sagas.definition import Call, Definition, Reply
     from sagas.instance import CallProgress, Instance
+    from sagas.outcome import Arrived
     from sagas.turn import Turn
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from messages import codec
 from messages.errors import MethodRaised
 from messages.printable import in_words, printable
-from sagas.decision import Decision, Disposition, HistoryEntry, Send
 from sagas.definition import Purpose
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
+from sagas.outcome import Decision, Disposition, HistoryEntry, Send
 from sagas.problems import raised_at
 from sagas.waiting import waiting_for
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from messages import Event
     from messages.errors import MessageError
     from sagas.authoring import Saga
-    from sagas.decision import Arrived
     from sagas.definition import Call, Definition, StepDefinition
     from sagas.instance import CallProgress, CallStatus, Phase
+    from sagas.outcome import Arrived
 
 
 MAX_RAISED = 2_000

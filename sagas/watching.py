@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from messages.value import value
-from sagas.decision import Decision, HistoryEntry
+from sagas.outcome import Decision, HistoryEntry
 from sagas.turn import MARKER
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from messages.printable import printable
 from messages.value import value
-from sagas.decision import HistoryEntry
 from sagas.instance import Instance, Phase, pack_progress, unpack_progress
+from sagas.outcome import HistoryEntry
 from storage.statements import Statement, Write, as_time, as_uuid
 
 if TYPE_CHECKING:

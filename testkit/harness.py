@@ -26,9 +26,9 @@ from messages.envelope import Envelope
 from messages.keys import business_key
 from sagas.compile import definition_of
 from sagas.decide import decide, first_state, ignored, start
-from sagas.decision import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.definition import Purpose
 from sagas.instance import saga_id
+from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.turn import step_name
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from messages import Command, Event
     from sagas import Saga
-    from sagas.decision import Decision, HistoryEntry, Input, Send
     from sagas.definition import Definition
     from sagas.instance import Instance
+    from sagas.outcome import Decision, HistoryEntry, Input, Send
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 _NAMESPACE = UUID("00000000-0000-0000-0000-000000000000")

@@ -18,7 +18,7 @@ from runtime.exits import OK
 from runtime.loading import load_modules
 from runtime.printing import console, line, print_facts, print_json
 from runtime.settings import load
-from sagas.decision import Action, Operated
+from sagas.outcome import Action, Operated
 
 if TYPE_CHECKING:
     from handlers.operations import Outcome

@@ -12,8 +12,8 @@ from outbox.interface import KnownType
 from outbox.unit import SqlStorage
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
-from sagas.decision import Action
 from sagas.instance import CallStatus
+from sagas.outcome import Action
 from sagas.watching import Here
 from storage.statements import Statement
 from tests.handlers.house import House, kinds, placed, rows

@@ -22,8 +22,8 @@ from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
-from sagas.decision import Action, Operated
 from sagas.instance import CallStatus
+from sagas.outcome import Action, Operated
 from storage.statements import Statement
 from tests.handlers.house import LIMITS, NAMESPACE, House, dead, kinds, placed, rows
 from tests.services.waiting import until_async

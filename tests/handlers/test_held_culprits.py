@@ -12,7 +12,7 @@ import pytest
 from handlers.suspects import MOST_NOTES, Suspects, accused_held, accused_resume, held_crowd
 from messages.catalog.ordering import PaymentCompleted, StockReserved
 from outbox.unit import SqlStorage
-from sagas.decision import Action
+from sagas.outcome import Action
 from storage.statements import Statement
 from tests.handlers.house import House, dead, kinds, placed, rows
 from tests.handlers.test_aside import FastRunner, Ward, poisoned, suspects

@@ -12,7 +12,7 @@ import pytest
 from handlers.operations import Operation, Operations
 from messages.catalog.ordering import OutOfStock, PaymentGatewayBusy, StockReserved
 from messages.errors import OperationRefused
-from sagas.decision import Action, Operated
+from sagas.outcome import Action, Operated
 from tests.handlers.house import LIMITS, NAMESPACE, House, kinds, outbox, placed, rows
 from tests.handlers.lossy import Lossy
 

@@ -28,9 +28,9 @@ from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
-from sagas.decision import Action, Operated
 from sagas.definition import Purpose
 from sagas.instance import message_id
+from sagas.outcome import Action, Operated
 from sagas.patch import rebuild
 from storage import Database
 from storage.statements import Statement

@@ -18,7 +18,7 @@ from messages.catalog.ordering import PaymentCompleted, StockReserved
 from messages.errors import OperationRefused
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
-from sagas.decision import Action, Operated
+from sagas.outcome import Action, Operated
 from storage import dead_letters
 from storage.statements import Batch, Statement
 from tests.handlers.house import LIMITS, NAMESPACE, WINDOW, House, corrupted, dead, kinds, placed, rows

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 from messages.envelope import Envelope, Raw
 from outbox.interface import Changes, ClaimedRow, DeadLetter, HistoryRow, InboxEntry, KeyClaim, Outgoing, Storage
-from sagas.decision import HistoryEntry
 from sagas.instance import CallProgress, CallStatus, Instance, Phase, StepProgress, Timer
+from sagas.outcome import HistoryEntry
 
 NOW = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
 CONSUMER = "antiphon.saga.PlaceOrder"

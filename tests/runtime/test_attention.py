@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.attention import ADVICE, what_only_a_person_can_do
-from sagas.decision import Action
 from sagas.instance import PARKING
+from sagas.outcome import Action
 from sagas.watching import WATCHED
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()

@@ -21,7 +21,7 @@ from outbox.facts import PublicationFailed
 from runtime.facts import LoopEnded
 from runtime.logs import configure
 from runtime.telemetry import LEVELS, NAMES, Telemetry, level_of, line_of
-from sagas.decision import HistoryEntry
+from sagas.outcome import HistoryEntry
 
 SAGA = UUID("00000000-0000-0000-0000-000000000001")
 

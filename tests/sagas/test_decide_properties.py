@@ -22,15 +22,15 @@ from messages.errors import OperationRefused
 from sagas import Retry, Saga, definition_of, start, step
 from sagas.decide import decide, first_state
 from sagas.decide import start as begin
-from sagas.decision import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.definition import Purpose, SequenceNode, StepNode
 from sagas.instance import CallStatus, Phase, saga_id
+from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.patch import patch, rebuild
 
 if TYPE_CHECKING:
-    from sagas.decision import Decision, HistoryEntry, Input, Send
     from sagas.definition import Call, Definition, StepDefinition
     from sagas.instance import Instance
+    from sagas.outcome import Decision, HistoryEntry, Input, Send
 
 RAISING: set[str] = set()
 """Names of methods that raise at present: a bug that the author has not mended yet."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from messages.catalog.ordering import StockReserved
 from sagas import decide
-from sagas.decision import GiveUp, TimerFired
+from sagas.outcome import GiveUp, TimerFired
 from sagas.patch import patch, rebuild
 from tests.sagas.test_overdue import NOW, PLACE_ORDER, arrived, started
 

@@ -10,8 +10,8 @@ from messages import codec
 from messages.catalog.ordering import OrderLine, OrderPlaced, PaymentDeclined, StockReleased, StockReserved
 from sagas import decide, definition_of
 from sagas.catalog.ordering import PlaceOrder
-from sagas.decision import Arrived, TimerFired
 from sagas.instance import Phase, message_id, saga_id
+from sagas.outcome import Arrived, TimerFired
 
 if TYPE_CHECKING:
     from messages import Event

@@ -11,7 +11,7 @@ import pytest
 from messages import Command, Event
 from messages.errors import MethodRaised
 from sagas import Saga, start, step
-from sagas.decision import Disposition
+from sagas.outcome import Disposition
 from testkit import Harness
 
 if TYPE_CHECKING:

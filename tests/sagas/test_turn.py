@@ -16,8 +16,8 @@ from pydantic import Field
 from messages import Command, Event
 from messages.codec import Limits
 from sagas import Saga, definition_of, start, step
-from sagas.decision import Disposition
 from sagas.instance import message_id, saga_id
+from sagas.outcome import Disposition
 from testkit import Harness
 
 ID = saga_id("antiphon", "Noted", "k")
