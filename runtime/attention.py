@@ -57,6 +57,10 @@ ADVICE: Mapping[str, Advice] = {
         meaning="a step is not answered, and what came before it is not undone until it is",
         remedy="look at the participant; antiphon sagas retry {key} asks at once, skip goes on without an answer",
     ),
+    "deadline_passed": Advice(
+        meaning="the deadline passed after its pivot, where nothing is undone any more",
+        remedy="look at the participant it waits for",
+    ),
     "compensation_overdue": Advice(
         meaning="the deadline passed while it was being undone", remedy="look at the participant it waits for"
     ),

@@ -1,6 +1,6 @@
 """What a saga is and decides: the authoring language, its compiled definitions and the pure `decide`."""
 
-from sagas.authoring import Saga, start, step
+from sagas.authoring import Saga, alternative, decision, match, parallel, sleep, start, step, when
 from sagas.compile import definition_of
 from sagas.definition import Definition, Retry
 from sagas.policies import Patience, Policies, with_policies
@@ -13,8 +13,14 @@ __all__ = [
     "Registry",
     "Retry",
     "Saga",
+    "alternative",
+    "decision",
     "definition_of",
+    "match",
+    "parallel",
+    "sleep",
     "start",
     "step",
+    "when",
     "with_policies",
 ]

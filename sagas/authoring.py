@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from sagas.compile import compile_saga
 from sagas.definition import Definition
-from sagas.flow import Flow
-from sagas.steps import Compensation, Step, start, step
+from sagas.flow import Flow, alternative, match, parallel, when
+from sagas.steps import Compensation, Step, decision, sleep, start, step
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
     from messages import Event
 
-__all__ = ["Compensation", "Saga", "Step", "start", "step"]
+__all__ = [
+    "Compensation",
+    "Saga",
+    "Step",
+    "alternative",
+    "decision",
+    "match",
+    "parallel",
+    "sleep",
+    "start",
+    "step",
+    "when",
+]
 
 
 class Saga(BaseModel):

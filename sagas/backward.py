@@ -1,8 +1,9 @@
-"""The way back: what has to be undone, in which order, and when everything is (design: section 4, rules 12 and 13).
+"""The way back: what has to be undone, in which order, and when everything is (design: section 4, rules 12, 13 and 15).
 
-The set is every step that completed or is in doubt and has an undo. If B was dispatched after A completed, B's undo is
-confirmed before A's is sent. A step still pending when the turning back begins is awaited: until it is known how it
-ended, nothing that completed before it was dispatched is undone.
+The set is every step that completed or is in doubt and has an undo: of the whole instance once it has turned back, else
+of the branches that were given up. If B was dispatched after A completed, B's undo is confirmed before A's is sent. A
+step that is still pending then is awaited: until it is known how it ended, nothing that completed before it was
+dispatched is undone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 from messages.errors import MethodRaised
 from sagas.definition import Purpose
 from sagas.instance import CallProgress, CallStatus, Phase
+from sagas.scopes import WOKEN, given_up, rests_given_up, spare
+from sagas.turn import sleep_timer
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -34,11 +37,30 @@ def turn_back(turn: Turn, reason: str, path: str | None = None) -> None:
     turn.record("compensation_started", path, reason=reason)
     turn.timers.pop(DEADLINE, None)
     turn.set_timer(OVERDUE, max(turn.before.deadline_at - turn.now, _PATIENCE))
-    for pending, step in list(turn.steps.items()):
-        if step.do.status is CallStatus.WAITING:
-            stop_retrying(turn, pending)
-        elif step.do.status is CallStatus.PENDING and step.do.spent == 1:
-            turn.withdraw.append(turn.current_id(pending, Purpose.DO))
+    undo_given_up(turn)
+
+
+def fail(turn: Turn, path: str, reason: str) -> None:
+    """A step has failed: its branch is given up where the flow can do without it, else the whole turns back."""
+    if turn.phase is not Phase.RUNNING or path in given_up(turn):
+        undo_next(turn)
+    elif spare(turn, path):
+        undo_given_up(turn)
+    else:
+        turn_back(turn, reason, path)
+
+
+def undo_given_up(turn: Turn) -> None:
+    """Begin to undo what was given up: what is pending of it is held back or awaited."""
+    for name in rests_given_up(turn):
+        turn.choices[name] = WOKEN
+        turn.timers.pop(sleep_timer(name), None)
+    for path in [path for path in given_up(turn) if path in turn.steps]:
+        do = turn.steps[path].do
+        if do.status is CallStatus.WAITING:
+            stop_retrying(turn, path)
+        elif do.status is CallStatus.PENDING and do.spent == 1:
+            turn.withdraw.append(turn.current_id(path, Purpose.DO))
     undo_next(turn)
 
 
@@ -59,8 +81,8 @@ def withdrawn(turn: Turn, message_ids: Collection[str]) -> None:
 
 
 def undo_next(turn: Turn) -> None:
-    """Send every undo whose turn has come; when nothing is left to undo, the instance is compensated."""
-    if turn.halted or turn.phase is not Phase.COMPENSATING:
+    """Send every undo whose turn has come; when the whole has turned back and nothing is left, it is compensated."""
+    if turn.halted or (turn.phase is not Phase.COMPENSATING and not given_up(turn)):
         return
     try:
         while paths := list(due(turn)):
@@ -69,7 +91,7 @@ def undo_next(turn: Turn) -> None:
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
-        if not any(_unresolved(turn, path) for path in turn.steps):
+        if turn.phase is Phase.COMPENSATING and not any(unresolved(turn, path) for path in turn.steps):
             turn.end(Phase.COMPENSATED, "compensated")
 
 
@@ -81,16 +103,24 @@ def exhausted(progress: CallProgress, retry: Retry) -> bool:
 
 def due(turn: Turn) -> Iterator[str]:
     """The steps whose undo may be sent now, and was not."""
+    among = given_up(turn)
     for path, step in turn.steps.items():
-        if _in_set(turn, path) and step.undo is None and not _later_ones_unresolved(turn, step):
+        if path in among and _in_set(turn, path) and step.undo is None and not _later_ones(turn, step, among):
             yield path
 
 
-def _later_ones_unresolved(turn: Turn, step: StepProgress) -> bool:
-    return any(other.do.dispatched > step.do.ended and _unresolved(turn, path) for path, other in turn.steps.items())
+def _later_ones(turn: Turn, step: StepProgress, among: Collection[str]) -> bool:
+    """Whether something that was dispatched after the step had ended is not undone yet."""
+    return any(
+        path in among and other.do.dispatched > step.do.ended and unresolved(turn, path)
+        for path, other in turn.steps.items()
+    )
 
 
-def _unresolved(turn: Turn, path: str) -> bool:
+def unresolved(turn: Turn, path: str) -> bool:
+    """Whether something of a step is still to be awaited or undone; of one that was never entered there is nothing."""
+    if path not in turn.steps:
+        return False
     step = turn.steps[path]
     undone = step.undo is not None and step.undo.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
     return step.do.status.open or (_in_set(turn, path) and not undone)

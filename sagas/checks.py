@@ -14,7 +14,7 @@ from pydantic.errors import PydanticUndefinedAnnotation
 
 from sagas.bytecode import Uses, assigned_twice, uses_of_self
 from sagas.problems import listed, suggestion
-from sagas.steps import Compensation, Hook, Step, Word, hook_of, is_start
+from sagas.steps import Compensation, Hook, Sleep, Step, Word, hook_of, is_decision, is_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,12 +43,14 @@ def check_signature(method: FunctionType, wanted: str, problems: Problems) -> No
 
 
 def check_assignments(source: Source, problems: Problems) -> None:
-    """Hooks assign fields only; what builds a command or a first state assigns nothing."""
+    """Hooks assign fields only; what builds a command or a first state, or decides, assigns nothing."""
     for name, member in source.members.items():
-        if isinstance(member, Word):
+        if isinstance(member, (Word, Sleep)):
             _check_builder(member._method, source, problems)
         elif is_start(member):
             _check_builder(member.__func__, source, problems)  # type: ignore[attr-defined]
+        elif isinstance(member, FunctionType) and is_decision(member):
+            _check_builder(member, source, problems)
         elif isinstance(member, FunctionType) and name == member.__name__ and _has_self(member):
             _check_fields_exist(member, source, problems)
 
@@ -106,7 +108,7 @@ def check_names(source: Source, reserved: Iterable[str], problems: Problems) -> 
         own = method.__name__
         if own == name in taken:
             problems.of_method(method, f"the name {name!r} is Saga's own; choose another")
-        elif isinstance(member, Word) and name != "flow" and source.members.get(own) is not member:
+        elif isinstance(member, (Word, Sleep)) and name != "flow" and source.members.get(own) is not member:
             problems.of_method(method, f"stands under another name, {name!r}; call the method so too")
     check_twice(source, problems)
     _check_belonging(source, problems)
@@ -131,10 +133,13 @@ def check_twice(source: Source, problems: Problems) -> None:
 
 def _method_of(member: object) -> FunctionType | None:
     """The method under a word of the language; None for anything else."""
-    if isinstance(member, Word):
+    if isinstance(member, (Word, Sleep)):
         return member._method
-    method = getattr(member, "__func__", None) if is_start(member) else member if hook_of(member) else None
-    return method if isinstance(method, FunctionType) else None
+    if is_start(member):
+        member = getattr(member, "__func__", None)
+    elif not (hook_of(member) or is_decision(member)):
+        return None
+    return member if isinstance(member, FunctionType) else None
 
 
 def _check_belonging(source: Source, problems: Problems) -> None:

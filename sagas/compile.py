@@ -19,27 +19,27 @@ from sagas.checks import (
 )
 from sagas.definition import (
     Call,
+    DecisionDefinition,
     Definition,
     Digests,
     Purpose,
     Reply,
     ReplyKind,
-    SequenceNode,
+    SleepDefinition,
     Start,
     StepDefinition,
-    StepNode,
 )
 from sagas.digests import documented
 from sagas.fingerprint import fingerprints
-from sagas.flow import Flow, leaves
 from sagas.keys import body_field, key_problem
 from sagas.keywords import ClassKeywords, call_keywords, class_keywords, reply_types
+from sagas.layout import answers_of, check_pivot, flow_of
 from sagas.problems import Problems, listed
 from sagas.source import Source, Unresolved
-from sagas.steps import Compensation, Step, Word, hook_of, is_start
+from sagas.steps import Compensation, Sleep, Step, Word, is_decision, is_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from sagas.authoring import Saga
     from sagas.definition import Node
@@ -101,7 +101,7 @@ class _Reading:
 
     def definition(self, keywords: ClassKeywords) -> Definition:
         """The definition, but for its document."""
-        starts = self.starts()
+        starts, decisions, sleeps = self.starts(), self.decisions(), self.sleeps()
         steps = {name: self.step(step) for name, step in self.steps().items()}
         calls = [call for step in steps.values() for call in (step.do, step.undo) if call]
         answers = _answers(steps)
@@ -117,7 +117,9 @@ class _Reading:
             deadline=keywords.deadline,
             starts=MappingProxyType(starts),
             steps=MappingProxyType(steps),
-            flow=self.flow(),
+            decisions=MappingProxyType(decisions),
+            sleeps=MappingProxyType(sleeps),
+            flow=self.flow(steps, decisions),
             answers=MappingProxyType(answers),
             events=MappingProxyType({name: start.event for name, start in starts.items()} | replies),
             commands=MappingProxyType({call.command.message_name: call.command for call in calls}),
@@ -183,6 +185,7 @@ class _Reading:
             undo=self.call(undo, Purpose.UNDO) if undo else None,
             in_doubt=keywords.in_doubt,
             on_silence=keywords.on_silence,
+            pivot=keywords.pivot,
             undo_reads=self.undo_reads(step, undo) if undo else frozenset(),
         )
 
@@ -329,39 +332,30 @@ class _Reading:
         found = self.source.members.get(method.__name__)
         return found if isinstance(found, FunctionType) else method
 
-    # -- the flow
+    def sleeps(self) -> dict[str, SleepDefinition]:
+        """The rests of the class by name."""
+        members = self.source.members.items()
+        found = {name: one for name, one in members if isinstance(one, Sleep) and one._name == name}
+        for one in found.values():
+            check_signature(one._method, "self", self.problems)
+        return {name: SleepDefinition(name=name, ask=one._method) for name, one in found.items()}
 
-    def flow(self) -> Node:
-        """The tree of steps; without `flow`, the steps in the order written."""
-        steps = self.steps()
-        written = self.source.members.get("flow")
-        if written is None:
-            return SequenceNode(tuple(StepNode(name) for name in steps))
-        if not isinstance(written, Flow):
-            self.problems.of_class(f"flow is {_shown(written)}; write flow = reserve >> pay, of steps joined by >>")
-            return SequenceNode(())
-        names = list(self.names_in(written))
-        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-            self.problems.of_class(f"flow holds the step {name!r} twice; write a second step with a name of its own")
-        for name in steps.keys() - set(names):
-            self.problems.of_method(steps[name]._method, "is not in the flow and would never run; add it or remove it")
-        return SequenceNode(tuple(StepNode(name) for name in names))
+    def flow(self, steps: Mapping[str, StepDefinition], decisions: Mapping[str, DecisionDefinition]) -> Node:
+        """The tree of the flow, and nothing behind a pivot that would have to be taken back."""
+        node = flow_of(self.source, self.problems, self.steps(), decisions)
+        check_pivot(node, steps, self.problems)
+        return node
 
-    def names_in(self, flow: Flow) -> Iterator[str]:
-        """The names of the steps in a flow; what is no step of this class is told."""
-        steps = self.steps()
-        for leaf in leaves(flow):
-            if not isinstance(leaf, Step):
-                self.problems.of_class(f"flow holds {_shown(leaf)}; only steps stand in a flow")
-                continue
-            name, own = leaf._name, steps.get(leaf._name) is leaf
-            if own or (name in steps and self.source.wrote(leaf._body) and not self.source.is_own(leaf._body)):
-                yield name
-            elif self.source.wrote(leaf._body):
-                replaced = f"flow holds a step {name!r} that a later {name!r} has replaced"
-                self.problems.of_class(f"{replaced}; rename one of them")
-            else:
-                self.problems.of_class(f"flow holds the step {name!r} of another class; write or inherit it here")
+    def decisions(self) -> dict[str, DecisionDefinition]:
+        """The decisions of the class by name."""
+        found = {}
+        for name, member in self.source.members.items():
+            if is_decision(member):
+                method = cast("FunctionType", member)
+                check_signature(method, "self", self.problems)
+                annotated = self.annotation(method, "return", f"annotate its answer, e.g. def {name}(self) -> bool")
+                found[name] = DecisionDefinition(name=name, ask=method, answers=answers_of(annotated))
+        return found
 
 
 def _answers(steps: Mapping[str, StepDefinition]) -> dict[str, tuple[tuple[str, Purpose], ...]]:
@@ -380,14 +374,3 @@ def _is(value: object, kind: type) -> bool:
 
 def _names(values: object) -> str:
     return listed(getattr(value, "__name__", str(value)) for value in cast("list[object]", values))
-
-
-def _shown(value: object) -> str:
-    """What a wrong part of a flow is, in an author's words."""
-    if isinstance(value, Compensation):
-        return f"the compensation {value._name!r}"
-    if hook_of(value):
-        return f"the hook {getattr(value, '__name__', '')!r}"
-    if isinstance(value, FunctionType):
-        return f"the method {value.__name__!r}, which lacks @step"
-    return repr(value)

@@ -61,7 +61,7 @@ def start(
     turn.record("started", message=arrived, body=arrived.body, version=definition.version)
     turn.set_timer(backward.DEADLINE, definition.deadline)
     turn.applied = 1
-    forward.advance(turn)
+    forward.go_on(turn)
     return turn.finish()
 
 
@@ -92,6 +92,7 @@ def decide(definition: Definition, instance: Instance, happened: Input, now: dat
         return _parked(definition, instance, happened, error, now)
     turn.applied = 0
     backward.withdrawn(turn, happened.message_ids)
+    forward.go_on(turn)
     return turn.finish()
 
 
@@ -149,7 +150,7 @@ def _arrived(turn: Turn, arrived: Arrived) -> Decision:
     if refusal is not None:
         return ignored(turn.definition, turn.before, arrived, refusal, turn.now)
     if was_halted and not turn.halted:
-        operations.go_on(turn)
+        forward.go_on(turn)
     return turn.finish()
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from messages.codec import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from messages import Command, Event
     from sagas.authoring import Saga
@@ -87,6 +87,8 @@ class Call:
 class StepDefinition:
     """A step: the command that does it and, where there is one, the command that undoes it.
 
+    Once a `pivot` is done, nothing is undone any more.
+
     `undo_reads` are the state fields that the undo reads and only this step's own replies set.
     """
 
@@ -95,6 +97,7 @@ class StepDefinition:
     undo: Call | None
     in_doubt: Literal["undo", "wait"] = "undo"
     on_silence: Literal["resend", "new_attempt"] = "resend"
+    pivot: bool = False
     undo_reads: frozenset[str] = frozenset()
 
     def call(self, purpose: Purpose) -> Call | None:
@@ -111,11 +114,44 @@ class Start:
     build: Callable[[type[Saga], Any], Saga]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionDefinition:
+    """A method that says which way the flow takes. `answers` are the labels it may give; None: it may be any."""
+
+    name: str
+    ask: Callable[[Any], object]
+    answers: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepDefinition:
+    """A method that says how long, or until when, the flow rests."""
+
+    name: str
+    ask: Callable[[Any], object]
+
+
+def label(answer: object) -> str | None:
+    """The answer of a decision as it is kept: text; None for what cannot be one."""
+    if isinstance(answer, Enum):
+        answer = answer.value
+    if isinstance(answer, bool):
+        return "true" if answer else "false"
+    return str(answer) if isinstance(answer, (str, int)) else None
+
+
 @dataclass(frozen=True, slots=True)
 class StepNode:
     """A leaf of the flow."""
 
     step: str
+
+
+@dataclass(frozen=True, slots=True)
+class SleepNode:
+    """A rest. How far it is, is kept at its name."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +161,71 @@ class SequenceNode:
     children: tuple[Node, ...]
 
 
-Node = StepNode | SequenceNode
+@dataclass(frozen=True, slots=True)
+class ParallelNode:
+    """Its children side by side; done when all are, or the `first` so many, which is kept at `path`."""
+
+    children: tuple[Node, ...]
+    first: int | None = None
+    path: str = "parallel"
+
+
+@dataclass(frozen=True, slots=True)
+class AlternativeNode:
+    """Its children, each tried when the one before has failed and was undone. How many have is kept at `path`."""
+
+    children: tuple[Node, ...]
+    path: str = "alternative"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceNode:
+    """One of its children: that under the label that the decision gives, else `otherwise`.
+
+    `path` is where the choice is kept: the decision's name, with `#2` behind it at its second place in the flow.
+    """
+
+    path: str
+    decision: str
+    cases: tuple[tuple[str, Node], ...]
+    otherwise: Node | None
+
+    def branch(self, label: str) -> Node | None:
+        """What follows from that answer; None where there is no case for it."""
+        return dict(self.cases).get(label, self.otherwise)
+
+
+Node = StepNode | SleepNode | SequenceNode | ParallelNode | AlternativeNode | ChoiceNode
+
+NOTHING = SequenceNode(())
+"""What is done at once."""
+
+
+def children_of(node: Node) -> tuple[Node, ...]:
+    """The parts of a part of a flow."""
+    match node:
+        case StepNode() | SleepNode():
+            return ()
+        case ChoiceNode(cases=cases, otherwise=otherwise):
+            return (*(case for _, case in cases), *(() if otherwise is None else (otherwise,)))
+        case _:
+            return node.children
+
+
+def steps_in(node: Node) -> Iterator[str]:
+    """The steps of a part of a flow, in the order written."""
+    if isinstance(node, StepNode):
+        yield node.step
+    for child in children_of(node):
+        yield from steps_in(child)
+
+
+def sleeps_in(node: Node) -> Iterator[str]:
+    """The rests of a part of a flow."""
+    if isinstance(node, SleepNode):
+        yield node.name
+    for child in children_of(node):
+        yield from sleeps_in(child)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +256,8 @@ class Definition:
     deadline: timedelta
     starts: Mapping[str, Start]
     steps: Mapping[str, StepDefinition]
+    decisions: Mapping[str, DecisionDefinition]
+    sleeps: Mapping[str, SleepDefinition]
     flow: Node
     answers: Mapping[str, tuple[tuple[str, Purpose], ...]]
     events: Mapping[str, EventClass]  # every event this type consumes, by message name

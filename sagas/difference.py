@@ -64,11 +64,31 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Difference:
 
 
 def _shape(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    for name in ("type", "key", "flow"):
+    for name in ("type", "key"):
         if old[name] != new[name]:
             yield _refused(f"{name} was {_shown(old[name])}, is {_shown(new[name])}")
+    if old["flow"] != new["flow"]:
+        yield _refused(f"flow was {_drawn(old['flow'])}, is {_drawn(new['flow'])}")
     yield from _added_only("start event", old["starts"], new["starts"])
     yield from _steps(old["steps"], new["steps"])
+
+
+def _drawn(flow: object) -> str:
+    """A flow as its author would write it."""
+    if isinstance(flow, list):
+        return " >> ".join(map(_drawn, flow)) or "nothing"
+    if not isinstance(flow, dict):
+        return str(flow)
+    if "sleep" in flow:
+        return str(flow["sleep"])
+    if "alternative" in flow:
+        return f"alternative({', '.join(map(_drawn, flow['alternative']))})"
+    if "parallel" in flow:
+        first = f", first={flow['first']}" if "first" in flow else ""
+        return f"parallel({', '.join(map(_drawn, flow['parallel']))}{first})"
+    cases = ", ".join(f"{answer}: {_drawn(case)}" for answer, case in flow["cases"].items())
+    otherwise = "" if flow["otherwise"] is None else f", otherwise={_drawn(flow['otherwise'])}"
+    return f"match({flow['decision']}, {{{cases}}}{otherwise})"
 
 
 def _steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
@@ -80,6 +100,8 @@ def _steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
         else:
             yield from _call(f"step {name}", old[name]["do"], new[name]["do"])
             yield from _undo(name, old[name]["undo"], new[name]["undo"])
+            if old[name].get("pivot") != new[name].get("pivot"):
+                yield _refused(f"step {name} {'is' if new[name].get('pivot') else 'was'} the pivot")
 
 
 def _undo(step: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Iterator[Change]:
@@ -239,8 +261,6 @@ def _shown(value: object) -> str:
     """A value of a document for people."""
     if value is _ABSENT or value is None:
         return "absent"
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return " >> ".join(value)
     if isinstance(value, dict) and "anyOf" in value:
         return " or ".join(_shown(each) for each in value["anyOf"])
     if isinstance(value, dict) and "$ref" in value:

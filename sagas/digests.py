@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from sagas.definition import Digests, SequenceNode
+from sagas.definition import AlternativeNode, ChoiceNode, Digests, ParallelNode, SequenceNode, SleepNode, StepNode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,11 +67,28 @@ def _shape(definition: Definition) -> dict[str, Any]:
 
 
 def _flow(node: Node) -> object:
-    return [_flow(child) for child in node.children] if isinstance(node, SequenceNode) else node.step
+    match node:
+        case StepNode(step=path):
+            return path
+        case SleepNode(name=name):
+            return {"sleep": name}
+        case SequenceNode(children=children):
+            return [_flow(child) for child in children]
+        case ParallelNode(children=children, first=first):
+            return {"parallel": [_flow(child) for child in children], **({} if first is None else {"first": first})}
+        case AlternativeNode(children=children):
+            return {"alternative": [_flow(child) for child in children]}
+        case ChoiceNode(path=path, cases=cases, otherwise=otherwise):
+            return {
+                "decision": path,
+                "cases": {answer: _flow(child) for answer, child in cases},
+                "otherwise": None if otherwise is None else _flow(otherwise),
+            }
 
 
 def _step(step: StepDefinition) -> dict[str, Any]:
-    return {"do": _call(step.do), "undo": _call(step.undo) if step.undo else None}
+    pivot = {"pivot": True} if step.pivot else {}  # absent otherwise, as in documents from before there was one
+    return {"do": _call(step.do), "undo": _call(step.undo) if step.undo else None, **pivot}
 
 
 def _call(call: Call) -> dict[str, Any]:

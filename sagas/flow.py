@@ -1,4 +1,4 @@
-"""The author's flow values: what `reserve >> pay >> label` makes in a class body.
+"""The author's flow values: what `reserve >> when(needs_approval, approve) >> parallel(label, invoice)` makes.
 
 Nothing is judged here: a flow keeps whatever was put into it, so that all that is wrong with a class can be told at
 once when it is compiled.
@@ -6,17 +6,19 @@ once when it is compiled.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from messages.errors import DefinitionError
 from sagas.source import place_of_author
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+Answer = TypeVar("Answer")
 
 
 class Flow:
-    """A part of a saga's flow: a step, or several joined by `>>`."""
+    """A part of a saga's flow: a step, or several of them joined by `>>`, `parallel`, `when` and `match`."""
 
     def __rshift__(self, after: Flow, /) -> Flow:
         """First this, then `after`."""
@@ -40,9 +42,80 @@ class Sequence(Flow):
         self._parts = tuple(leaf for part in parts for leaf in leaves(part))
 
 
+class Parallel(Flow):
+    """Its branches side by side, all or the first so many."""
+
+    def __init__(self, branches: tuple[object, ...], first: object) -> None:
+        self._branches = branches
+        self._first = first
+
+
+class Alternative(Flow):
+    """Its branches, each in place of the one before."""
+
+    def __init__(self, branches: tuple[object, ...]) -> None:
+        self._branches = branches
+
+
+class Choice(Flow):
+    """One of its branches, as a decision says. A branch that is None is nothing to do.
+
+    `word` is the one that the author wrote; `cases` are what the decision may answer, and what follows then.
+    """
+
+    def __init__(self, word: str, decision: object, cases: object, otherwise: object) -> None:
+        self._word = word
+        self._decision = decision
+        self._cases = cases
+        self._otherwise = otherwise
+
+
 def leaves(flow: object) -> Iterator[object]:
-    """What a flow is made of, in order: steps, and whatever else an author put there by mistake."""
+    """What a sequence is made of, in order, whatever else an author put there by mistake; else the flow itself."""
     if isinstance(flow, Sequence):
         yield from flow._parts
     else:
         yield flow
+
+
+def parallel(*branches: Flow, first: int | None = None) -> Flow:
+    """Branches that run side by side: all of them begin at once, and what follows begins when all are done.
+
+    A branch is a step or a flow of its own, `parallel(label, pack >> hand_over)`. When one of them fails, the saga
+    turns back: nothing more begins, what is under way is awaited, and all that was done is undone, the branches side by
+    side too.
+
+    Args:
+        branches: At least two.
+        first: What follows begins when so many are done; the others are given up and undone beside it. A branch that
+            fails is undone, and the parallel fails only when too few are left.
+    """
+    return Parallel(branches, first)
+
+
+def alternative(*branches: Flow) -> Flow:
+    """The first branch; if it fails, what was done of it is undone and the next one is tried, and so on.
+
+    The saga runs on meanwhile, and turns back only when the last branch has failed:
+    `alternative(ship_by_air, ship_by_sea >> tell_customer)`.
+    """
+    return Alternative(branches)
+
+
+def when(decision: Callable[[Any], bool], then: Flow, /, *, otherwise: Flow | None = None) -> Flow:
+    """`then` if the decision says so, else `otherwise`, or nothing.
+
+    The decision is made once, when the flow comes to it, and stands whatever becomes of the state.
+    """
+    return Choice("when", decision, {True: then, False: otherwise}, None)
+
+
+def match(
+    decision: Callable[[Any], Answer], cases: Mapping[Answer, Flow | None], /, *, otherwise: Flow | None = None
+) -> Flow:
+    """What the cases have for the decision's answer, else `otherwise`. None is nothing to do.
+
+    Answers are strings, whole numbers, booleans or members of an Enum. Where the decision's annotation lists them all
+    (an Enum, a `Literal`), each needs a case or there must be an `otherwise`. The decision is made once.
+    """
+    return Choice("match", decision, cases, otherwise)

@@ -1,60 +1,156 @@
-"""The way forward: which steps of the flow may be entered now, and when the flow is done."""
+"""The way forward: what the flow has come to, which steps may be entered, and when all of it is done."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
-from sagas.definition import Purpose, SequenceNode
-from sagas.instance import CallProgress, CallStatus, Phase
+from sagas.backward import undo_given_up, undo_next, unresolved
+from sagas.definition import (
+    AlternativeNode,
+    ChoiceNode,
+    ParallelNode,
+    Purpose,
+    SequenceNode,
+    SleepNode,
+    StepNode,
+    steps_in,
+)
+from sagas.instance import DONE, CallProgress, CallStatus, Phase
+from sagas.scopes import RESTED, RESTING, current_branches, failed_branches, first_branches, given_up, settle
+from sagas.turn import sleep_timer
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from sagas.definition import Node
-    from sagas.instance import StepProgress
     from sagas.turn import Turn
 
 
-_DONE = (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
+def go_on(turn: Turn) -> None:
+    """Send whatever may be sent now: undo what was given up, then go forward where the flow does."""
+    undo_next(turn)
+    _advance(turn)
 
 
-def advance(turn: Turn) -> None:
-    """Enter every step that may be entered, until the flow waits for a reply or is done.
+def _advance(turn: Turn) -> None:
+    """Enter every step that may be entered and make every choice come to, until the flow waits or is done.
 
-    A command that cannot be built parks the instance at its step; what was decided before stands.
+    A command that cannot be built, or a choice that cannot be made, parks the instance there; what was decided before
+    stands.
     """
     if turn.halted or turn.phase is not Phase.RUNNING:
         return
     try:
-        while paths := list(ready(turn.definition.flow, turn.steps)):
-            for path in paths:
-                _enter(turn, path)
+        while found := list(_frontier(turn, turn.definition.flow)):
+            turns = [node for node in found if not isinstance(node, StepNode)]
+            for node in turns or found:  # first it is decided where the flow goes, so that steps begin in its order
+                match node:
+                    case StepNode(step=path):
+                        _enter(turn, path)
+                    case ChoiceNode():
+                        _choose(turn, node)
+                    case SleepNode(name=name):
+                        _rest(turn, name)
+                    case ParallelNode():
+                        settle(turn, node, [number for number, _ in _done(turn, node)][: node.first])
+                        undo_given_up(turn)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
-        if finished(turn.definition.flow, turn.steps):
+        if finished(turn, turn.definition.flow) and not any(unresolved(turn, path) for path in given_up(turn)):
             turn.end(Phase.COMPLETED, "completed")
 
 
-def ready(node: Node, steps: Mapping[str, StepProgress]) -> Iterator[str]:
-    """The paths of the flow that may be entered and have not been."""
-    if isinstance(node, SequenceNode):
-        for child in node.children:
-            if not finished(child, steps):
-                yield from ready(child, steps)
-                return
-    elif node.step not in steps:
-        yield node.step
+def ready(turn: Turn) -> Iterator[str]:
+    """The paths of the steps that may be entered and have not been."""
+    return (node.step for node in _frontier(turn, turn.definition.flow) if isinstance(node, StepNode))
 
 
-def finished(node: Node, steps: Mapping[str, StepProgress]) -> bool:
+def finished(turn: Turn, node: Node) -> bool:
     """Whether everything in this part of the flow has succeeded, or was skipped by an operator."""
-    if isinstance(node, SequenceNode):
-        return all(finished(child, steps) for child in node.children)
-    entered = steps.get(node.step)
-    return entered is not None and entered.do.status in _DONE
+    match node:
+        case StepNode(step=path):
+            entered = turn.steps.get(path)
+            return entered is not None and entered.do.status in DONE
+        case SleepNode(name=name):
+            return turn.choices.get(name) == RESTED
+        case SequenceNode(children=children):
+            return _first_unfinished(turn, children) is None
+        case ChoiceNode() if node.path not in turn.choices:
+            return False
+        case ParallelNode() if node.first is not None and first_branches(turn, node) is None:
+            return False
+    return _first_unfinished(turn, current_branches(turn, node)) is None
+
+
+def _first_unfinished(turn: Turn, nodes: Iterable[Node]) -> Node | None:
+    for node in nodes:
+        if not finished(turn, node):
+            return node
+    return None
+
+
+def _frontier(turn: Turn, node: Node) -> Iterator[StepNode | SleepNode | ChoiceNode | ParallelNode]:
+    """What the flow has come to: steps that may be entered, rests, choices to be made, enough that is done."""
+    match node:
+        case StepNode(step=path):
+            if path not in turn.steps:
+                yield node
+            return
+        case SleepNode(name=path) | ChoiceNode(path=path):
+            due = path not in turn.choices
+        case ParallelNode(first=first) if first is not None:
+            due = first_branches(turn, node) is None and len(_done(turn, node)) >= first
+        case _:
+            due = False
+    if due:
+        yield node  # type: ignore[misc]
+    for child in _come_to(turn, node):
+        yield from _frontier(turn, child)
+
+
+def _come_to(turn: Turn, node: Node) -> Iterator[Node]:
+    """The parts of a part of the flow in which something may begin."""
+    match node:
+        case SequenceNode(children=children):
+            first = _first_unfinished(turn, children)
+            if first is not None:
+                yield first
+        case AlternativeNode(children=children):
+            before = children[: failed_branches(turn, node)]
+            if not any(unresolved(turn, path) for child in before for path in steps_in(child)):
+                yield from current_branches(turn, node)  # the next one begins when this one is undone
+        case _:
+            yield from current_branches(turn, node)
+
+
+def _done(turn: Turn, node: ParallelNode) -> list[tuple[int, Node]]:
+    """The branches of a parallel that are done, by number."""
+    current = list(current_branches(turn, node))
+    return [
+        (number, child)
+        for number, child in enumerate(node.children)
+        if any(child is each for each in current) and finished(turn, child)
+    ]
+
+
+def _choose(turn: Turn, node: ChoiceNode) -> None:
+    answer = turn.ask(turn.definition.decisions[node.decision])
+    turn.choices[node.path] = answer
+    turn.record("decision_made", node.path, answer=answer)
+
+
+def _rest(turn: Turn, name: str) -> None:
+    until = turn.rest(turn.definition.sleeps[name])
+    if until <= turn.now:
+        turn.choices[name] = RESTED
+        turn.record("rested", name, until=until.isoformat())
+    else:
+        turn.choices[name] = RESTING
+        turn.record("timer_set", name, timer=sleep_timer(name), until=until.isoformat())
+        turn.set_timer(sleep_timer(name), until - turn.now)
 
 
 def _enter(turn: Turn, path: str) -> None:

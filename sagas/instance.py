@@ -57,6 +57,9 @@ class CallStatus(StrEnum):
         return self in (CallStatus.PENDING, CallStatus.WAITING)
 
 
+DONE = (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
+"""How a step ends that the flow goes on behind."""
+
 PARKING = ("method_raised", "undo_needs_reply", "compensation_failed", "compensation_exhausted")
 """Reasons for attention under which people see the status `parked`, the gravest first."""
 
@@ -110,9 +113,10 @@ class Timer:
 class Instance:
     """One running or ended business process.
 
-    `state` is the JSON of the author's fields. `seq` is the number of the last history row, `revision` counts applied
-    messages. `timers` are kept while the instance is parked by `method_raised` or paused, but only `armed` ones exist
-    as rows. `attention` maps a reason word to its detail.
+    `state` is the JSON of the author's fields. `choices` holds what was decided on the way through the flow, by path.
+    `seq` is the number of the last history row, `revision` counts applied messages. `timers` are kept while
+    the instance is parked by `method_raised` or paused, but only `armed` ones exist as rows. `attention` maps a reason
+    word to its detail.
     """
 
     saga_id: UUID
@@ -123,6 +127,7 @@ class Instance:
     phase: Phase
     state: bytes
     steps: Mapping[str, StepProgress] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
     timers: Mapping[str, Timer] = field(default_factory=dict)
     attention: Mapping[str, str] = field(default_factory=dict)
     paused: bool = False
@@ -223,10 +228,18 @@ def pack_timer(timer: Timer) -> list[Any]:
     return [timer.due_at, timer.fence] if timer.asked_at is None else [timer.due_at, timer.fence, timer.asked_at]
 
 
-def unpack_parts(
-    parts: Mapping[str, Mapping[str, Any]],
-) -> tuple[dict[str, StepProgress], dict[str, Timer], dict[str, str]]:
-    """The steps, timers and attention that were packed, each under its name."""
+@value
+class Progress:
+    """The engine's part of an instance."""
+
+    steps: Mapping[str, StepProgress]
+    choices: Mapping[str, str]
+    timers: Mapping[str, Timer]
+    attention: Mapping[str, str]
+
+
+def unpack_parts(parts: Mapping[str, Mapping[str, Any]]) -> Progress:
+    """The steps, choices, timers and attention that were packed, each under its name."""
     steps = {
         path: StepProgress(do=_unpack_call(calls[0]), undo=_unpack_call(calls[1]) if len(calls) > 1 else None)
         for path, calls in parts["steps"].items()
@@ -239,20 +252,23 @@ def unpack_parts(
         )
         for name, (due_at, fence, *asked) in parts["timers"].items()
     }
-    return steps, timers, dict(parts["attention"])
-
-
-def pack_progress(instance: Instance) -> bytes:
-    """The engine's part of an instance as JSON: steps, timers, attention."""
-    return to_json(
-        {
-            "steps": {path: pack_step(step) for path, step in instance.steps.items()},
-            "timers": {name: pack_timer(timer) for name, timer in instance.timers.items()},
-            "attention": instance.attention,
-        }
+    return Progress(
+        steps=steps, choices=dict(parts.get("choices", {})), timers=timers, attention=dict(parts["attention"])
     )
 
 
-def unpack_progress(packed: bytes) -> tuple[dict[str, StepProgress], dict[str, Timer], dict[str, str]]:
-    """The steps, timers and attention that `pack_progress` wrote."""
+def pack_progress(instance: Instance) -> bytes:
+    """The engine's part of an instance as JSON: steps, choices where there are any, timers, attention."""
+    parts: dict[str, object] = {
+        "steps": {path: pack_step(step) for path, step in instance.steps.items()},
+        "timers": {name: pack_timer(timer) for name, timer in instance.timers.items()},
+        "attention": instance.attention,
+    }
+    if instance.choices:
+        parts["choices"] = instance.choices
+    return to_json(parts)
+
+
+def unpack_progress(packed: bytes) -> Progress:
+    """What `pack_progress` wrote."""
     return unpack_parts(from_json(packed))

@@ -54,6 +54,7 @@ class CallKeywords:
     reply: bool
     in_doubt: Literal["undo", "wait"]
     on_silence: Literal["resend", "new_attempt"]
+    pivot: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ _CALL = {
 _STEP = {
     "in_doubt": _Rule(lambda value: value in ("undo", "wait"), 'write "undo" or "wait"'),
     "on_silence": _Rule(lambda value: value in ("resend", "new_attempt"), 'write "resend" or "new_attempt"'),
+    "pivot": _FLAG,
 }
 _KNOWN = {
     Purpose.DO: {**_CALL, **_STEP},
@@ -157,6 +159,7 @@ def call_keywords(purpose: Purpose, given: Mapping[str, object], complain: Compl
         reply=good.get("reply") is not False,
         in_doubt=cast('Literal["undo", "wait"]', good.get("in_doubt", "undo")),
         on_silence=cast('Literal["resend", "new_attempt"]', good.get("on_silence", "resend")),
+        pivot=good.get("pivot") is True,
     )
 
 

@@ -2,9 +2,10 @@
 
 | action  | fits                                                | what follows                                   |
 |---------|-----------------------------------------------------|------------------------------------------------|
-| cancel  | running                                             | compensation; if paused, sent only on resume   |
+| cancel  | running, before its pivot                           | compensation; if paused, sent only on resume   |
 | retry   | a method raised; a command or undo open or blocked  | it goes on, and what is open is sent at once   |
 | skip    | a step that is open or cannot be built; its undo    | the flow, or the way back, goes on without it  |
+| skip    | a rest                                              | it is over now                                 |
 | resolve | an undo open or blocked; an orphaned effect         | it was dealt with by hand                      |
 | undo    | an orphaned effect of a step that has an undo       | the undo is sent                               |
 | pause   | alive, not paused                                   | nothing is sent, applied or fired              |
@@ -19,13 +20,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from messages.errors import OperationRefused
-from sagas.backward import due, exhausted, send_undo, turn_back, undo_next
+from sagas.backward import due, exhausted, send_undo, turn_back
 from sagas.definition import Purpose
-from sagas.forward import advance, ready
+from sagas.forward import go_on, ready
 from sagas.instance import CallProgress, CallStatus, Phase, StepProgress
 from sagas.outcome import Action
 from sagas.replies import note_blocked, note_exhausted, note_orphans, orphaned, settled
-from sagas.timeouts import again, next_attempt
+from sagas.scopes import pivot_of
+from sagas.timeouts import again, next_attempt, wake
+from sagas.turn import sleep_timer
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -65,12 +68,6 @@ def note(turn: Turn, operated: Operated) -> None:
     )
 
 
-def go_on(turn: Turn) -> None:
-    """Send whatever may be sent now, in either direction."""
-    advance(turn)
-    undo_next(turn)
-
-
 def _refused(turn: Turn, text: str) -> OperationRefused:
     instance = turn.before
     return OperationRefused(
@@ -88,6 +85,8 @@ def _cancel(turn: Turn) -> None:
         raise _refused(turn, "it is being compensated already")
     if turn.phase.ended:
         raise _refused(turn, f"it is {turn.phase}, and what has ended is not cancelled")
+    if (pivot := pivot_of(turn)) is not None:
+        raise _refused(turn, f"its pivot {pivot} was sent, and from there on nothing is undone")
     turn.attention.pop("method_raised", None)
     turn.record("cancelled")
     turn_back(turn, "cancelled")
@@ -176,7 +175,10 @@ def _send_now(turn: Turn, path: str, step: StepProgress) -> None:
 
 def _skip(turn: Turn, step: str | None) -> None:
     _refuse_paused(turn)
-    path = _chosen(turn, step, "skip", [*_unfinished_undos(turn), *_unfinished_steps(turn)])
+    path = _chosen(turn, step, "skip", [*_unfinished_undos(turn), *_unfinished_steps(turn), *_resting(turn)])
+    if path in turn.definition.sleeps:
+        wake(turn, path)
+        return
     skipped = turn.record("step_skipped", path)
     if path in _unfinished_undos(turn):
         _end_undo(turn, path, CallStatus.SKIPPED, skipped)
@@ -255,13 +257,17 @@ def _retriable(turn: Turn, *, guess: bool) -> list[str]:
 def _unfinished_undos(turn: Turn) -> list[str]:
     """Undos that are open, blocked, or due and not sent because the instance stands still."""
     begun = [path for path in turn.steps if _status(turn, path) in _UNFINISHED]
-    return begun + ([path for path in due(turn) if path not in begun] if turn.phase is Phase.COMPENSATING else [])
+    return begun + [path for path in due(turn) if path not in begun]
 
 
 def _unfinished_steps(turn: Turn) -> list[str]:
     """Steps that are open, or cannot be entered because the instance stands still."""
     begun = [path for path, step in turn.steps.items() if step.do.status.open]
-    return begun + (list(ready(turn.definition.flow, turn.steps)) if turn.phase is Phase.RUNNING else [])
+    return begun + (list(ready(turn)) if turn.phase is Phase.RUNNING else [])
+
+
+def _resting(turn: Turn) -> list[str]:
+    return [name for name in turn.definition.sleeps if sleep_timer(name) in turn.timers]
 
 
 _UNFINISHED = (CallStatus.PENDING, CallStatus.WAITING, CallStatus.BLOCKED)

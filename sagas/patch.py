@@ -1,8 +1,8 @@
 """What one decision changed, small enough to keep with every history row and complete enough to rebuild the instance.
 
-A patch is JSON: the plain fields that changed under their names, and for each of the four mappings (the author's state,
-the steps, the timers, the attention) what was set and what went away. The patches of an instance's history, applied in
-order, give its row.
+A patch is JSON: the plain fields that changed under their names, and for each of the five mappings (the author's state,
+the steps, the choices, the timers, the attention) what was set and what went away. The patches of an instance's
+history, applied in order, give its row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 _IDENTITY = ("saga_id", "saga_type", "key", "n", "version", "started_at", "deadline_at")
 _PLAIN = ("phase", "paused", "waiting_for", "updated_at", "ended_at", "end_reason", "skipped", "revision", "seq")
-_MAPPINGS: dict[str, Callable[[Any], object]] = {"steps": pack_step, "timers": pack_timer, "attention": str}
+_MAPPINGS: dict[str, Callable[[Any], object]] = {
+    "steps": pack_step,
+    "choices": str,
+    "timers": pack_timer,
+    "attention": str,
+}
 _TIMES = ("started_at", "deadline_at", "updated_at", "ended_at")
 _plain = attrgetter(*_PLAIN)
 
@@ -70,9 +75,9 @@ def rebuild(patches: Iterable[bytes]) -> Instance:
 def _instance(fields: dict[str, Any], state: bytes, mappings: dict[str, dict[str, Any]]) -> Instance:
     for name in _TIMES:
         fields[name] = datetime.fromisoformat(fields[name]) if fields.get(name) else None
-    steps, timers, attention = unpack_parts(mappings)
+    found = unpack_parts(mappings)
     instance = Instance(**{**fields, "saga_id": UUID(fields["saga_id"]), "phase": Phase(fields["phase"])}, state=state)
-    return replace(instance, steps=steps, timers=timers, attention=attention)
+    return replace(instance, steps=found.steps, choices=found.choices, timers=found.timers, attention=found.attention)
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any], pack: Callable[[Any], object]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from messages.value import value
-from sagas.backward import exhausted, stop_retrying, turn_back, undo_next
+from sagas.backward import exhausted, fail, stop_retrying
 from sagas.definition import Purpose, ReplyKind
-from sagas.forward import advance
+from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase, message_id
+from sagas.scopes import given_up, goes_on
 from sagas.turn import step_name, timer_name
 from sagas.waits import backoff_wait
 
@@ -118,8 +119,7 @@ def _succeed(turn: Turn, arrived: Arrived, path: str, reply: Reply) -> None:
     turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value)
     turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, turn.record("step_completed", path))
     settled(turn, path)
-    advance(turn)
-    undo_next(turn)
+    go_on(turn)
 
 
 def _fail(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, late: bool | None = None) -> None:
@@ -135,7 +135,10 @@ def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply)
     turn.run_hook(reply.hook, arrived.event)
     turn.record("reply_transient", path, message=arrived, body=arrived.body)
     do = turn.steps[path].do
-    if turn.phase is Phase.RUNNING and do.spent < call.retry.attempts:
+    forward = turn.phase is Phase.RUNNING and path not in given_up(turn)
+    if forward and (do.spent < call.retry.attempts or goes_on(turn, path)):
+        if do.spent >= call.retry.attempts:
+            note_doubts(turn, [*doubted(turn), path])
         _pause(turn, path, call)
     else:
         stop_retrying(turn, path)
@@ -144,16 +147,27 @@ def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply)
 
 
 def _back(turn: Turn, path: str) -> None:
-    if turn.phase is Phase.RUNNING:
-        turn_back(turn, "failed", path)
-    else:
-        undo_next(turn)
+    fail(turn, path, "failed")
+    go_on(turn)
 
 
 def settled(turn: Turn, path: str) -> None:
     """A step that was in doubt and awaited is awaited no longer."""
-    if turn.attention.get("in_doubt", "").startswith(f"step {path} "):
-        del turn.attention["in_doubt"]
+    note_doubts(turn, [other for other in doubted(turn) if other != path])
+
+
+def doubted(turn: Turn) -> list[str]:
+    """The steps that nobody answered in time and that are awaited all the same."""
+    detail = turn.attention.get("in_doubt", "")
+    return detail.removeprefix(_DOUBTS).split(", ") if detail else []
+
+
+def note_doubts(turn: Turn, paths: Iterable[str]) -> None:
+    """Tell people of the steps that are sent until they are answered; none: the cause is gone."""
+    _tell_of(turn, "in_doubt", _DOUBTS, paths)
+
+
+_DOUBTS = "no answer that settles it in time, and sent again until there is one: "
 
 
 def _answer_closed_do(turn: Turn, arrived: Arrived, target: Target, reply: Reply) -> str | None:
@@ -182,11 +196,11 @@ def _late_success(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, undo
     if undo_sent:
         return  # the participant's tombstone covers it
     skipped = turn.steps[path].do.status is CallStatus.SKIPPED
-    if turn.phase is Phase.COMPENSATING and turn.step(path).undo is not None:
+    if path in given_up(turn) and turn.step(path).undo is not None:
         turn.steps[path] = replace(turn.steps[path], undo=None)
         note_blocked(turn)
         turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, seq)
-        undo_next(turn)
+        go_on(turn)
     elif skipped and turn.phase in (Phase.RUNNING, Phase.COMPLETED):
         turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, seq)  # what the flow went on without has come after all
     else:
@@ -223,7 +237,7 @@ def _answer_undo(turn: Turn, arrived: Arrived, target: Target, call: Call, reply
 def _undone(turn: Turn, path: str) -> None:
     turn.close(path, Purpose.UNDO, CallStatus.SUCCEEDED, turn.record("step_compensated", path))
     note_exhausted(turn)
-    undo_next(turn)
+    go_on(turn)
 
 
 def _undo_failed(turn: Turn, path: str, call: Call, arrived: Arrived) -> None:
@@ -265,16 +279,20 @@ def orphaned(turn: Turn) -> list[str]:
 
 def note_orphans(turn: Turn, paths: Iterable[str]) -> None:
     """Tell people of the steps that succeeded when nothing would undo them any more; none: the cause is gone."""
-    if named := list(dict.fromkeys(paths)):
-        turn.attention["orphaned_effect"] = _ORPHANS + ", ".join(named)
-    else:
-        turn.attention.pop("orphaned_effect", None)
+    _tell_of(turn, "orphaned_effect", _ORPHANS, paths)
 
 
 _ORPHANS = "succeeded late, and nothing will undo it: "
 
 
 # -- both
+
+
+def _tell_of(turn: Turn, reason: str, text: str, paths: Iterable[str]) -> None:
+    if named := list(dict.fromkeys(paths)):
+        turn.attention[reason] = text + ", ".join(named)
+    else:
+        turn.attention.pop(reason, None)
 
 
 def _is_current(turn: Turn, target: Target) -> bool:

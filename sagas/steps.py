@@ -1,4 +1,4 @@
-"""The words an author writes over methods: `@start`, `@step`, its reply hooks and its compensation.
+"""The words an author writes over methods: `@start`, `@step` with its hooks and compensation, `@decision`, `@sleep`.
 
 They only keep what was written. What it means, and what is wrong with it, is found when the class is compiled. Whatever
 is for the engine is underscored, so that completion shows an author nothing but the language.
@@ -18,7 +18,7 @@ from sagas.source import place_of_author
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import timedelta
+    from datetime import datetime, timedelta
     from typing import Self
 
     from sagas.authoring import Saga
@@ -31,8 +31,13 @@ C_co = TypeVar("C_co", bound=Command, covariant=True)
 S = TypeVar("S", bound="Saga")
 E = TypeVar("E", bound=Event)
 
+P = TypeVar("P", bound="Callable[[Any], Any]")
+
 MARK = "__antiphon__"
 """The attribute that leads from a hook's function to its `Hook`."""
+
+DECIDES = "__antiphon_decides__"
+"""The attribute of a decision's function."""
 
 
 Body = tuple[str, str]
@@ -194,6 +199,7 @@ def step(
     reply: bool = ...,
     in_doubt: Literal["undo", "wait"] = ...,
     on_silence: Literal["resend", "new_attempt"] = ...,
+    pivot: bool = ...,
 ) -> StepDecorator: ...
 def step(method: object = None, /, **keywords: object) -> object:
     """A step of the saga: the method builds the command that does it. Bare, or with keywords.
@@ -212,12 +218,58 @@ def step(method: object = None, /, **keywords: object) -> object:
             turns back: undone like a completed one, or waited for.
         on_silence: "resend" (default) the same bytes under the same id, or "new_attempt" for participants that swallow
             repeated ids; for the compensation too.
+        pivot: True for the step after which there is no way back: once it is done nothing is undone, and what follows
+            is sent until it succeeds. It may fail, as long as it has not succeeded, and is never in doubt: it is sent
+            until it is answered.
     """
 
     def decorate(method: object, /) -> Step[Command]:
         return Step[Command](method, keywords)
 
     return decorate if method is None else decorate(method)
+
+
+class Sleep(Flow):
+    """A rest: a method that says how long, or until when, and in the class body a part of the flow."""
+
+    def __init__(self, method: object) -> None:
+        if not isinstance(method, FunctionType):
+            raise _wrong(f"@sleep stands over a plain method, not over {method!r}; remove what is between them")
+        self.__doc__ = method.__doc__
+        self._method = method
+        self._body = _class_body()
+
+    @property
+    def _name(self) -> str:
+        return self._method.__name__
+
+    @overload
+    def __get__(self, saga: None, owner: type[Any], /) -> Self: ...
+    @overload
+    def __get__(self, saga: Saga, owner: type[Any], /) -> Callable[[], timedelta | datetime]: ...
+    def __get__(self, saga: Saga | None, owner: type[Any], /) -> Self | Callable[[], timedelta | datetime]:
+        return self if saga is None else self._method.__get__(saga, owner)
+
+
+def sleep(method: Callable[[Any], timedelta | datetime], /) -> Sleep:
+    """The flow rests here: for the `timedelta` that the method returns, or until the `datetime` (aware).
+
+    The method is asked once, when the flow comes to it; a moment that has passed is no rest at all. Nothing is held
+    while the saga rests, and restarts do not matter.
+    """
+    return Sleep(method)
+
+
+def decision(method: P, /) -> P:
+    """The method says which way the flow takes: `when(needs_approval, approve)`, `match(route, {...})`.
+
+    It sees a copy of the state and returns its answer; the return annotation names the type. It is asked once, when the
+    flow comes to it, and may be called as the plain method that it stays.
+    """
+    if not isinstance(method, FunctionType):
+        raise _wrong(f"@decision stands over a plain method, not over {method!r}; remove what is between them")
+    setattr(method, DECIDES, True)
+    return method
 
 
 class _Start(classmethod):  # type: ignore[type-arg]
@@ -258,6 +310,11 @@ def _class_body() -> Body | None:
 def is_start(value: object) -> bool:
     """Whether a class attribute was made by `@start`."""
     return isinstance(value, _Start)
+
+
+def is_decision(value: object) -> bool:
+    """Whether a class attribute was made by `@decision`."""
+    return isinstance(value, FunctionType) and hasattr(value, DECIDES)
 
 
 def hook_of(value: object) -> Hook | None:

@@ -11,11 +11,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sagas.backward import DEADLINE, OVERDUE, turn_back, undo_next
+from sagas.backward import DEADLINE, OVERDUE, fail, turn_back
 from sagas.definition import Purpose
+from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase
-from sagas.replies import note_exhausted
-from sagas.turn import timer_name
+from sagas.replies import doubted, note_doubts, note_exhausted
+from sagas.scopes import RESTED, given_up, goes_on, pivot_of
+from sagas.turn import SLEEP, sleep_timer, timer_name
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -42,9 +44,19 @@ def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
         del turn.timers[OVERDUE]
         turn.record("timer_fired", timer=OVERDUE)
         turn.attention["compensation_overdue"] = "the compensation has not come to its end in time"
+    elif name.endswith(f"/{SLEEP}"):
+        wake(turn, name.rpartition("/")[0])
     else:
         path, _, purpose = name.rpartition("/")
         _fire_call(turn, path, Purpose(purpose), unsent)
+
+
+def wake(turn: Turn, name: str) -> None:
+    """A rest is over."""
+    turn.timers.pop(sleep_timer(name), None)
+    turn.choices[name] = RESTED
+    turn.record("rested", name)
+    go_on(turn)
 
 
 def give_up(turn: Turn, timer: str, entry: str) -> str | None:
@@ -64,7 +76,11 @@ def _strike(turn: Turn) -> str | None:
     if turn.phase is not Phase.RUNNING:
         return "stale_marker"
     turn.record("deadline_struck")
-    turn_back(turn, "deadline")
+    if (pivot := pivot_of(turn)) is None:
+        turn_back(turn, "deadline")
+    else:
+        turn.timers.pop(DEADLINE, None)
+        turn.attention["deadline_passed"] = f"it has not ended in time; since the pivot {pivot} nothing is undone"
     return None
 
 
@@ -72,14 +88,12 @@ def _doubt(turn: Turn, path: str) -> None:
     """The budget is used up in silence: nobody knows whether the step happened."""
     ended = turn.record("step_timed_out", path)
     if turn.step(path).in_doubt == "wait":
-        turn.attention["in_doubt"] = f"step {path} has not been answered; it is resent until it is"
+        note_doubts(turn, [*doubted(turn), path])
         turn.set_timer(timer_name(path, Purpose.DO), turn.step(path).do.retry.cap)
     else:
         turn.close(path, Purpose.DO, CallStatus.IN_DOUBT, ended)
-    if turn.phase is Phase.RUNNING:
-        turn_back(turn, "timed_out", path)
-    else:
-        undo_next(turn)
+    fail(turn, path, "timed_out")
+    go_on(turn)
 
 
 def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str]) -> None:
@@ -95,6 +109,9 @@ def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str])
     elif progress.spent < call.retry.attempts:
         again(turn, path, call, progress, reply_wait(call, progress.sends + 1))
     elif purpose is Purpose.UNDO or _awaited_for_ever(turn, path):
+        again(turn, path, call, progress, call.retry.cap)
+    elif goes_on(turn, path):
+        note_doubts(turn, [*doubted(turn), path])
         again(turn, path, call, progress, call.retry.cap)
     else:
         wait = reply_wait(call, progress.sends)
@@ -126,12 +143,13 @@ def _asked_at(turn: Turn, timer: Timer) -> datetime:
 
 
 def _awaited_for_ever(turn: Turn, path: str) -> bool:
-    return turn.attention.get("in_doubt", "").startswith(f"step {path} ")
+    return path in doubted(turn)
 
 
 def again(turn: Turn, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
     """Send a pending command once more: the same attempt, or the next for participants that swallow repeated ids."""
-    may_attempt = turn.phase is Phase.RUNNING or call.purpose is Purpose.UNDO
+    forward = turn.phase is Phase.RUNNING and path not in given_up(turn)
+    may_attempt = forward or call.purpose is Purpose.UNDO
     if may_attempt and turn.step(path).on_silence == "new_attempt":
         next_attempt(turn, path, call, replace(progress, silent=True))
     else:

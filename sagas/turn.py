@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from messages import codec
 from messages.errors import MethodRaised
 from messages.printable import in_words, printable
-from sagas.definition import Purpose
+from sagas.definition import Purpose, label
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
+from sagas.keywords import LONGEST
 from sagas.outcome import Decision, Disposition, HistoryEntry, Send
 from sagas.problems import raised_at
 from sagas.waiting import waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime, timedelta
 
     from messages import Event
     from messages.errors import MessageError
     from sagas.authoring import Saga
-    from sagas.definition import Call, Definition, StepDefinition
+    from sagas.definition import Call, DecisionDefinition, Definition, SleepDefinition, StepDefinition
     from sagas.instance import CallProgress, CallStatus, Phase
     from sagas.outcome import Arrived
 
@@ -49,6 +50,7 @@ class Turn:
         self.phase = instance.phase
         self.state = instance.state
         self.steps = dict(instance.steps)
+        self.choices = dict(instance.choices)
         self.timers = dict(instance.timers)
         self.attention = dict(instance.attention)
         self.paused = instance.paused
@@ -135,6 +137,39 @@ class Turn:
             return codec.encode(command, self.definition.limits)
         except BaseException as error:
             raise self.raised(call.build, error) from error
+
+    def ask(self, decision: DecisionDefinition) -> str:
+        """The answer of a decision.
+
+        Raises:
+            MethodRaised: the method raised, or gave an answer that it said it never would.
+        """
+        try:
+            answer = decision.ask(self.saga())
+            found = label(answer)
+            if found is None or (decision.answers is not None and found not in decision.answers):
+                message = f"answered {answer!r}, which its annotation does not allow"
+                raise TypeError(message)
+        except BaseException as error:
+            raise self.raised(decision.ask, error) from error
+        return found
+
+    def rest(self, sleep: SleepDefinition) -> datetime:
+        """Until when the flow rests.
+
+        Raises:
+            MethodRaised: the method raised, or said neither how long nor until when.
+        """
+        try:
+            said = sleep.ask(self.saga())
+            if isinstance(said, timedelta) and said <= LONGEST:
+                return self.now + said
+            if isinstance(said, datetime) and said.tzinfo is not None and said <= self.now + LONGEST:
+                return said
+            message = f"returned {said!r}; a rest is a timedelta of at most 100 years, or an aware datetime before that"
+            raise TypeError(message)
+        except BaseException as error:
+            raise self.raised(sleep.ask, error) from error
 
     def method_name(self, method: Callable[..., Any]) -> str:
         """`PlaceOrder.reserve`, as people know it."""
@@ -293,6 +328,7 @@ class Turn:
             phase=self.phase,
             state=self.state,
             steps=self.steps,
+            choices=self.choices if self.choices != before.choices else before.choices,
             timers=self.timers,
             attention=self.attention,
             paused=self.paused,
@@ -317,7 +353,7 @@ class Turn:
         )
 
     def _waiting_for(self) -> str | None:
-        return waiting_for(self.definition, self.steps, self.attention, paused=self.paused)
+        return waiting_for(self.definition, self.steps, self.timers, self.attention, paused=self.paused)
 
 
 def told(name: str, method: Callable[..., Any], error: BaseException) -> str:
@@ -343,6 +379,14 @@ def step_name(path: str) -> str:
 def timer_name(path: str, purpose: Purpose) -> str:
     """The timer of a step's command."""
     return f"{path}/{purpose}"
+
+
+def sleep_timer(name: str) -> str:
+    """The timer of a rest."""
+    return f"{name}/{SLEEP}"
+
+
+SLEEP = "sleep"
 
 
 def _step_of_timer(timer: str) -> str | None:

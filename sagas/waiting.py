@@ -11,15 +11,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sagas.definition import Call, Definition, StepDefinition
-    from sagas.instance import CallProgress, StepProgress
+    from sagas.instance import CallProgress, StepProgress, Timer
 
 
 def waiting_for(
-    definition: Definition, steps: Mapping[str, StepProgress], attention: Mapping[str, str], *, paused: bool = False
+    definition: Definition,
+    steps: Mapping[str, StepProgress],
+    timers: Mapping[str, Timer],
+    attention: Mapping[str, str],
+    *,
+    paused: bool = False,
 ) -> str | None:
     """One line; None when nobody and nothing is waited for."""
     waits = ["an operator (paused)"] if paused else []
     waits += [f"an operator ({reason}: {attention[reason]})" for reason in PARKING if reason in attention]
+    for name in definition.sleeps:
+        if (timer := timers.get(f"{name}/sleep")) is not None:
+            waits.append(f"{timer.due_at.isoformat(timespec='seconds')} (rest {name})")
     for path, step in steps.items():
         waits += _waits(definition.steps[path.partition("[")[0]], path, step)
     return "; ".join(waits) or None

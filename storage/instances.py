@@ -214,7 +214,7 @@ def _event(row: Row[Any]) -> EventRow:
 
 def loaded(row: Row[Any]) -> Instance:
     """The instance that a row of `saga` holds."""
-    steps, timers, attention = unpack_progress(row.progress)
+    progress = unpack_progress(row.progress)
     return Instance(
         saga_id=as_uuid(row.saga_id),
         saga_type=row.saga_type,
@@ -223,9 +223,10 @@ def loaded(row: Row[Any]) -> Instance:
         version=row.version,
         phase=Phase(row.phase),
         state=bytes(row.state),
-        steps=steps,
-        timers=timers,
-        attention=attention,
+        steps=progress.steps,
+        choices=progress.choices,
+        timers=progress.timers,
+        attention=progress.attention,
         paused=bool(row.paused),
         waiting_for=row.waiting_for,
         started_at=as_time(row.started_at),

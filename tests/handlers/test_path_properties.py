@@ -28,7 +28,7 @@ from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
-from sagas.definition import Purpose
+from sagas.definition import AlternativeNode, ParallelNode, Purpose, SequenceNode, StepNode
 from sagas.instance import message_id
 from sagas.outcome import Action, Operated
 from sagas.patch import rebuild
@@ -43,10 +43,18 @@ if TYPE_CHECKING:
 
     from messages import Event
     from messages.envelope import Raw
+    from sagas.definition import Node
     from sagas.instance import Instance
 
 KEYS = ("o-1", "o-2")
 STEPS = ("reserve", "pay", "label")
+RESERVE, PAY, LABEL = map(StepNode, STEPS)
+FLOWS = (
+    SequenceNode((RESERVE, PAY, LABEL)),
+    SequenceNode((ParallelNode((RESERVE, PAY)), LABEL)),
+    AlternativeNode((SequenceNode((RESERVE, PAY)), LABEL)),
+    ParallelNode((RESERVE, SequenceNode((PAY, LABEL))), first=1),
+)
 SUCCESS: dict[tuple[str, str], Any] = {
     ("reserve", "do"): lambda key: ordering.StockReserved(order_id=key, reservation_id="r"),
     ("reserve", "undo"): lambda key: ordering.StockReleased(order_id=key),
@@ -295,27 +303,28 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(
-    max_examples=25,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-@given(story=st.lists(acts, min_size=8, max_size=25))
+@given(flow=st.sampled_from(FLOWS), story=st.lists(acts, min_size=8, max_size=25))
 def test_every_story_ends_with_every_instance_at_its_end_and_nothing_left_over(
-    template: Path, tmp_path: Path, story: list[tuple[Any, ...]]
+    template: Path, tmp_path: Path, flow: Node, story: list[tuple[Any, ...]]
 ) -> None:
     file = tmp_path / "story.db"
     for name in ("story.db", "story.db-wal", "story.db-shm"):
         (tmp_path / name).unlink(missing_ok=True)
     shutil.copy(template, file)
-    asyncio.run(_play(file, story))
+    asyncio.run(_play(file, flow, story))
 
 
-async def _play(file: Path, story: list[tuple[Any, ...]]) -> None:
+async def _play(file: Path, flow: Node, story: list[tuple[Any, ...]]) -> None:
     database = Database(f"sqlite:///{file}", AsyncioRunner())
     try:
         storage = SqlStorage(database)
-        sound = await House(storage, definition_of(PlaceOrder)).open()
-        play = Play(storage=storage, sound=sound, unsound=await House(storage, broken()).open(), now=sound)
+        sound = await House(storage, replace(definition_of(PlaceOrder), flow=flow)).open()
+        unsound = await House(storage, replace(broken(), flow=flow)).open()
+        play = Play(storage=storage, sound=sound, unsound=unsound, now=sound)
         await play.act(("start", KEYS[0]))
         for act in story:
             await play.act(act)

@@ -16,7 +16,15 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_tex
 
 
 def test_every_reason_is_explained() -> None:
-    assert {*PARKING, *WATCHED, "orphaned_effect", "in_doubt", "messages_held", "compensation_overdue"} == set(ADVICE)
+    assert {
+        *PARKING,
+        *WATCHED,
+        "orphaned_effect",
+        "in_doubt",
+        "messages_held",
+        "compensation_overdue",
+        "deadline_passed",
+    } == set(ADVICE)
 
 
 @pytest.mark.parametrize("reason", [*PARKING, "orphaned_effect"])

@@ -8,8 +8,10 @@ rules are checked against the instance and its whole history.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 from uuid import UUID
 
@@ -19,16 +21,31 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from messages import Command, Event, codec
 from messages.errors import OperationRefused
-from sagas import Retry, Saga, definition_of, start, step
+from sagas import Retry, Saga, decision, definition_of, sleep, start, step, when
 from sagas.decide import decide, first_state
 from sagas.decide import start as begin
-from sagas.definition import Purpose, SequenceNode, StepNode
-from sagas.instance import CallStatus, Phase, saga_id
+from sagas.definition import (
+    AlternativeNode,
+    ChoiceNode,
+    ParallelNode,
+    Purpose,
+    ReplyKind,
+    SequenceNode,
+    SleepNode,
+    StepNode,
+    children_of,
+    sleeps_in,
+    steps_in,
+)
+from sagas.instance import DONE, CallStatus, Phase, saga_id
+from sagas.layout import bound
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.patch import patch, rebuild
 
 if TYPE_CHECKING:
-    from sagas.definition import Call, Definition, StepDefinition
+    from collections.abc import Iterator, Sequence
+
+    from sagas.definition import Call, Definition, Node, StepDefinition
     from sagas.instance import Instance
     from sagas.outcome import Decision, HistoryEntry, Input, Send
 
@@ -83,7 +100,7 @@ def _maybe_raise(method: str) -> None:
 
 
 class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
-    """Three steps that all speak the same words, so that only the command's id tells their replies apart."""
+    """Four steps that all speak the same words, so that only the command's id tells their replies apart."""
 
     key: str
     done: tuple[str, ...] = ()
@@ -137,8 +154,39 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("undo_c")
         return Undo(step="c", known="c" in self.done)
 
+    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    def d(self) -> Work:
+        _maybe_raise("d")
+        return Work(step="d")
 
-METHODS = ["a", "b", "c", "a_done", "b_done", "c_done", "undo_a", "undo_b", "undo_c"]
+    @d.on_success
+    def d_done(self, reply: Worked) -> None:
+        _maybe_raise("d_done")
+        self.done = (*self.done, reply.step)
+
+    @d.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
+    def undo_d(self) -> Undo:
+        _maybe_raise("undo_d")
+        return Undo(step="d", known="d" in self.done)
+
+    @decision
+    def odd(self) -> bool:
+        _maybe_raise("odd")
+        return len(self.done) % 2 == 1
+
+    @sleep
+    def nap(self) -> timedelta:
+        _maybe_raise("nap")
+        return timedelta(seconds=7) if self.done else timedelta(0)
+
+    flow = a >> b >> nap >> c >> when(odd, d)
+
+
+METHODS = (
+    [f"{word}{step}" for step in "abcd" for word in ("", "undo_")]
+    + [f"{step}_done" for step in "abcd"]
+    + ["odd", "nap"]
+)
 
 
 @dataclass(frozen=True)
@@ -164,12 +212,67 @@ shapes = st.builds(
 )
 
 
-def shaped(steps: list[Shape]) -> Definition:
-    """The machine's definition with as many steps as there are shapes."""
+@st.composite
+def definitions(draw: st.DrawFn) -> Definition:
+    """The machine's definition with one to four steps, in sequence, side by side, in branches and alternatives."""
     whole = definition_of(Machine)
+    steps = draw(st.lists(shapes, min_size=1, max_size=4))
     names = list(whole.steps)[: len(steps)]
     chosen = {name: _step(whole.steps[name], shape) for name, shape in zip(names, steps, strict=True)}
-    return replace(whole, steps=chosen, flow=SequenceNode(tuple(StepNode(name) for name in names)))
+    flow = _flow(draw, names, Counter())
+    line = flow.children if isinstance(flow, SequenceNode) else (flow,)
+    if draw(st.booleans()) and isinstance(line[-2 % len(line)], StepNode):
+        *before, last = line if len(line) == 1 else line[:-1]
+        _without_return(chosen, pivot=last, after=line[len(before) + 1 :])
+    nap = whole.sleeps["nap"]
+    sleeps = {name: replace(nap, name=name) for name in sleeps_in(flow)}
+    return replace(whole, steps=chosen, sleeps=sleeps, flow=flow)
+
+
+def _without_return(steps: dict[str, StepDefinition], *, pivot: Node, after: Sequence[Node]) -> None:
+    """Make a step the pivot, and what must be done after it such that it never has to be taken back."""
+    assert isinstance(pivot, StepNode)
+    steps[pivot.step] = replace(steps[pivot.step], pivot=True, undo=None)
+    for name, lone in bound(SequenceNode(tuple(after))):
+        do = steps[name].do
+        sound = {reply: each for reply, each in do.replies.items() if each.kind is not ReplyKind.FAILURE}
+        steps[name] = replace(steps[name], do=replace(do, replies=sound), undo=None if lone else steps[name].undo)
+
+
+def _flow(draw: st.DrawFn, names: list[str], used: Counter[str]) -> Node:
+    kind = draw(st.sampled_from(["sequence", "sequence", "parallel", "first", "alternative", "choice", "sleep"]))
+    if kind == "choice" and draw(st.booleans()):
+        child = _flow(draw, names, used)
+        return ChoiceNode(path=_path("odd", used), decision="odd", cases=(("true", child),), otherwise=None)
+    if kind == "sleep":
+        return SequenceNode((SleepNode(_path("nap", used)), _flow(draw, names, used)))
+    if len(names) == 1:
+        return StepNode(names[0])
+    middle = draw(st.integers(1, len(names) - 1))
+    parts = _flow(draw, names[:middle], used), _flow(draw, names[middle:], used)
+    match kind:
+        case "parallel":
+            return ParallelNode(parts, path=_path("parallel", used))
+        case "first":
+            return ParallelNode(parts, first=1, path=_path("parallel", used))
+        case "alternative":
+            return AlternativeNode(parts, path=_path("alternative", used))
+        case "choice":
+            return ChoiceNode(path=_path("odd", used), decision="odd", cases=(("true", parts[0]),), otherwise=parts[1])
+        case _:
+            return SequenceNode(parts)
+
+
+def _path(word: str, used: Counter[str]) -> str:
+    used[word] += 1
+    return f"{word}#{used[word]}"
+
+
+def nodes_in(node: Node) -> Iterator[Node]:
+    """A part of a flow, and all parts of it."""
+    yield node
+    for child in children_of(node):
+        yield from nodes_in(child)
 
 
 def _step(whole: StepDefinition, shape: Shape) -> StepDefinition:
@@ -183,13 +286,23 @@ def _call(call: Call, answered: bool, attempts: int) -> Call:
     return replace(call, replies=call.replies if answered else {}, retry=retry)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A definition that a failed example shows as its flow."""
+
+    definition: Definition
+
+    def __repr__(self) -> str:
+        return f"<{self.definition.flow}>"
+
+
 class World(RuleBasedStateMachine):
     """The world around one instance."""
 
-    @initialize(steps=st.lists(shapes, min_size=1, max_size=3))
-    def begin(self, steps: list[Shape]) -> None:
+    @initialize(shown=definitions().map(Shown))
+    def begin(self, shown: Shown) -> None:
         RAISING.clear()
-        self.definition = shaped(steps)
+        self.definition = shown.definition
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.messages = 0
         self.history: list[HistoryEntry] = []
@@ -227,7 +340,7 @@ class World(RuleBasedStateMachine):
         send = data.draw(st.sampled_from([*asked, asked[-1], asked[-1], asked[-1]]))
         call = self.definition.steps[send.path].call(purpose)
         assert call is not None
-        if call.replies:
+        if kind.message_name in call.replies:
             self.in_outbox.discard(send.message_id)
             self._decide(self._arrived(kind(step=send.path), send.message_id))
 
@@ -280,7 +393,7 @@ class World(RuleBasedStateMachine):
         RAISING.clear()
         self._operate(Action.RETRY, None)
 
-    @rule(action=st.sampled_from(Action), step=st.sampled_from([None, None, "a", "b", "c", "no such step"]))
+    @rule(action=st.sampled_from(Action), step=st.sampled_from([None, None, "a", "b", "c", "d", "no such step"]))
     def an_operator_acts(self, action: Action, step: str | None) -> None:
         self._operate(action, step)
 
@@ -357,7 +470,8 @@ class World(RuleBasedStateMachine):
             assert not decision.sends or self._undoes(decision), "an ended instance sent something"
             assert after.phase is before.phase
         if before.halted and after.halted:
-            assert not decision.sends or _is_undo(decision), "a parked instance sent something of its own accord"
+            resumed = any(entry.kind == "resumed" for entry in decision.history)  # and parked again by another method
+            assert not decision.sends or resumed or _is_undo(decision), "a parked instance sent of its own accord"
         if not decision.history:
             assert after == before, "a change without history"
         allowed = {
@@ -385,8 +499,8 @@ class World(RuleBasedStateMachine):
         kinds = [entry.kind for entry in getattr(self, "history", [])]
         if "compensation_started" in kinds:
             assert "command_sent" not in kinds[kinds.index("compensation_started") :]
-        if "completed" in kinds:
-            assert "compensation_sent" not in kinds
+        if "completed" in kinds and not self.reopened:
+            assert "compensation_sent" not in kinds[kinds.index("completed") :]
 
     @invariant()
     def what_was_dispatched_after_another_completed_is_undone_before_it(self) -> None:
@@ -395,23 +509,82 @@ class World(RuleBasedStateMachine):
         undone = {entry.step: entry.seq for entry in self.history if entry.kind == "step_compensated"}
         begun = {entry.step: entry.seq for entry in self.history if entry.kind == "compensation_sent"}
         late = {entry.step for entry in self.history if entry.kind == "late_success"}
+        branch = dict(self._given_up(self.definition.flow))
         for earlier, first in self.instance.steps.items():
             for later, second in self.instance.steps.items():
+                if earlier in branch and branch[earlier] != branch.get(later):
+                    continue  # given up by itself: the rest runs on
                 after = second.do.dispatched > first.do.ended > 0
                 if after and earlier in begun and later in undone and later not in late:
                     assert undone[later] < begun[earlier], f"{earlier} was undone before {later}"
+
+    def _given_up(self, node: Node) -> Iterator[tuple[str, tuple[str, int]]]:
+        """The steps of branches that were given up, each with the outermost of these."""
+        choices = self.instance.choices
+        gone: set[int] = set()
+        if isinstance(node, AlternativeNode):
+            gone = set(range(int(choices.get(node.path, "0"))))
+        elif isinstance(node, ParallelNode) and node.first is not None:
+            if node.path in choices:
+                gone = set(range(len(node.children))) - set(map(int, choices[node.path].split(",")))
+            gone |= (
+                set(map(int, choices.get(f"{node.path}/lost", "").split(",")))
+                if f"{node.path}/lost" in choices
+                else set()
+            )
+        for number, child in enumerate(children_of(node)):
+            if number in gone and not isinstance(node, ChoiceNode):
+                yield from ((path, (node.path, number)) for path in steps_in(child))  # type: ignore[union-attr]
+            else:
+                yield from self._given_up(child)
+
+    @invariant()
+    def the_flow_is_followed(self) -> None:
+        if not hasattr(self, "instance"):
+            return
+        entered = self.instance.steps
+        aside = {entry.step for entry in self.history if entry.kind == "late_success"}
+        aside |= {path for path, _ in self._given_up(self.definition.flow)}
+        for node in nodes_in(self.definition.flow):
+            match node:
+                case SequenceNode(children=children):
+                    for before, after in pairwise(children):
+                        begun = [entered[path].do.dispatched for path in steps_in(after) if path in entered]
+                        counting = [path for path in steps_in(before) if path in entered and path not in aside]
+                        done = [entered[path].do.ended for path in counting]
+                        assert not begun or max(done, default=0) < min(begun), "begun before what comes before was done"
+                case ChoiceNode(path=path):
+                    taken = node.branch(self.instance.choices[path]) if path in self.instance.choices else None
+                    for child in children_of(node):
+                        assert child is taken or not entered.keys() & set(steps_in(child)), "a branch not taken"
+                    made = [each for each in self.history if each.kind == "decision_made" and each.step == path]
+                    assert len(made) == (path in self.instance.choices), "a decision made twice"
+
+    @invariant()
+    def nothing_turns_back_after_the_pivot(self) -> None:
+        if not hasattr(self, "instance"):
+            return
+        for name, definition in self.definition.steps.items():
+            done = name in self.instance.steps and self.instance.steps[name].do.status in DONE
+            if (
+                definition.pivot
+                and done
+                and name not in {each.step for each in self.history if each.kind == "late_success"}
+            ):
+                assert self.instance.phase in (Phase.RUNNING, Phase.COMPLETED), "turned back after the pivot"
 
     @invariant()
     def the_end_leaves_nothing_open(self) -> None:
         if not hasattr(self, "instance") or not self.instance.phase.ended or self.reopened:
             return
         assert not self.instance.timers
+        aside = dict(self._given_up(self.definition.flow))
         for name, progress in self.instance.steps.items():
             assert not progress.do.status.open
             happened = progress.do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT) or (
                 progress.do.status is CallStatus.SKIPPED and progress.do.spent > 0
             )
-            if self.instance.phase is Phase.COMPLETED:
+            if self.instance.phase is Phase.COMPLETED and name not in aside:
                 assert progress.do.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
             elif happened and self.definition.steps[name].undo is not None:
                 assert progress.undo is not None
@@ -438,7 +611,7 @@ class World(RuleBasedStateMachine):
     def no_command_is_sent_more_often_than_its_budget(self) -> None:
         for name, progress in (self.instance.steps if hasattr(self, "instance") else {}).items():
             definition = self.definition.steps[name]
-            if definition.in_doubt == "undo":
+            if definition.in_doubt == "undo" and not any(step.pivot for step in self.definition.steps.values()):
                 assert progress.do.spent <= definition.do.retry.attempts + self.retries
             sends = [send for send in self.sent if send.path == name and send.purpose is Purpose.DO]
             assert len(sends) == progress.do.spent

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -26,7 +26,7 @@ from messages.catalog.ordering import (
     StockReserved,
 )
 from messages.errors import DefinitionError
-from sagas import Retry, Saga, definition_of, start, step
+from sagas import Retry, Saga, decision, definition_of, match, parallel, start, step, when
 
 if TYPE_CHECKING:
     from decimal import Decimal as Money
@@ -304,7 +304,7 @@ def a_step_without_reply_that_has_one() -> None:
 
 @reads(
     "X.pay: unknown keyword time_out= (did you mean 'timeout'?); there are timeout, retry, success, failure, "
-    "transient, reply, in_doubt, on_silence"
+    "transient, reply, in_doubt, on_silence, pivot"
 )
 def a_step_with_a_misspelt_keyword() -> None:
     class X(Reserving, key="order_id"):
@@ -313,11 +313,12 @@ def a_step_with_a_misspelt_keyword() -> None:
 
 
 @reads(
-    "X.pay: unknown keyword pivot=; there are timeout, retry, success, failure, transient, reply, in_doubt, on_silence"
+    "X.pay: unknown keyword until=; there are timeout, retry, success, failure, transient, reply, in_doubt, "
+    "on_silence, pivot"
 )
 def a_step_with_a_word_of_another_language() -> None:
     class X(Reserving, key="order_id"):
-        @step(pivot=True, success=PaymentCompleted)
+        @step(until="paid", success=PaymentCompleted)
         def pay(self) -> MakePayment: ...
 
 
@@ -770,6 +771,169 @@ def a_flow_with_a_step_twice() -> None:
         def reserve(self) -> ReserveStock: ...
 
         flow = reserve >> reserve
+
+
+class Pivoting(Ordered, abstract=True):
+    @step(success=PaymentCompleted, pivot=True)
+    def pay(self) -> MakePayment:
+        return MakePayment(order_id=self.order_id, amount=1)
+
+
+@reads(
+    "X.reserve: comes after the pivot 'pay' and may fail, but nothing is undone there; move it before, "
+    "or give it an alternative()",
+    "X.reserve: comes after the pivot 'pay', where nothing is undone; remove its compensation",
+)
+def a_step_after_the_pivot_that_would_have_to_be_taken_back() -> None:
+    class X(Pivoting, key="order_id"):
+        @step(success=StockReserved, failure=OutOfStock)
+        def reserve(self) -> ReserveStock:
+            return ReserveStock(order_id=self.order_id, lines=[])
+
+        @reserve.compensation(success=StockReleased)
+        def release(self) -> ReleaseStock:
+            return ReleaseStock(order_id=self.order_id)
+
+
+@reads(
+    "X.reserve: comes after the pivot 'pay' and may fail, but nothing is undone there; move it before, "
+    "or give it an alternative()"
+)
+def a_race_after_the_pivot_that_all_may_lose() -> None:
+    class X(Reserving, Pivoting, key="order_id"):
+        @step(success=StockReleased)
+        def label(self) -> CreateShippingLabel:
+            return CreateShippingLabel(order_id=self.order_id)
+
+        flow = Pivoting.pay >> parallel(Reserving.reserve, label, first=1)
+
+
+@reads("X.pay: is the pivot and is never undone; remove its compensation")
+def a_pivot_with_a_compensation() -> None:
+    class X(Ordered, key="order_id"):
+        @step(success=StockReserved, pivot=True)
+        def pay(self) -> ReserveStock:
+            return ReserveStock(order_id=self.order_id, lines=[])
+
+        @pay.compensation(success=StockReleased)
+        def release(self) -> ReleaseStock:
+            return ReleaseStock(order_id=self.order_id)
+
+
+@reads("X.pay: is the pivot and stands in a branch; put it on the main line of the flow")
+def a_pivot_in_a_branch() -> None:
+    class X(Reserving, Pivoting, key="order_id"):
+        flow = parallel(Reserving.reserve, Pivoting.pay)
+
+
+@reads("X.label: is a second pivot beside 'pay'; there is one point of no return")
+def a_second_pivot() -> None:
+    class X(Pivoting, key="order_id"):
+        @step(success=StockReleased, pivot=True)
+        def label(self) -> CreateShippingLabel:
+            return CreateShippingLabel(order_id=self.order_id)
+
+
+@reads("X: parallel() holds fewer than two branches; write parallel(label, invoice)")
+def a_parallel_of_one() -> None:
+    class X(Reserving, key="order_id"):
+        flow = parallel(Reserving.reserve)
+
+
+@reads("X.large: stands in when() and lacks @decision; write it over the method")
+def a_when_over_a_plain_method() -> None:
+    class X(Reserving, key="order_id"):
+        def large(self) -> bool:
+            return True
+
+        flow = when(large, Reserving.reserve)
+
+
+@reads("X: when() asks the step 'reserve'; its first argument is a method of this class with @decision")
+def a_when_over_a_step() -> None:
+    class X(Reserving, key="order_id"):
+        flow = when(Reserving.reserve, Reserving.reserve)
+
+
+@reads("X.large: is asked by when() and does not return bool; annotate it -> bool")
+def a_when_over_a_decision_that_is_no_bool() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def large(self) -> str:
+            return "yes"
+
+        flow = when(large, Reserving.reserve)
+
+
+@reads("X.large: is asked nowhere in the flow; write when(large, …), or remove @decision")
+def a_decision_that_nobody_asks() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def large(self) -> bool:
+            return True
+
+
+@reads("X.large: lacks an annotation; annotate its answer, e.g. def large(self) -> bool")
+def a_decision_without_an_annotation() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def large(self):
+            return True
+
+        flow = match(large, {True: Reserving.reserve})
+
+
+@reads(
+    "X.large: assigns self.order_id, which is lost: it works on a copy; assign in a reply hook, or pass it to cls(...)"
+)
+def a_decision_that_assigns() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def large(self) -> bool:
+            self.order_id = "x"
+            return True
+
+        flow = when(large, Reserving.reserve)
+
+
+@reads("X.way: may answer right, for which match() has no case; add it or otherwise=")
+def a_match_that_leaves_an_answer_out() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def way(self) -> Literal["left", "right"]:
+            return "left"
+
+        flow = match(way, {"left": Reserving.reserve})
+
+
+@reads("X.way: never answers up, for which match() has a case; remove it")
+def a_match_with_a_case_too_many() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def way(self) -> Literal["left", "right"]:
+            return "left"
+
+        flow = match(way, {"left": Reserving.reserve, "right": None, "up": None})
+
+
+@reads("X.way: may give any answer, and match() has no otherwise=; add it, or annotate an Enum or a Literal")
+def a_match_over_any_text() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def way(self) -> str:
+            return "left"
+
+        flow = match(way, {"left": Reserving.reserve})
+
+
+@reads("X: match() has a case 1.5; an answer is a string, a whole number, True, False or an Enum's")
+def a_match_with_a_case_that_is_no_answer() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def way(self) -> int:
+            return 1
+
+        flow = match(way, {1.5: None}, otherwise=Reserving.reserve)
 
 
 @reads("X.pay: is not in the flow and would never run; add it or remove it")

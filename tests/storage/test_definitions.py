@@ -24,6 +24,8 @@ def definition(saga_type: str = "PlaceOrder", version: int = 1, *, shape: str = 
         deadline=timedelta(days=7),
         starts={},
         steps={},
+        decisions={},
+        sleeps={},
         flow=SequenceNode(()),
         answers={},
         events={"stock.StockReserved": Event},

@@ -63,7 +63,7 @@ class Wrong(Saga, key="order_id"):
     def hopeful(self) -> ReserveStock:
         return ReserveStock(order_id=self.order_id, lines=[])
 
-    @step(pivot=True, success=StockReserved)  # reported: mypy, pyright
+    @step(until=True, success=StockReserved)  # reported: mypy, pyright
     def pivotal(self) -> ReserveStock:
         return ReserveStock(order_id=self.order_id, lines=[])
 

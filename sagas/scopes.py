@@ -1,0 +1,165 @@
+"""Parts of a flow that may fail while the rest goes on: `alternative`, and `parallel` where the first so many count.
+
+Such a part is given up branch by branch: what was done of a branch is undone as if the whole turned back, in the same
+order, and everything else runs on. What was given up is kept in the instance's choices: how many branches of an
+alternative, which branches of a parallel were lost, and which were the first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagas.definition import AlternativeNode, ChoiceNode, ParallelNode, children_of, sleeps_in, steps_in
+from sagas.instance import DONE, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from sagas.definition import Node
+    from sagas.turn import Turn
+
+
+RESTING, RESTED, WOKEN = "resting", "rested", "woken"
+"""How far a rest is: under way, over, or ended because its part of the flow was given up."""
+
+
+def given_up(turn: Turn) -> Collection[str]:
+    """The steps of which everything that was done is to be undone."""
+    if turn.phase is Phase.COMPENSATING:
+        return turn.steps
+    if turn.phase is not Phase.RUNNING or not turn.choices:
+        return ()
+    return frozenset(path for branch in _branches_given_up(turn, turn.definition.flow) for path in steps_in(branch))
+
+
+def rests_given_up(turn: Turn) -> list[str]:
+    """The rests under way in what is given up."""
+    resting = [name for name, state in turn.choices.items() if state == RESTING and name in turn.definition.sleeps]
+    if not resting or turn.phase is Phase.COMPENSATING:
+        return resting
+    gone = {name for branch in _branches_given_up(turn, turn.definition.flow) for name in sleeps_in(branch)}
+    return [name for name in resting if name in gone]
+
+
+def lost_branches(turn: Turn, node: ParallelNode) -> frozenset[int]:
+    """The branches of a parallel that have failed."""
+    return _numbers(turn.choices.get(_lost(node), ""))
+
+
+def first_branches(turn: Turn, node: ParallelNode) -> frozenset[int] | None:
+    """The branches of a parallel that were done first, as many as it wants; None while it wants more."""
+    chosen = turn.choices.get(node.path)
+    return None if chosen is None else _numbers(chosen)
+
+
+def failed_branches(turn: Turn, node: AlternativeNode) -> int:
+    """How many branches of an alternative have failed."""
+    return int(turn.choices.get(node.path, "0"))
+
+
+def current_branches(turn: Turn, node: Node) -> Iterator[Node]:
+    """The parts of a part of the flow that were not given up, nor left aside by a choice."""
+    match node:
+        case AlternativeNode(children=children):
+            yield children[failed_branches(turn, node)]
+        case ParallelNode(children=children) if node.first is not None:
+            first, lost = first_branches(turn, node), lost_branches(turn, node)
+            for number, child in enumerate(children):
+                if number not in lost and (first is None or number in first):
+                    yield child
+        case ChoiceNode():
+            branch = node.branch(turn.choices[node.path]) if node.path in turn.choices else None
+            if branch is not None:
+                yield branch
+        case _:
+            yield from children_of(node)
+
+
+def spare(turn: Turn, path: str) -> bool:
+    """Give up the branch of a failed step, in the innermost part of the flow that can do without it, if there is one.
+
+    Of an alternative the next branch is tried; of a parallel enough may be left.
+    """
+    found = _sparing(turn, path)
+    if found is None:
+        return False
+    node, branch = found
+    if isinstance(node, AlternativeNode):
+        turn.choices[node.path] = str(branch + 1)
+        turn.record("alternative_failed", path, of=node.path, branch=branch + 1)
+    else:
+        turn.choices[_lost(node)] = _listed(lost_branches(turn, node) | {branch})
+        turn.record("branch_lost", path, of=node.path, branch=branch + 1)
+    return True
+
+
+def pivot_of(turn: Turn) -> str | None:
+    """The pivot that was sent, or done without: from there on nothing is undone, unless it fails."""
+    for path, step in turn.steps.items():
+        if turn.step(path).pivot and (step.do.status.open or step.do.status in DONE):
+            return path
+    return None
+
+
+def goes_on(turn: Turn, path: str) -> bool:
+    """Whether a step is sent until it succeeds, however often: the pivot, and what comes after it and must be done."""
+    if turn.phase is not Phase.RUNNING or path in given_up(turn):
+        return False
+    return pivot_of(turn) is not None and _sparing(turn, path) is None
+
+
+def settle(turn: Turn, node: ParallelNode, done: Collection[int]) -> None:
+    """So many branches are done as a parallel wants: the others are given up."""
+    turn.choices[node.path] = _listed(done)
+    numbers = ", ".join(str(number + 1) for number in sorted(done))
+    turn.record("branches_done", of=node.path, branches=numbers)
+
+
+def _branches_given_up(turn: Turn, node: Node) -> Iterator[Node]:
+    current = list(current_branches(turn, node))
+    if isinstance(node, AlternativeNode):
+        yield from node.children[: failed_branches(turn, node)]
+    elif isinstance(node, ParallelNode) and node.first is not None:
+        yield from (child for child in node.children if not any(child is each for each in current))
+    for child in current:
+        yield from _branches_given_up(turn, child)
+
+
+def _sparing(turn: Turn, path: str) -> tuple[AlternativeNode | ParallelNode, int] | None:
+    """The innermost part of the flow that can do without the branch in which a step stands, and that branch."""
+    for node, branch in reversed(list(_around(turn, turn.definition.flow, path))):
+        if isinstance(node, AlternativeNode):
+            spares = branch + 1 < len(node.children)
+        else:
+            spares = len(node.children) - len(lost_branches(turn, node) | {branch}) >= (node.first or 0)
+        if spares:
+            return node, branch
+    return None
+
+
+def _around(turn: Turn, node: Node, path: str) -> Iterator[tuple[AlternativeNode | ParallelNode, int]]:
+    """The parts of the flow around a step, outermost first, in which a branch may be given up, and which branch.
+
+    Nothing of a parallel that has enough: the branches that count have done their work.
+    """
+    for child in current_branches(turn, node):
+        if path in steps_in(child):
+            number = next(index for index, each in enumerate(children_of(node)) if each is child)
+            if isinstance(node, AlternativeNode) or (
+                isinstance(node, ParallelNode) and node.first is not None and first_branches(turn, node) is None
+            ):
+                yield node, number
+            yield from _around(turn, child, path)
+            return
+
+
+def _lost(node: ParallelNode) -> str:
+    return f"{node.path}/lost"
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return ",".join(map(str, sorted(numbers)))
+
+
+def _numbers(text: str) -> frozenset[int]:
+    return frozenset(map(int, text.split(","))) if text else frozenset()
