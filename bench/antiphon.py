@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from bench.database import Connection
 
 
+MODULES = ("messages.catalog.ordering", "sagas.catalog.ordering", "handlers.catalog.ordering")
+"""The one process that is measured, out of the catalogs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaType:
     """A saga type that orders start, and the name of the event by which they do."""
@@ -98,6 +102,7 @@ class Antiphon:
             "ANTIPHON_BROKER_URL": place.broker_url,
             "ANTIPHON_NAMESPACE": place.namespace,
             "ANTIPHON_LOG_LEVEL": "warning",
+            "ANTIPHON_MODULES": ",".join(MODULES),
             **self.environment,
         }
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import aiosqlite
 
 from bench import wire
+from bench.antiphon import MODULES
 from bench.embedded import pipe
 from handlers.facts import SagaMoved
 from running import AsyncioRunner
 from runtime.commands.publish import checked
 from runtime.engine import Engine
 from runtime.loading import load_modules
-from runtime.settings import CATALOGS, Settings
+from runtime.settings import Settings
 from runtime.startup import Patience
 from runtime.telemetry import Telemetry
 from storage import sqlite, turns
@@ -84,7 +85,7 @@ class Antiphon:
         _count()
         self._file, self._done = file, done
         self._settings = Settings.model_validate({"database_url": f"sqlite:///{file}", "log_level": "warning"})
-        known = load_modules(CATALOGS)
+        known = load_modules(MODULES)
         known = replace(known, participants=self._counted(known))
         self._telemetry, runner = Telemetry("warning"), AsyncioRunner()
         self._engine = Engine(

@@ -13,8 +13,11 @@ import aio_pika
 from tests.services.keeping import RABBITMQ, ask
 from tests.services.management import Management
 
-_SAGAS = ("A", "B", "GrimOrder", "PlaceOrder", "Test", "Tiny")
-_PARTICIPANTS = ("audit", "grim", "p", "payment", "rival", "stock", "warehouse", "worker")
+_SAGAS = ("A", "B", "BookTrip", "GrimOrder", "PlaceOrder", "Test", "Tiny")
+_PARTICIPANTS = (
+    *("audit", "grim", "p", "payment", "rival", "stock", "warehouse", "worker"),
+    *("airline", "bank", "hotel", "post", "railway", "rental"),
+)
 _LEDGERS = ("payment", "stock", "warehouse")
 
 QUEUES = (
