@@ -54,7 +54,7 @@ ADVICE: Mapping[str, Advice] = {
         "resolve {key}",
     ),
     "in_doubt": Advice(
-        meaning="a step is not answered, and what came before it is not undone until it is",
+        meaning="a step is sent until an answer settles it; nothing that came before it is undone until then",
         remedy="look at the participant; antiphon sagas retry {key} asks at once, skip goes on without an answer",
     ),
     "deadline_passed": Advice(

@@ -43,8 +43,8 @@ def turn_back(turn: Turn, reason: str, path: str | None = None) -> None:
 def fail(turn: Turn, path: str, reason: str) -> None:
     """A step has failed: its branch is given up where the flow can do without it, else the whole turns back."""
     if turn.phase is not Phase.RUNNING or path in given_up(turn):
-        undo_next(turn)
-    elif spare(turn, path):
+        return
+    if spare(turn, path):
         undo_given_up(turn)
     else:
         turn_back(turn, reason, path)
@@ -77,7 +77,6 @@ def withdrawn(turn: Turn, message_ids: Collection[str]) -> None:
         if step.do.status.open and turn.current_id(path, Purpose.DO) in message_ids:
             ended = turn.record("command_withdrawn", path)
             turn.close(path, Purpose.DO, CallStatus.WITHDRAWN, ended)
-    undo_next(turn)
 
 
 def undo_next(turn: Turn) -> None:

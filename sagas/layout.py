@@ -41,14 +41,13 @@ def flow_of(
 ) -> Node:
     """The tree of a class; without `flow`, its steps in the order written."""
     written = source.members.get("flow")
+    layout = _Layout(source, problems, steps, decisions)
     if written is None:
-        layout = _Layout(source, problems, steps, decisions)
         layout.check_used()
         return SequenceNode(tuple(StepNode(name) for name in steps))
     if not isinstance(written, Flow):
         problems.of_class(f"flow is {_shown(written)}; write flow = reserve >> pay, of steps joined by >>")
         return NOTHING
-    layout = _Layout(source, problems, steps, decisions)
     node = layout.node(written)
     layout.check_steps()
     layout.check_used()
@@ -199,7 +198,7 @@ class _Layout:
 
     def _sleep(self, sleep: Sleep) -> Node:
         name = sleep._name
-        if self._source.members.get(name) is not sleep:
+        if not (isinstance(self._source.members.get(name), Sleep) and self._source.wrote(sleep._body)):
             text = f"flow holds the sleep {name!r} of another class; write or inherit it here"
             self._problems.of_class(text)
             return NOTHING

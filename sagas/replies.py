@@ -15,7 +15,7 @@ from sagas.backward import exhausted, fail, stop_retrying
 from sagas.definition import Purpose, ReplyKind
 from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase, message_id
-from sagas.scopes import given_up, goes_on
+from sagas.scopes import given_up, must_succeed
 from sagas.turn import step_name, timer_name
 from sagas.waits import backoff_wait
 
@@ -136,7 +136,7 @@ def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply)
     turn.record("reply_transient", path, message=arrived, body=arrived.body)
     do = turn.steps[path].do
     forward = turn.phase is Phase.RUNNING and path not in given_up(turn)
-    if forward and (do.spent < call.retry.attempts or goes_on(turn, path)):
+    if forward and (do.spent < call.retry.attempts or must_succeed(turn, path)):
         if do.spent >= call.retry.attempts:
             note_doubts(turn, [*doubted(turn), path])
         _pause(turn, path, call)

@@ -101,7 +101,7 @@ def pivot_of(turn: Turn) -> str | None:
     return None
 
 
-def goes_on(turn: Turn, path: str) -> bool:
+def must_succeed(turn: Turn, path: str) -> bool:
     """Whether a step is sent until it succeeds, however often: the pivot, and what comes after it and must be done."""
     if turn.phase is not Phase.RUNNING or path in given_up(turn):
         return False

@@ -16,7 +16,7 @@ from sagas.definition import Purpose
 from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase
 from sagas.replies import doubted, note_doubts, note_exhausted
-from sagas.scopes import RESTED, given_up, goes_on, pivot_of
+from sagas.scopes import RESTED, given_up, must_succeed, pivot_of
 from sagas.turn import SLEEP, sleep_timer, timer_name
 from sagas.waits import reply_wait
 
@@ -110,7 +110,7 @@ def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str])
         again(turn, path, call, progress, reply_wait(call, progress.sends + 1))
     elif purpose is Purpose.UNDO or _awaited_for_ever(turn, path):
         again(turn, path, call, progress, call.retry.cap)
-    elif goes_on(turn, path):
+    elif must_succeed(turn, path):
         note_doubts(turn, [*doubted(turn), path])
         again(turn, path, call, progress, call.retry.cap)
     else:

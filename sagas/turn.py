@@ -309,7 +309,8 @@ class Turn:
         self.phase = phase
         self.ended_at = self.now
         self.timers.clear()
-        self.attention.pop("compensation_overdue", None)
+        for overdue in ("compensation_overdue", "deadline_passed"):
+            self.attention.pop(overdue, None)
         self.record(kind)
 
     def finish(

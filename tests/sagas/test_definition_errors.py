@@ -26,7 +26,7 @@ from messages.catalog.ordering import (
     StockReserved,
 )
 from messages.errors import DefinitionError
-from sagas import Retry, Saga, decision, definition_of, match, parallel, start, step, when
+from sagas import Retry, Saga, alternative, decision, definition_of, match, parallel, sleep, start, step, when
 
 if TYPE_CHECKING:
     from decimal import Decimal as Money
@@ -59,6 +59,12 @@ class Reserving(Ordered, abstract=True):
     @step(success=StockReserved, failure=OutOfStock)
     def reserve(self) -> ReserveStock:
         return ReserveStock(order_id=self.order_id, lines=[])
+
+
+class Labelling(Reserving, abstract=True):
+    @step(success=StockReleased)
+    def label(self) -> CreateShippingLabel:
+        return CreateShippingLabel(order_id=self.order_id)
 
 
 # -- the class statement
@@ -838,6 +844,57 @@ def a_second_pivot() -> None:
 def a_parallel_of_one() -> None:
     class X(Reserving, key="order_id"):
         flow = parallel(Reserving.reserve)
+
+
+@reads("X: parallel(first=2) of 2 branches; write a whole number from 1 to 1")
+def a_race_in_which_all_win() -> None:
+    class X(Labelling, key="order_id"):
+        flow = parallel(Labelling.reserve, Labelling.label, first=2)
+
+
+@reads("X: alternative() holds fewer than two branches; write alternative(by_air, by_sea)")
+def an_alternative_of_one() -> None:
+    class X(Reserving, key="order_id"):
+        flow = alternative(Reserving.reserve)
+
+
+@reads("X.nap: is not in the flow and would never be; add it or remove it")
+def a_sleep_that_the_flow_leaves_out() -> None:
+    class X(Reserving, key="order_id"):
+        @sleep
+        def nap(self) -> timedelta:
+            return timedelta(days=1)
+
+
+@reads("X: flow holds the sleep 'nap' twice; write a second one with a name of its own")
+def a_sleep_twice() -> None:
+    class X(Reserving, key="order_id"):
+        @sleep
+        def nap(self) -> timedelta:
+            return timedelta(days=1)
+
+        flow = nap >> Reserving.reserve >> nap
+
+
+@reads("X: flow holds the sleep 'nap' of another class; write or inherit it here")
+def a_sleep_of_another_class() -> None:
+    class Other(Reserving, abstract=True):
+        @sleep
+        def nap(self) -> timedelta:
+            return timedelta(days=1)
+
+    class X(Reserving, key="order_id"):
+        flow = Reserving.reserve >> Other.nap
+
+
+@reads("X: match() has two cases that are both kept as '1'; keep one")
+def a_match_with_two_cases_that_look_the_same() -> None:
+    class X(Reserving, key="order_id"):
+        @decision
+        def way(self) -> int:
+            return 1
+
+        flow = match(way, {1: None, "1": None}, otherwise=Reserving.reserve)
 
 
 @reads("X.large: stands in when() and lacks @decision; write it over the method")

@@ -81,7 +81,7 @@ def test_the_deadline_only_tells_people_once_the_pivot_is_on_its_way() -> None:
     assert saga.instance.status == "running"
     assert "since the pivot charge nothing is undone" in saga.instance.attention["deadline_passed"]
     answered(answered(saga, "ship"), "b")
-    assert saga.instance.status == "completed"
+    assert (saga.instance.status, saga.instance.attention) == ("completed", {})
 
 
 def test_behind_the_pivot_a_branch_that_fails_is_undone_and_the_next_is_taken() -> None:

@@ -52,6 +52,17 @@ def test_a_rest_is_part_of_the_shape_and_a_method() -> None:
     assert Resting(key="k").nap() == timedelta(days=2)
 
 
+def test_a_subclass_may_rest_longer_in_the_same_place() -> None:
+    class Tired(Resting, key="key", version=1, deadline=timedelta(days=30)):
+        @sleep
+        def nap(self) -> timedelta:
+            return timedelta(days=9)
+
+    saga = answered(Harness(Tired).given(Booked(key="k")), "a")
+    assert sent(saga.advance(timedelta(days=8))) == []
+    assert sent(saga.advance(timedelta(days=1))) != []
+
+
 def test_a_cancel_ends_the_rest() -> None:
     saga = resting().operator("cancel")
     assert sent(saga) == ["undo a"]
