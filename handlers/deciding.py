@@ -14,9 +14,18 @@ from handlers.facts import MessageDuplicated, MessageHeld, MessageIgnored
 from handlers.letter import fact_of, letter_of
 from handlers.routing import Routed, Router
 from handlers.work import Work
-from messages.errors import DatabaseBusy, IdConflict, MessageError, MethodRaised, NewerMessage, UnknownMessage
+from messages.errors import (
+    DatabaseBusy,
+    IdConflict,
+    MessageError,
+    MethodRaised,
+    NewerMessage,
+    NotAwaited,
+    UnknownMessage,
+)
 from outbox.interface import Changes, DeadLetter, Held, KeyClaim, Locked
-from sagas import decide
+from sagas import decide, heard
+from sagas.definition import Unfit
 from sagas.instance import saga_id
 from sagas.outcome import Arrived, Disposition, GiveUp
 from sagas.replies import find_target
@@ -36,8 +45,13 @@ if TYPE_CHECKING:
     from sagas.definition import Definition
 
 EARLY = "early"
+UNAWAITED = "unawaited"
+AWAITED = "awaited"
 PAUSED = "paused"
 VERSION = "version"
+
+_KEPT = (UNAWAITED, AWAITED)
+"""Why events are held of which their instances know: before, and since they have come to them."""
 
 PATIENCE = 24 * 3600.0
 """Seconds for which a message that came too early is held; one that waits for people is held until they act."""
@@ -46,7 +60,7 @@ PATIENCE = 24 * 3600.0
 class SagaType:
     """One saga type as this process knows it: its versions, the highest of which starts new instances.
 
-    `latest` is that one, and reads what instances of the others wait for as well.
+    `latest` is that one, and reads and hears what instances of the others wait for as well.
     """
 
     def __init__(self, definitions: Definitions, namespace: str) -> None:
@@ -73,7 +87,14 @@ def _reading_all(definitions: Definitions) -> Definition:
     versions = [definitions[version] for version in sorted(definitions)]
     latest = versions[-1]
     replies = {name: event for each in versions for name, event in each.events.items() if name not in each.starts}
-    return replace(latest, events={**replies, **latest.events})
+    heard = {name: each for one in versions for name, each in one.heard.items() if name not in latest.events}
+    keys = {name: field for each in versions for name, field in each.key_fields.items() if name in heard}
+    return replace(
+        latest,
+        events={**replies, **latest.events},
+        heard={**heard, **latest.heard},
+        key_fields={**keys, **latest.key_fields},
+    )
 
 
 async def claim_keys(saga: SagaType, unit: Unit, messages: Sequence[Decoded]) -> dict[str, KeyOwner]:
@@ -122,6 +143,8 @@ class Deciding:
         self._held: list[Held] = []
         self._reheld: list[Held] = []
         self._unheld: list[int] = []
+        self._kept: dict[UUID, list[Routed]] = {}
+        self._awaiting: list[Fold] = []
 
     # -- what whoever uses it asks for
 
@@ -151,6 +174,26 @@ class Deciding:
     async def apply(self, each: Routed) -> None:
         """Decide what becomes of one message that is applied for the first time, and of what it unblocks."""
         await self._apply(each)
+        if each.held is not None:
+            self._note_met(each)
+        while self._awaiting:
+            await self.apply_kept(self._awaiting.pop())
+
+    async def apply_kept(self, fold: Fold) -> None:
+        """Decide on the events that came before the instance had come to them, in order of arrival."""
+        instance = fold.current
+        if fold.before is not None and heard.KEPT in fold.before.choices:
+            rows = await self._unit.held_for(self._saga.name, [instance.saga_id])
+            kept = [row for row in rows if row.reason in _KEPT and row.held_id not in self._unheld]
+            here = Locked(instances={instance.saga_id: instance}, busy=frozenset(), now=self.work.now)
+            await self.apply_held(kept, here)
+        for each in self._kept.pop(instance.saga_id, ()):
+            self._held = [held for held in self._held if (held.source, held.message_id) != each.identity]
+            self.dispositions.pop(each.identity or ("", ""), None)
+            await self._apply(replace(each, kept=True))
+
+    def _note_met(self, each: Routed) -> None:
+        """A message that was held is held no more, unless that is what was decided again."""
         if each.held is None or each.identity is None:
             return
         if self.dispositions.setdefault(each.identity, Disposition.APPLIED.value) != Disposition.HELD.value:
@@ -163,7 +206,10 @@ class Deciding:
             routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
             starts_another = routed.starts and (routed.message.key or "") not in self.owners  # the sweep claims its key
             if not routed.deferred and not starts_another:
-                await self.apply(replace(routed, held=row.held_id, identity=(row.source, row.message_id)))
+                kept, identity = row.reason in _KEPT, (row.source, row.message_id)
+                each = replace(routed, held=row.held_id, identity=identity, kept=kept)
+                await self._apply(each)
+                self._note_met(each)
 
     async def changes(self, lease: Lease | None = None, confirmed: Sequence[tuple[int, UUID]] = ()) -> Changes:
         """Everything to be written. Without a lease, what is sent is left to whoever sweeps the outbox."""
@@ -230,7 +276,7 @@ class Deciding:
 
     async def _is_held_for(self, instance: UUID) -> bool:
         """Whether a message waits to be applied to it, or will when this transaction is committed."""
-        new = any(held.saga_id == instance for held in self._held)
+        new = any(held.saga_id == instance and held.reason != UNAWAITED for held in self._held)
         return new or bool(await self._unit.awaited(self._saga.name, [instance]))
 
     async def _start(self, each: Routed) -> None:
@@ -243,6 +289,9 @@ class Deciding:
             self.owners[key] = owner
         if not taken:
             await self._give_birth(each, arrived, owner, key)
+            return
+        if not again and arrived.name in self._saga.latest.heard:  # it starts an instance, or one goes on with it
+            await self._answer(replace(each, target=owner.saga_id))
             return
         differs = owner.start_hash != each.message.body_hash
         reason = "duplicate_start_differs" if differs else "duplicate_start"
@@ -302,7 +351,8 @@ class Deciding:
             self._hold(each, VERSION)
             return
         arrived = _arrived(each)
-        if each.by_key and not _answers(fold, arrived):
+        listens = arrived.name in fold.definition.heard
+        if each.by_key and not listens and not _answers(fold, arrived):
             self._dispose(each, Disposition.IGNORED)
             if each.message.raw.routing_key == self._saga.queue:  # to this very saga, so it is no other's reply
                 self.work.ignore(fold, arrived, "unknown_command")
@@ -312,11 +362,18 @@ class Deciding:
         if fold.current.paused:
             self._hold(each, PAUSED)
             return
+        if listens and each.held is None and heard.newly_awaited(None, fold.current):
+            await self.apply_kept(fold)  # what came before it goes before it
+        before = fold.current
         decision = await self.work.decide(self._unit, fold, arrived, each.trace)
+        if heard.KEPT in fold.current.choices and heard.newly_awaited(before, fold.current):
+            self._awaiting.append(fold)
         if decision.error is not None:
             if each.held is not None and not decision.history:
                 self.work.fail(fold, arrived, decision.error)
             self._dead_letter(each, decision.error, claimed=True, instance=fold.current.saga_id)
+        elif decision.disposition is Disposition.HELD:
+            self._hold(each, UNAWAITED)
         elif decision.disposition is not Disposition.APPLIED:
             self._dispose(each, decision.disposition)
 
@@ -330,6 +387,13 @@ class Deciding:
             self._dispose(each, Disposition.IGNORED)
             if each.message.envelope is not None:
                 self._count_ignored(each.message.envelope, "unknown_instance")
+            return
+        listener = self._saga.latest.heard.get(each.message.envelope.name if each.message.envelope else "")
+        if listener is not None and listener.missing is Unfit.DEAD_LETTER:
+            text = (
+                f"no {self._saga.name} has the key {key!r}, and its class says that {listener.name} is not to be kept"
+            )
+            self._dead_letter(each, NotAwaited(text, saga_type=self._saga.name), claimed=True)
         else:
             self._hold(each, EARLY)
 
@@ -367,10 +431,12 @@ class Deciding:
             reason=reason,
             business_key=each.message.key or (each.instance.key if each.instance else None),
             saga_id=each.target or each.expected,
-            expires_in=PATIENCE if reason == EARLY else None,
+            expires_in=PATIENCE if reason in (EARLY, UNAWAITED) else None,
         )
         (self._held if each.held is None else self._reheld).append(held)
-        if each.held is None:
+        if each.held is None and reason == UNAWAITED and each.target is not None:
+            self._kept.setdefault(each.target, []).append(each)
+        if each.held is None and not each.kept:
             self.facts.append(
                 MessageHeld(
                     consumer=self._saga.name,
@@ -388,8 +454,12 @@ class Deciding:
         if fold is None and each.instance is not None:
             known = self._saga.definitions.get(each.instance.version, self._saga.latest)
             fold = self.work.load(known, each.instance)
-        if fold is not None and not (each.held is not None and decide.TOLD_AS[reason] in fold.current.attention):
+        told = each.kept if reason == UNAWAITED else each.held is not None and self._is_told(fold, reason)
+        if fold is not None and not told:
             self.work.hold(fold, envelope, reason, unread=each.message.error is not None)
+
+    def _is_told(self, fold: Fold | None, reason: str) -> bool:
+        return fold is not None and decide.TOLD_AS[reason] in fold.current.attention
 
     def _count_ignored(self, message: Envelope | Arrived, reason: str) -> None:
         self.facts.append(
@@ -422,4 +492,5 @@ def _arrived(each: Routed) -> Arrived:
         body=envelope.body,
         event=event,
         causation_id=envelope.causation_id,
+        kept=each.kept,
     )

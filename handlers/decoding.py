@@ -100,15 +100,16 @@ def _event(raw: Raw, envelope: Envelope, definition: Definition, limits: Limits)
 
 
 def _key(envelope: Envelope, event: Event, definition: Definition) -> str | None:
-    """The business key: a start must have one, a reply may."""
-    if envelope.name in definition.starts:
-        field = definition.key_fields[envelope.name]
+    """The business key: what is found by it must have one, unless it names its instance; a reply may."""
+    field = definition.key_fields.get(envelope.name)
+    claimed = envelope.name not in definition.starts and uuid_of(envelope.correlation_id) is not None
+    if field is not None and not claimed:
         try:
             return business_key(getattr(event, field, None))
         except MissingKey as error:
             raise MissingKey(f"{envelope.name}.{field}: {error}", message_id=envelope.message_id) from None
     try:
-        return business_key(getattr(event, definition.key, None))
+        return business_key(getattr(event, field or definition.key, None))
     except MissingKey:
         return None
 

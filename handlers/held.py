@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from handlers.blame import Failures, is_to_blame
-from handlers.deciding import EARLY, Deciding, claim_keys, leaving_held
+from handlers.deciding import EARLY, UNAWAITED, Deciding, claim_keys, leaving_held
 from handlers.decoding import decode
 from handlers.facts import MessageDeadLettered
 from handlers.routing import Router
@@ -249,7 +249,7 @@ class HeldMessages:
             return 0
         async with self._storage.transaction() as unit:
             there = await unit.lock_held([each.held_id for each in ripe if each.held_id is not None])
-            letters = [_letter(row, error) for row in there if error is not None or row.reason == EARLY]
+            letters = [_letter(row, error) for row in there if error is not None or row.reason in (EARLY, UNAWAITED)]
             await self._bury(unit, saga, letters)
         for _, held_id in letters:
             self._failing.pop(held_id, None)
@@ -286,7 +286,7 @@ def _known(saga: SagaType) -> KnownType:
 
 def _letter(row: Held, error: MessageError | None) -> tuple[DeadLetter, int]:
     cause = error or HeldTooLong(
-        f"{row.name} was held since it arrived because it came too {row.reason}, and what it is for has not come"
+        f"{row.name} was held since it arrived because it came too early, and what it is for has not come"
     )
     return (
         DeadLetter(

@@ -15,6 +15,7 @@ from handlers.suspects import accused_resume
 from messages.errors import DatabaseBusy, MessageError, OperationRefused, Trouble
 from messages.value import value
 from outbox.interface import InboxEntry, Storage
+from sagas.heard import newly_awaited
 from sagas.outcome import Action
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class Operations(Repair[Storage]):
             deciding = Deciding(saga, unit, locked.now, self._limits)
             fold = deciding.work.load(saga.definitions[instance.version], instance)
             await deciding.work.decide(unit, fold, operated)
+            if newly_awaited(instance, fold.current):
+                await deciding.apply_kept(fold)
             if with_held:
                 await deciding.apply_held(await unit.held_for(saga.name, [instance.saga_id]), locked)
             await unit.save(await deciding.changes())

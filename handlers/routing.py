@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from messages.errors import CorrelationConflict, MissingKey
 from messages.value import value
+from sagas.definition import Unfit
 from sagas.instance import saga_id
 from transport.topology import saga_queue
 
@@ -29,10 +30,10 @@ class Routed:
     """A message and where it goes.
 
     `identity` is what the inbox knows it by, None when it has none. `deferred`: another process holds the instance.
-    `nobody`: it answers another saga type; one that was sent to this very saga and whose instance is not there has
-    no `target`, and waits for the instance `expected`. `by_key`: only the business key in its body says that it is for
-    `target`, so that it counts only if it names one of that instance's commands. `held` is its number among the held
-    messages, if it comes from there.
+    `nobody`: it answers another saga type; one that was sent to this very saga, or that it hears by its key, and whose
+    instance is not there has no `target`, and waits for the instance `expected`. `by_key`: only the business key in its
+    body says that it is for `target`, so that a reply counts only if it names one of that instance's commands. `held`
+    is its number among the held messages, if it comes from there; `kept`: its instance knows that it was.
     """
 
     index: int
@@ -47,6 +48,7 @@ class Routed:
     nobody: bool = False
     by_key: bool = False
     held: int | None = None
+    kept: bool = False
 
     @property
     def trace(self) -> str | None:
@@ -79,6 +81,8 @@ class Router:
             return Routed(index=index, message=message, identity=identity, starts=starts, deferred=True)
         target, instance = self._target(message, locked)
         expected = message.claims or self._by_key(message.key)
+        if self._definition.heard and self._is_heard(message):
+            expected = self._by_key(message.key) or expected
         return Routed(
             index=index,
             message=message,
@@ -90,7 +94,7 @@ class Router:
             starts=starts,
             nobody=message.error is None
             and target is None
-            and not (self._sent_to_us(message) and expected not in locked.instances),
+            and not (self._is_kept(message) and expected not in locked.instances),
             by_key=target != message.claims,
         )
 
@@ -116,6 +120,14 @@ class Router:
             if instance is not None or self._being_born(candidate):
                 return candidate, instance
         return None, None
+
+    def _is_heard(self, message: Decoded) -> bool:
+        return message.envelope is not None and message.envelope.name in self._definition.heard
+
+    def _is_kept(self, message: Decoded) -> bool:
+        """Whether it is for this saga type, so that where its instance is not there something is to be done with it."""
+        listener = self._definition.heard.get(message.envelope.name) if message.envelope is not None else None
+        return self._sent_to_us(message) or (listener is not None and listener.missing is not Unfit.IGNORE)
 
     def _sent_to_us(self, message: Decoded) -> bool:
         """Whether it came straight to the queue of this saga type, and so is nobody else's."""

@@ -17,6 +17,7 @@ from messages.errors import MessageError, Trouble
 from outbox.facts import LoopTroubled
 from outbox.interface import Changes
 from running import happens
+from sagas.heard import newly_awaited
 from sagas.outcome import TimerFired
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ class Timers:
                 consumer=_CONSUMER,
                 updated=work.updated(),
                 history=work.history(),
+                ripened=[after.saga_id for before, after in work.updated() if newly_awaited(before, after)],
                 outgoing=await work.outgoing(unit),
                 claim=(lease.token, lease.seconds),
                 claim_limit=lease.limit,

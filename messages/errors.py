@@ -11,6 +11,7 @@ AntiphonError
 │   ├── UnknownMessage        nobody here knows that name or version
 │   │   └── NewerMessage      a version that a process deployed later knows: held until it comes
 │   ├── HeldTooLong           it came too early, and what it was for has not come
+│   ├── NotAwaited            its saga does not take it now, and its class says that it is not to be kept
 │   ├── TooOld                it was sent before what the inbox remembers, and nothing else tells it from a copy
 │   ├── MissingKey            a message routed by business key that carries none
 │   ├── IdConflict            an id that was used before for another body
@@ -109,6 +110,12 @@ class HeldTooLong(MessageError):  # noqa: N818
     reason = "held_too_long"
 
 
+class NotAwaited(MessageError):  # noqa: N818
+    """No saga of its key takes it, or not at this point, and the class says `"dead_letter"`. Find out, then replay."""
+
+    reason = "not_awaited"
+
+
 class TooOld(MessageError):  # noqa: N818
     """It was sent longer ago than the inbox remembers, so that it may be a copy. If it was never handled, replay it."""
 
@@ -199,6 +206,7 @@ VERDICTS: dict[type[AntiphonError], Verdict] = {
     UnknownMessage: Verdict.DEAD_LETTER,
     NewerMessage: Verdict.DEAD_LETTER,
     HeldTooLong: Verdict.DEAD_LETTER,
+    NotAwaited: Verdict.DEAD_LETTER,
     TooOld: Verdict.DEAD_LETTER,
     MissingKey: Verdict.DEAD_LETTER,
     IdConflict: Verdict.DEAD_LETTER,

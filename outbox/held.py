@@ -76,6 +76,14 @@ REHOLD = Write(
         where held_id = :held_id
     """,
 )
+RIPEN = Write(
+    name="held_ripen",
+    columns={"saga_id": "uuid"},
+    postgresql="""
+        update held h set reason = 'awaited' from {rows} where h.saga_id = r.saga_id and h.reason = 'unawaited'
+    """,
+    sqlite="update held set reason = 'awaited' where saga_id = :saga_id and reason = 'unawaited'",
+)
 RELEASE = Write(
     name="held_release",
     columns={"held_id": "bigint"},
@@ -106,21 +114,23 @@ _LOCK = Statement.of(
 _AWAITED = Statement.of(
     postgresql="""
         select saga_id from held
-        where saga_id = any(cast(:ids as uuid[])) and saga_type = cast(:saga_type as text)
+        where saga_id = any(cast(:ids as uuid[])) and saga_type = cast(:saga_type as text) and reason <> 'unawaited'
     """,
     sqlite="""
-        select saga_id from held where saga_id in (select value from json_each(:ids)) and saga_type = :saga_type
+        select saga_id from held
+        where saga_id in (select value from json_each(:ids)) and saga_type = :saga_type and reason <> 'unawaited'
     """,
 )
 # What each reason waits for: the instance, the end of its pause, a process that knows its version and the message's.
 _RIPE = Statement.of(
     postgresql=f"""
-        select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp() and s.saga_id is null, false) as expired
+        select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp()
+                                    and (s.saga_id is null or h.reason = 'unawaited'), false) as expired
         from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
         where h.saga_type = any(cast(:types as text[]))
           and (h.saga_id is null or h.saga_id <> all(cast(:without as uuid[])))
           and (h.expires_at < clock_timestamp()
-               or (h.reason = 'early' and s.saga_id is not null)
+               or (h.reason in ('early', 'awaited') and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
                or (h.reason = 'version' and (s.saga_id is null or exists (
                     select 1 from unnest(cast(:version_types as text[]), cast(:versions as bigint[]))
@@ -133,12 +143,12 @@ _RIPE = Statement.of(
         order by h.held_id limit cast(:limit as bigint)
     """,
     sqlite=f"""
-        select {_COLUMNS}, coalesce(h.expires_at < :now and s.saga_id is null, 0) as expired
+        select {_COLUMNS}, coalesce(h.expires_at < :now and (s.saga_id is null or h.reason = 'unawaited'), 0) as expired
         from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
         where h.saga_type in (select value from json_each(:types))
           and (h.saga_id is null or h.saga_id not in (select value from json_each(:without)))
           and (h.expires_at < :now
-               or (h.reason = 'early' and s.saga_id is not null)
+               or (h.reason in ('early', 'awaited') and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
                or (h.reason = 'version' and (s.saga_id is null or exists (
                     select 1 from json_each(:version_types) t join json_each(:versions) v on v.key = t.key
@@ -152,8 +162,13 @@ _RIPE = Statement.of(
 )
 
 
-def save(batch: Batch, *, held: Sequence[Held], reheld: Sequence[Held], unheld: Sequence[int]) -> None:
-    """Add messages to hold, other reasons for those that are held on, and the removal of those that are not."""
+def save(
+    batch: Batch, *, held: Sequence[Held], reheld: Sequence[Held], ripened: Collection[UUID], unheld: Sequence[int]
+) -> None:
+    """Add messages to hold, other reasons for those that are held on, and the removal of those that are not.
+
+    What was held for the instances `ripened` because they had not come to it is left to whoever looks for what is ripe.
+    """
     batch.add(
         HOLD,
         [
@@ -176,6 +191,7 @@ def save(batch: Batch, *, held: Sequence[Held], reheld: Sequence[Held], unheld: 
     )
     again = sorted(reheld, key=lambda each: each.held_id or 0)
     batch.add(REHOLD, [(each.held_id, each.reason, each.saga_id, each.expires_in) for each in again])
+    batch.add(RIPEN, [(saga_id,) for saga_id in sorted(ripened)])
     batch.add(RELEASE, [(held_id,) for held_id in sorted(unheld)])
 
 

@@ -3,8 +3,7 @@
 The message path, the timers, the relay and the participants are written against these protocols; `outbox.unit`
 carries them out in SQL, on PostgreSQL and on SQLite, which pass one conformance suite. What each promises:
 
-- locks are taken in the order saga key, saga, inbox, held, timer, outbox, dead letter, and within a table in the
-  order of its key;
+- locks are taken in the order saga key, saga, inbox, held, timer, outbox, dead letter, in a table in that of its key;
 - errors reach the caller as `messages.errors`: `DatabaseAway` and `DatabaseBusy` mean that nothing was committed,
   `CommitUnknown` that nobody knows; a data error of the database is a `MessageError`;
 - every await is bounded.
@@ -232,10 +231,10 @@ class Changes:
     """Everything one transaction writes, gathered so that it takes a handful of multi-row statements.
 
     `updated` holds (before, after); the row's revision must still be the one of `before`. Timer rows are the difference
-    of their `armed` timers, attention rows the difference of their `attention`. `held` are messages to hold, `reheld`
-    those that are held on for another reason, `unheld` the numbers of those that are held no more. Of the keys that
-    were claimed, `released` were not used, and `reassigned` by another start, because the first raised. `claim` is
-    (token, lease in seconds) for rows that this process will publish.
+    of their `armed` timers, attention rows that of their `attention`. `held` are messages to hold, `reheld` those that
+    are held on for another reason, `unheld` the numbers of those that are held no more, `ripened` instances that have
+    come to what events are held for. Of the keys that were claimed, `released` were not used, and `reassigned` by
+    another start, because the first raised. `claim` is (token, lease in seconds) for rows that this process publishes.
     """
 
     consumer: str
@@ -249,6 +248,7 @@ class Changes:
     held: Sequence[Held] = ()
     reheld: Sequence[Held] = ()
     unheld: Sequence[int] = ()
+    ripened: Sequence[UUID] = ()
     outgoing: Sequence[Outgoing] = ()
     claim: tuple[UUID, float] | None = None
     claim_limit: int = 0
@@ -336,7 +336,7 @@ class Unit(Protocol):
         ...
 
     async def awaited(self, saga_type: str, saga_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Those instances of the type for which messages are held. Locks nothing of these."""
+        """Those instances of the type for which messages are held that they would take. Locks nothing of these."""
         ...
 
     async def held_for(self, saga_type: str, saga_ids: Collection[UUID]) -> Sequence[Held]:

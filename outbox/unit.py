@@ -162,7 +162,7 @@ def _gather(batch: Batch, changes: Changes) -> None:
         instances.INSERT_EVENT,
         [instances.history_row(row.saga_id, row.at, row.entry, row.patch) for row in changes.history],
     )
-    held.save(batch, held=changes.held, reheld=changes.reheld, unheld=changes.unheld)
+    held.save(batch, held=changes.held, reheld=changes.reheld, ripened=changes.ripened, unheld=changes.unheld)
     _dead_letters(changes).save(batch)
     timers.save(batch, [*((None, instance) for instance in changes.inserted), *changes.updated])
     store.confirm(batch, changes.confirmed)

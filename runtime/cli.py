@@ -36,7 +36,7 @@ app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
 
 RUN_PARTS = frozenset({"consumer", "relay", "timers", "http"})
-HELD_REASONS = ("early", "paused", "version")
+HELD_REASONS = ("early", "unawaited", "awaited", "paused", "version")
 MOST_PROCESSES = 100
 """More than one machine has use for: PostgreSQL alone would need a thousand connections."""
 
@@ -203,6 +203,18 @@ def sagas_show(
     from runtime.commands import sagas as command
 
     carry_out(lambda: command.show(identity, saga_type=saga_type, as_json=as_json))
+
+
+@sagas.command("query")
+def sagas_query(
+    identity: Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")],
+    name: Annotated[str, typer.Argument(metavar="QUERY", help="The method of the saga that answers.")],
+    saga_type: Annotated[str, typer.Option("--type", help="The saga type, when a key belongs to several.")] = "",
+) -> None:
+    """Ask an instance; what its @query answers is printed as JSON."""
+    from runtime.commands import query as command
+
+    carry_out(lambda: command.query(identity, name, saga_type=saga_type))
 
 
 _Identity = Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")]

@@ -31,6 +31,10 @@ _TAKEN_ONE_DAY = "published again as soon as it is taken"
 """When that is tried nobody can tell: a destination that takes nothing is tried with whatever waits for it."""
 
 
+_PAUSES = {"sleep": "it goes on", "timeout": "given up waiting"}
+"""What the timers of rests and waits do; every other one of a wait sends something."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
     """The parts of the line. `next` is what happens by itself, at `next_at`; `remedy` what only a person can do."""
@@ -111,6 +115,10 @@ def _next(found: SagaDetail, awaited: _Call | None) -> tuple[str | None, datetim
     """What happens next by itself, and when that is known."""
     if awaited is None:
         timers = {timer.name: timer.due_at for timer in found.timers}
+        for timer in found.timers:
+            path, _, what = timer.name.rpartition("/")
+            if path:
+                return _PAUSES.get(what, f"{what} is sent"), timer.due_at
         if DEADLINE in timers:
             return "turned back for its deadline", timers[DEADLINE]
         return ("people are told that it takes long", timers[OVERDUE]) if OVERDUE in timers else (None, None)

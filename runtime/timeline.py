@@ -27,6 +27,11 @@ _STATES: Mapping[str, tuple[str | None, str | None]] = {
     "compensation_failed": (None, "could not be undone"),
     "effect_resolved": (None, "undone by hand"),
     "step_skipped": ("skipped", "undo skipped"),
+    "rest_began": ("resting", None),
+    "rested": ("rested", None),
+    "wait_began": ("waiting for an event", None),
+    "event_received": ("answered", None),
+    "wait_timed_out": ("timed out", None),
 }
 """What an event says of its step, while it is done and while it is undone; where it says nothing the state stays."""
 

@@ -1,6 +1,20 @@
 """What a saga is and decides: the authoring language, its compiled definitions and the pure `decide`."""
 
-from sagas.authoring import Saga, alternative, decision, match, parallel, sleep, start, step, when
+from sagas.authoring import (
+    Saga,
+    alternative,
+    cancel,
+    decision,
+    match,
+    parallel,
+    query,
+    signal,
+    sleep,
+    start,
+    step,
+    wait,
+    when,
+)
 from sagas.compile import definition_of
 from sagas.definition import Definition, Retry
 from sagas.policies import Patience, Policies, with_policies
@@ -14,13 +28,17 @@ __all__ = [
     "Retry",
     "Saga",
     "alternative",
+    "cancel",
     "decision",
     "definition_of",
     "match",
     "parallel",
+    "query",
+    "signal",
     "sleep",
     "start",
     "step",
+    "wait",
     "when",
     "with_policies",
 ]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from sagas.compile import compile_saga
 from sagas.definition import Definition
 from sagas.flow import Flow, alternative, match, parallel, when
+from sagas.listeners import Notice, Wait, cancel, query, signal, wait
 from sagas.steps import Compensation, Step, decision, sleep, start, step
 
 if TYPE_CHECKING:
@@ -27,13 +28,18 @@ __all__ = [
     "Compensation",
     "Saga",
     "Step",
+    "Wait",
     "alternative",
+    "cancel",
     "decision",
     "match",
     "parallel",
+    "query",
+    "signal",
     "sleep",
     "start",
     "step",
+    "wait",
     "when",
 ]
 
@@ -75,7 +81,7 @@ class Saga(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        ignored_types=(Flow, Compensation),
+        ignored_types=(Flow, Compensation, Notice),
         validate_by_name=True,
         ser_json_inf_nan="strings",
         ser_json_bytes="base64",

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from messages.errors import MethodRaised
 from sagas.definition import Purpose
 from sagas.instance import CallProgress, CallStatus, Phase
-from sagas.scopes import WOKEN, given_up, rests_given_up, spare
-from sagas.turn import sleep_timer
+from sagas.scopes import given_up, spare, wake_given_up
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def turn_back(turn: Turn, reason: str, path: str | None = None) -> None:
 
 
 def fail(turn: Turn, path: str, reason: str) -> None:
-    """A step has failed: its branch is given up where the flow can do without it, else the whole turns back."""
+    """A step or wait has failed: its branch is given up where the flow can do without it, else the whole turns back."""
     if turn.phase is not Phase.RUNNING or path in given_up(turn):
         return
     if spare(turn, path):
@@ -52,9 +51,7 @@ def fail(turn: Turn, path: str, reason: str) -> None:
 
 def undo_given_up(turn: Turn) -> None:
     """Begin to undo what was given up: what is pending of it is held back or awaited."""
-    for name in rests_given_up(turn):
-        turn.choices[name] = WOKEN
-        turn.timers.pop(sleep_timer(name), None)
+    wake_given_up(turn)
     for path in [path for path in given_up(turn) if path in turn.steps]:
         do = turn.steps[path].do
         if do.status is CallStatus.WAITING:

@@ -13,8 +13,10 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.errors import PydanticUndefinedAnnotation
 
 from sagas.bytecode import Uses, assigned_twice, uses_of_self
+from sagas.listeners import is_query, listener_of
 from sagas.problems import listed, suggestion
-from sagas.steps import Compensation, Hook, Sleep, Step, Word, hook_of, is_decision, is_start
+from sagas.steps import Compensation, Step, is_decision, is_start
+from sagas.written import Hook, Hooked, Written, hook_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,11 +47,12 @@ def check_signature(method: FunctionType, wanted: str, problems: Problems) -> No
 def check_assignments(source: Source, problems: Problems) -> None:
     """Hooks assign fields only; what builds a command or a first state, or decides, assigns nothing."""
     for name, member in source.members.items():
-        if isinstance(member, (Word, Sleep)):
-            _check_builder(member._method, source, problems)
+        if isinstance(member, Written):
+            check = _check_builder if member._BUILDS else _check_fields_exist
+            check(member._method, source, problems)
         elif is_start(member):
             _check_builder(member.__func__, source, problems)  # type: ignore[attr-defined]
-        elif isinstance(member, FunctionType) and is_decision(member):
+        elif isinstance(member, FunctionType) and (is_decision(member) or is_query(member)):
             _check_builder(member, source, problems)
         elif isinstance(member, FunctionType) and name == member.__name__ and _has_self(member):
             _check_fields_exist(member, source, problems)
@@ -84,7 +87,7 @@ def uses_of(method: FunctionType, source: Source) -> Uses:
         member = source.members.get(name)
         if isinstance(member, property):
             return member.fset if written else member.fget
-        if isinstance(member, Word):
+        if isinstance(member, Written):
             member = member._method
         return None if written else member
 
@@ -108,7 +111,7 @@ def check_names(source: Source, reserved: Iterable[str], problems: Problems) -> 
         own = method.__name__
         if own == name in taken:
             problems.of_method(method, f"the name {name!r} is Saga's own; choose another")
-        elif isinstance(member, (Word, Sleep)) and name != "flow" and source.members.get(own) is not member:
+        elif isinstance(member, Written) and name != "flow" and source.members.get(own) is not member:
             problems.of_method(method, f"stands under another name, {name!r}; call the method so too")
     check_twice(source, problems)
     _check_belonging(source, problems)
@@ -133,21 +136,21 @@ def check_twice(source: Source, problems: Problems) -> None:
 
 def _method_of(member: object) -> FunctionType | None:
     """The method under a word of the language; None for anything else."""
-    if isinstance(member, (Word, Sleep)):
+    if isinstance(member, Written):
         return member._method
     if is_start(member):
         member = getattr(member, "__func__", None)
-    elif not (hook_of(member) or is_decision(member)):
+    elif not (hook_of(member) or is_decision(member) or listener_of(member) or is_query(member)):
         return None
     return member if isinstance(member, FunctionType) else None
 
 
 def _check_belonging(source: Source, problems: Problems) -> None:
-    """Every hook and compensation belongs to a step or compensation that is in the class."""
+    """Every hook, compensation and notice belongs to a step, compensation or wait that is in the class."""
     for member in source.members.values():
         hook = hook_of(member)
-        method, word = (hook.method, hook.word) if hook else (_method_of(member), getattr(member, "_step", None))
-        if method is None or not isinstance(word, Word) or source.members.get(word._name) is word:
+        method, word = (hook.method, hook.word) if hook else (_method_of(member), getattr(member, "_of", None))
+        if method is None or not isinstance(word, Hooked) or source.members.get(word._name) is word:
             continue
         if source.wrote(word._body):
             remedy = "rename one of them, or write the hooks and the compensation again for the later one"
@@ -164,8 +167,8 @@ def compensations_of(step: Step[Any], source: Source) -> list[Compensation[Any]]
     return list({undo._name: undo for undo in step._compensations if source.wrote(undo._body)}.values())
 
 
-def hooks_of(word: Word, source: Source) -> list[Hook]:
-    """The hooks of a step or compensation that this class or its bases wrote; those of a base are replaced by name."""
+def hooks_of(word: Hooked, source: Source) -> list[Hook]:
+    """The hooks of a word that this class or its bases wrote; those of a base are replaced by name."""
     hooks = [hook for hook in word._hooks if source.wrote(hook.body)]
     names = {hook.method.__name__: hook.body for hook in hooks}
     return [hook for hook in hooks if names[hook.method.__name__] == hook.body]
@@ -189,7 +192,7 @@ def check_state(source: Source, reserved: Iterable[str], problems: Problems) -> 
             f"private attribute {name} would be lost with the first message; make it a field or a ClassVar"
         )
     for name, field in cls.model_fields.items():
-        if isinstance(field.default, (Word, FunctionType, classmethod)) or is_start(field.default):
+        if isinstance(field.default, (Written, FunctionType, classmethod)) or is_start(field.default):
             problems.of_class(f"field {name} and a method have the same name; rename one of them")
         elif name in reserved:
             problems.of_class(f"field {name} hides a name of Saga's own; choose another")

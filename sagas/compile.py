@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from messages import Command, Event
 from messages.errors import DefinitionError
 from sagas.checks import (
     check_assignments,
@@ -34,13 +33,16 @@ from sagas.fingerprint import fingerprints
 from sagas.keys import body_field, key_problem
 from sagas.keywords import ClassKeywords, call_keywords, class_keywords, reply_types
 from sagas.layout import answers_of, check_pivot, flow_of
+from sagas.listening import Listening
+from sagas.message_types import MessageTypes
 from sagas.problems import Problems, listed
-from sagas.source import Source, Unresolved
+from sagas.source import Source
 from sagas.steps import Compensation, Sleep, Step, Word, is_decision, is_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from messages import Event
     from sagas.authoring import Saga
     from sagas.definition import Node
 
@@ -97,32 +99,39 @@ class _Reading:
 
     def __init__(self, source: Source, problems: Problems) -> None:
         self.source, self.problems = source, problems
-        self.messages: dict[str, type[Command | Event]] = {}
+        self.types = MessageTypes(source, problems)
 
     def definition(self, keywords: ClassKeywords) -> Definition:
         """The definition, but for its document."""
         starts, decisions, sleeps = self.starts(), self.decisions(), self.sleeps()
         steps = {name: self.step(step) for name, step in self.steps().items()}
         calls = [call for step in steps.values() for call in (step.do, step.undo) if call]
+        listening = Listening(self.types)
+        notices = [notice.call for wait in listening.waits.values() for notice in wait.notices.values()]
         answers = _answers(steps)
-        self.check_roles(starts, answers)
+        heard = {name: each.reply.event for name, each in listening.heard.items()}
+        self.check_roles(starts, heard, answers)
+        keyed = {name: start.event for name, start in starts.items()} | heard
         replies = {name: reply.event for call in calls for name, reply in call.replies.items()}
         return Definition(
             type=keywords.name,
             version=keywords.version,
             saga_class=cast("type[Saga]", self.source.cls),
             key=keywords.key or "",
-            key_fields=MappingProxyType(self.key_fields(starts, keywords)),
+            key_fields=MappingProxyType(self.key_fields(keyed, keywords)),
             key_reuse=keywords.key_reuse,
             deadline=keywords.deadline,
             starts=MappingProxyType(starts),
             steps=MappingProxyType(steps),
             decisions=MappingProxyType(decisions),
             sleeps=MappingProxyType(sleeps),
-            flow=self.flow(steps, decisions),
+            waits=MappingProxyType(listening.waits),
+            heard=MappingProxyType(listening.heard),
+            queries=MappingProxyType(listening.queries),
+            flow=self.flow(steps, decisions, listening),
             answers=MappingProxyType(answers),
-            events=MappingProxyType({name: start.event for name, start in starts.items()} | replies),
-            commands=MappingProxyType({call.command.message_name: call.command for call in calls}),
+            events=MappingProxyType(keyed | replies),
+            commands=MappingProxyType({call.command.message_name: call.command for call in (*calls, *notices)}),
             document=MappingProxyType({}),
             digests=_NOT_YET,
         )
@@ -137,7 +146,7 @@ class _Reading:
                 continue
             method: FunctionType = member.__func__  # type: ignore[attr-defined]
             check_signature(method, "cls, event", self.problems)
-            for event in self.events(method, "the event that starts the saga"):
+            for event in self.types.events(method, "the event that starts the saga"):
                 if event.message_name in starts:
                     other = starts[event.message_name].name
                     self.problems.of_method(method, f"{event.__name__} already starts the saga in {other!r}; keep one")
@@ -149,20 +158,21 @@ class _Reading:
             )
         return starts
 
-    def key_fields(self, starts: Mapping[str, Start], keywords: ClassKeywords) -> dict[str, str]:
-        """The field of each start event's body that holds the business key."""
+    def key_fields(self, events: Mapping[str, type[Event]], keywords: ClassKeywords) -> dict[str, str]:
+        """The field of the body of each event that is found by its business key."""
         elsewhere = {event.message_name: name for event, name in keywords.keys.items()}
         for event in keywords.keys:
-            if event.message_name not in starts:
-                self.problems.of_class(f"keys= names {event.__name__}, which does not start this saga; remove it")
+            if event.message_name not in events:
+                text = f"keys= names {event.__name__}, which this saga does not start or go on with; remove it"
+                self.problems.of_class(text)
         fields = {}
-        for name, start in starts.items():
+        for name, event in events.items():
             key = elsewhere.get(name, keywords.key)
-            problem = key_problem(start.event, key) if key else None
+            problem = key_problem(event, key) if key else None
             if problem:
                 self.problems.of_class(problem)
             elif key:
-                fields[name] = body_field(start.event, key) or key
+                fields[name] = body_field(event, key) or key
         return fields
 
     # -- steps
@@ -199,7 +209,7 @@ class _Reading:
         return Call(
             name=method.__name__,
             purpose=purpose,
-            command=self.command(method),
+            command=self.types.command(method),
             build=method,
             replies=MappingProxyType(replies),
             timeout=keywords.timeout,
@@ -216,7 +226,7 @@ class _Reading:
 
     def kept_by(self, word: Word) -> set[str]:
         """The fields that the hooks of a step or compensation set."""
-        hooks = [self.effective(hook.method) for hook in hooks_of(word, self.source)]
+        hooks = [self.source.effective(hook.method) for hook in hooks_of(word, self.source)]
         return set[str]().union(*(uses_of(hook, self.source).writes for hook in hooks))
 
     # -- messages
@@ -226,13 +236,14 @@ class _Reading:
         replies: dict[str, Reply] = {}
         for kind in ReplyKind:
             for event in reply_types(word._keywords, kind):
-                if self.is_concrete(event, word._method):
+                if self.types.is_concrete(event, word._method):
                     self.add_reply(replies, Reply(kind=kind, event=event), word._method)
         for hook in hooks_of(word, self.source):
-            method = self.effective(hook.method)
+            method = self.source.effective(hook.method)
             check_signature(method, "self, reply", self.problems)
-            for event in self.events(method, f"the reply of {word._name!r} that it takes"):
-                self.add_reply(replies, Reply(kind=hook.kind, event=event, hook=method), method)
+            for event in self.types.events(method, f"the reply of {word._name!r} that it takes"):
+                if hook.kind is not None:
+                    self.add_reply(replies, Reply(kind=hook.kind, event=event, hook=method), method)
         return replies
 
     def add_reply(self, replies: dict[str, Reply], reply: Reply, method: FunctionType) -> None:
@@ -263,74 +274,19 @@ class _Reading:
                 f"a hook @{method.__name__}.on_success, or reply=False when nobody answers",
             )
 
-    def command(self, method: FunctionType) -> type[Command]:
-        """The command class that a step's or compensation's return annotation names."""
-        wanted = f"annotate the command it builds, e.g. def {method.__name__}(self) -> ReserveStock"
-        found = self.annotation(method, "return", wanted)
-        problem = None
-        if len(found) > 1:
-            problem = f"returns {_names(found)}; a step sends one command, make a step of each"
-        elif found and not _is(found[0], Command):
-            problem = f"returns {_names(found)}, which is no Command; {wanted}"
-        elif found and self.is_concrete(cast("type[Command]", found[0]), method):
-            return cast("type[Command]", found[0])
-        if problem:
-            self.problems.of_method(method, problem)
-        return Command
-
-    def events(self, method: FunctionType, meaning: str) -> list[type[Event]]:
-        """The event classes that the second parameter is annotated with."""
-        code = method.__code__
-        if code.co_argcount < 2:
-            return []
-        name = code.co_varnames[1]
-        found = self.annotation(method, name, f"annotate {name!r} with {meaning}")
-        for one in found:
-            if not _is(one, Event):
-                self.problems.of_method(method, f"{name!r} is {_names([one])}, which is no Event; annotate {meaning}")
-        events = [cast("type[Event]", one) for one in found if _is(one, Event)]
-        return [event for event in events if self.is_concrete(event, method)]
-
-    def annotation(self, method: FunctionType, name: str, wanted: str) -> tuple[object, ...]:
-        """What an annotation names; nothing when it is absent or means nothing, which is told."""
-        try:
-            found = self.source.annotation(method, name)
-        except Unresolved as error:
-            self.problems.of_method(
-                method, f"{error}; define it above the class and import it at run time, not under TYPE_CHECKING"
-            )
-            return ()
-        if not found:
-            self.problems.of_method(method, f"lacks an annotation; {wanted}")
-        return found
-
-    def is_concrete(self, message: type[Command | Event], method: FunctionType) -> bool:
-        """Whether the class can travel and is the only one of its name in this saga."""
-        name = message.message_name
-        if not name:
-            self.problems.of_method(method, f"{message.__name__} is abstract and cannot travel; name a class that can")
-            return False
-        other = self.messages.setdefault(name, message)
-        if other is not message:
-            self.problems.of_method(
-                method,
-                f"{message.__name__} and {other.__name__} are both {name!r}; a saga uses one class per message name",
-            )
-        return other is message
-
-    def check_roles(self, starts: Mapping[str, Start], answers: Mapping[str, object]) -> None:
-        """No event both starts the saga and answers one of its commands: it would be routed as the one or the other."""
+    def check_roles(
+        self, starts: Mapping[str, Start], heard: Mapping[str, type[Event]], answers: Mapping[str, object]
+    ) -> None:
+        """No event that is found by its key answers a command, too: it would be routed as the one or the other."""
+        for name in heard.keys() & answers.keys():
+            text = f"{heard[name].__name__} is waited for or a signal, and a reply to a command, too"
+            self.problems.of_class(f"{text}; use an event of its own for one of them")
         for name in starts.keys() & answers.keys():
             self.problems.of_method(
                 cast("FunctionType", starts[name].build),
                 f"{starts[name].event.__name__} starts the saga and is also a reply to one of its commands; "
                 f"use an event of its own for one of them",
             )
-
-    def effective(self, method: FunctionType) -> FunctionType:
-        """The method that a subclass put under the same name, else the method itself."""
-        found = self.source.members.get(method.__name__)
-        return found if isinstance(found, FunctionType) else method
 
     def sleeps(self) -> dict[str, SleepDefinition]:
         """The rests of the class by name."""
@@ -340,10 +296,12 @@ class _Reading:
             check_signature(one._method, "self", self.problems)
         return {name: SleepDefinition(name=name, ask=one._method) for name, one in found.items()}
 
-    def flow(self, steps: Mapping[str, StepDefinition], decisions: Mapping[str, DecisionDefinition]) -> Node:
+    def flow(
+        self, steps: Mapping[str, StepDefinition], decisions: Mapping[str, DecisionDefinition], listening: Listening
+    ) -> Node:
         """The tree of the flow, and nothing behind a pivot that would have to be taken back."""
         node = flow_of(self.source, self.problems, self.steps(), decisions)
-        check_pivot(node, steps, self.problems)
+        check_pivot(node, steps, listening.may_fail(), self.problems)
         return node
 
     def decisions(self) -> dict[str, DecisionDefinition]:
@@ -353,7 +311,9 @@ class _Reading:
             if is_decision(member):
                 method = cast("FunctionType", member)
                 check_signature(method, "self", self.problems)
-                annotated = self.annotation(method, "return", f"annotate its answer, e.g. def {name}(self) -> bool")
+                annotated = self.types.annotation(
+                    method, "return", f"annotate its answer, e.g. def {name}(self) -> bool"
+                )
                 found[name] = DecisionDefinition(name=name, ask=method, answers=answers_of(annotated))
         return found
 
@@ -366,11 +326,3 @@ def _answers(steps: Mapping[str, StepDefinition]) -> dict[str, tuple[tuple[str, 
             for name in call.replies:
                 answers[name] = (*answers.get(name, ()), (step.name, call.purpose))
     return answers
-
-
-def _is(value: object, kind: type) -> bool:
-    return isinstance(value, type) and issubclass(value, kind)
-
-
-def _names(values: object) -> str:
-    return listed(getattr(value, "__name__", str(value)) for value in cast("list[object]", values))

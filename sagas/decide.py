@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from messages.errors import MethodRaised
-from sagas import backward, forward, operations, replies, timeouts
+from messages.errors import MethodRaised, NotAwaited
+from sagas import backward, forward, heard, operations, replies, timeouts
+from sagas.definition import Unfit
 from sagas.instance import Instance, Phase
 from sagas.outcome import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
 from sagas.turn import Turn, told
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from sagas.definition import Definition
+    from sagas.definition import Definition, Heard
     from sagas.outcome import Input
 
 
@@ -99,12 +100,14 @@ def decide(definition: Definition, instance: Instance, happened: Input, now: dat
 def ignored(definition: Definition, instance: Instance, arrived: Arrived, reason: str, now: datetime) -> Decision:
     """Record that a message changes nothing, and why."""
     turn = Turn(definition, instance, now)
+    if arrived.kept:
+        heard.one_kept_less(turn)
     turn.record("message_ignored", message=arrived, body=arrived.body, reason=reason)
     return turn.finish(Disposition.IGNORED, reason)
 
 
 TOLD_AS = {"version": "version_missing", "paused": "messages_held"}
-"""What people are told of an instance for which a message is held, by the reason for which it is held."""
+"""What people are told of an instance for which a message is held, by the reason for which it is held, if anything."""
 
 
 def held(
@@ -117,12 +120,14 @@ def held(
     text = {
         "version": f"{instance.saga_type} version {instance.version} is not known to the process that got {name}",
         "paused": "messages wait until it is resumed",
-    }[reason]
-    attention = {TOLD_AS[reason]: f"{name} {UNREAD}" if unread else text}
+    }
+    attention = {TOLD_AS[reason]: f"{name} {UNREAD}" if unread else text[reason]} if reason in TOLD_AS else {}
+    choices = {**instance.choices} if reason in TOLD_AS else heard.with_another_kept(instance.choices)
     entry = HistoryEntry(
         seq=instance.seq + 1, kind="message_held", message_id=message_id, message_name=name, detail={"reason": reason}
     )
-    after = replace(instance, seq=entry.seq, updated_at=now, attention={**instance.attention, **attention})
+    attention = {**instance.attention, **attention}
+    after = replace(instance, seq=entry.seq, updated_at=now, attention=attention, choices=choices)
     return Decision(instance=after, disposition=Disposition.HELD, reason=reason, history=(entry,))
 
 
@@ -141,6 +146,8 @@ def park(definition: Definition, instance: Instance, text: str, now: datetime) -
 
 
 def _arrived(turn: Turn, arrived: Arrived) -> Decision:
+    if (listener := turn.definition.heard.get(arrived.name)) is not None:
+        return _heard(turn, arrived, listener)
     target = replies.find_target(turn.definition, turn.before, arrived)
     if target is None:
         reason = "not_awaited" if arrived.causation_id is None else "unknown_command"
@@ -152,6 +159,24 @@ def _arrived(turn: Turn, arrived: Arrived) -> Decision:
     if was_halted and not turn.halted:
         forward.go_on(turn)
     return turn.finish()
+
+
+def _heard(turn: Turn, arrived: Arrived, listener: Heard) -> Decision:
+    was_halted = turn.halted
+    misfit = heard.hear(turn, arrived, listener)
+    if misfit is None:
+        if was_halted and not turn.halted:
+            forward.go_on(turn)
+        return turn.finish()
+    if misfit.policy is Unfit.IGNORE:
+        return ignored(turn.definition, turn.before, arrived, misfit.reason, turn.now)
+    if misfit.policy is Unfit.KEEP:
+        return Decision(instance=turn.before, disposition=Disposition.HELD, reason=misfit.reason)
+    text = f"{turn.definition.type} {turn.before.key!r} takes no {arrived.name} now: {misfit.reason.replace('_', ' ')}"
+    error = NotAwaited(
+        text, saga_type=turn.definition.type, saga_id=str(turn.before.saga_id), message_id=arrived.message_id
+    )
+    return Decision(instance=turn.before, disposition=Disposition.DEAD_LETTERED, reason=misfit.reason, error=error)
 
 
 def _timer_fired(turn: Turn, fired: TimerFired) -> Decision:

@@ -5,7 +5,7 @@ Immutable. Built only by `sagas.compile`; read by `decide`, by the handlers and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal
@@ -131,6 +131,54 @@ class SleepDefinition:
     ask: Callable[[Any], object]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A command that nobody answers, sent `after` so long of a wait, and again after `every`: a reminder, or once."""
+
+    call: Call
+    kind: Literal["reminder", "escalation"]
+    after: timedelta
+    every: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitDefinition:
+    """How long the flow waits for one of its events, whom it reminds, and what holds when nobody says anything.
+
+    Without `expire` a wait that has timed out has failed.
+    """
+
+    name: str
+    timeout: timedelta | None
+    expire: Callable[[Any], None] | None
+    notices: Mapping[str, Notice]
+
+
+class Unfit(StrEnum):
+    """What becomes of an event that does not fit now."""
+
+    KEEP = "keep"  # until it fits, or for a day
+    IGNORE = "ignore"
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """An event that answers no command: the end of the wait `name`, a signal, or a cancel.
+
+    `missing` is what becomes of it where no instance has its key, `unexpected` where the instance is not at that point.
+    `by` and `because` are the fields that say who has decided, and why.
+    """
+
+    role: Literal["wait", "signal", "cancel"]
+    name: str
+    reply: Reply
+    missing: Unfit
+    unexpected: Unfit
+    by: str | None = None
+    because: str | None = None
+
+
 def label(answer: object) -> str | None:
     """The answer of a decision as it is kept: text; None for what cannot be one."""
     if isinstance(answer, Enum):
@@ -149,9 +197,16 @@ class StepNode:
 
 @dataclass(frozen=True, slots=True)
 class SleepNode:
-    """A rest. How far it is, is kept at its name."""
+    """A rest. How far it is, is kept at its path."""
 
-    name: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitNode:
+    """A wait for an event. How far it is, is kept at its path."""
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +250,7 @@ class ChoiceNode:
         return dict(self.cases).get(label, self.otherwise)
 
 
-Node = StepNode | SleepNode | SequenceNode | ParallelNode | AlternativeNode | ChoiceNode
+Node = StepNode | SleepNode | WaitNode | SequenceNode | ParallelNode | AlternativeNode | ChoiceNode
 
 NOTHING = SequenceNode(())
 """What is done at once."""
@@ -204,7 +259,7 @@ NOTHING = SequenceNode(())
 def children_of(node: Node) -> tuple[Node, ...]:
     """The parts of a part of a flow."""
     match node:
-        case StepNode() | SleepNode():
+        case StepNode() | SleepNode() | WaitNode():
             return ()
         case ChoiceNode(cases=cases, otherwise=otherwise):
             return (*(case for _, case in cases), *(() if otherwise is None else (otherwise,)))
@@ -220,12 +275,12 @@ def steps_in(node: Node) -> Iterator[str]:
         yield from steps_in(child)
 
 
-def sleeps_in(node: Node) -> Iterator[str]:
-    """The rests of a part of a flow."""
-    if isinstance(node, SleepNode):
-        yield node.name
+def pauses_in(node: Node) -> Iterator[SleepNode | WaitNode]:
+    """The rests and waits of a part of a flow, in the order written."""
+    if isinstance(node, (SleepNode, WaitNode)):
+        yield node
     for child in children_of(node):
-        yield from sleeps_in(child)
+        yield from pauses_in(child)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,9 +297,10 @@ class Digests:
 class Definition:
     """One version of one saga type.
 
-    `key_fields` maps the name of each start event to the body field that holds the business key. `answers` maps a
-    reply's message name to the (step, purpose) pairs that declare it. `document` is canonical JSON-able data, its four
-    parts under "shape", "state", "policy" and "code". `limits` are those of the process, and of its commands.
+    `key_fields` maps the name of each event that is found by its business key, a start or one `heard`, to the field of
+    its body that holds it. `answers` maps a reply's message name to the (step, purpose) pairs that declare it.
+    `document` is canonical JSON-able data, its four parts under "shape", "state", "policy" and "code". `limits` are
+    those of the process, and of its commands.
     """
 
     type: str
@@ -264,4 +320,7 @@ class Definition:
     commands: Mapping[str, CommandClass]  # every command it sends, by message name
     document: Mapping[str, Any]
     digests: Digests
+    waits: Mapping[str, WaitDefinition] = field(default_factory=dict)
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    queries: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
     limits: Limits = DEFAULT_LIMITS

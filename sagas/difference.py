@@ -71,6 +71,8 @@ def _shape(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
         yield _refused(f"flow was {_drawn(old['flow'])}, is {_drawn(new['flow'])}")
     yield from _added_only("start event", old["starts"], new["starts"])
     yield from _steps(old["steps"], new["steps"])
+    yield from _added_only("event", old.get("heard", {}), new.get("heard", {}))
+    yield from _added_only("notice", old.get("notices", {}), new.get("notices", {}))
 
 
 def _drawn(flow: object) -> str:
@@ -79,8 +81,9 @@ def _drawn(flow: object) -> str:
         return " >> ".join(map(_drawn, flow)) or "nothing"
     if not isinstance(flow, dict):
         return str(flow)
-    if "sleep" in flow:
-        return str(flow["sleep"])
+    for pause in ("sleep", "wait"):
+        if pause in flow:
+            return str(flow[pause])
     if "alternative" in flow:
         return f"alternative({', '.join(map(_drawn, flow['alternative']))})"
     if "parallel" in flow:

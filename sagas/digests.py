@@ -15,10 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from sagas.definition import AlternativeNode, ChoiceNode, Digests, ParallelNode, SequenceNode, SleepNode, StepNode
+from sagas.definition import (
+    AlternativeNode,
+    ChoiceNode,
+    Digests,
+    ParallelNode,
+    SequenceNode,
+    SleepNode,
+    StepNode,
+    WaitNode,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from sagas.authoring import Saga
     from sagas.definition import Call, Definition, Node, Retry, StepDefinition
@@ -63,15 +73,41 @@ def _shape(definition: Definition) -> dict[str, Any]:
         },
         "flow": _flow(definition.flow),
         "steps": {name: _step(step) for name, step in definition.steps.items()},
+        **_listening(definition),
     }
+
+
+def _listening(definition: Definition) -> dict[str, Any]:
+    """What is heard, and what is sent of waits; absent where there is none, as in documents from before there was."""
+    heard = {
+        name: {
+            "role": each.role,
+            "of": each.name,
+            "kind": each.reply.kind.value,
+            "version": each.reply.event.schema_version,
+            "key": definition.key_fields[name],
+        }
+        for name, each in definition.heard.items()
+    }
+    notices = {
+        f"{wait.name}/{name}": {
+            "command": notice.call.command.message_name,
+            "version": notice.call.command.schema_version,
+        }
+        for wait in definition.waits.values()
+        for name, notice in wait.notices.items()
+    }
+    return {**({"heard": heard} if heard else {}), **({"notices": notices} if notices else {})}
 
 
 def _flow(node: Node) -> object:
     match node:
         case StepNode(step=path):
             return path
-        case SleepNode(name=name):
-            return {"sleep": name}
+        case SleepNode(path=path):
+            return {"sleep": path}
+        case WaitNode(path=path):
+            return {"wait": path}
         case SequenceNode(children=children):
             return [_flow(child) for child in children]
         case ParallelNode(children=children, first=first):
@@ -143,7 +179,31 @@ def _policy(definition: Definition) -> dict[str, Any]:
             }
             for step in definition.steps.values()
         },
+        **_waiting(definition),
     }
+
+
+def _waiting(definition: Definition) -> dict[str, Any]:
+    waits = {
+        wait.name: {
+            "timeout": _seconds(wait.timeout),
+            "default": wait.expire is not None,
+            "notices": {
+                name: {"after": notice.after.total_seconds(), "every": _seconds(notice.every)}
+                for name, notice in wait.notices.items()
+            },
+        }
+        for wait in definition.waits.values()
+    }
+    unfit = {
+        name: {"missing": each.missing.value, "unexpected": each.unexpected.value}
+        for name, each in definition.heard.items()
+    }
+    return {**({"waits": waits} if waits else {}), **({"unfit": unfit} if unfit else {})}
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else span.total_seconds()
 
 
 def _patience(call: Call) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from sagas.steps import Sleep, Word
+from sagas.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ def fingerprints(members: Mapping[str, object]) -> dict[str, str | None]:
 
 def _function(member: object) -> FunctionType | None:
     """The function in a step, a classmethod, a property or a pydantic validator."""
-    if isinstance(member, (Word, Sleep)):
+    if isinstance(member, Written):
         return member._method
     for inner in ("wrapped", "__func__", "fget"):
         member = getattr(member, inner, None) or member

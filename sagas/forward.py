@@ -14,11 +14,12 @@ from sagas.definition import (
     SequenceNode,
     SleepNode,
     StepNode,
+    WaitNode,
     steps_in,
 )
-from sagas.instance import DONE, CallProgress, CallStatus, Phase
-from sagas.scopes import RESTED, RESTING, current_branches, failed_branches, first_branches, given_up, settle
-from sagas.turn import sleep_timer
+from sagas.instance import DONE, PASSED, CallProgress, CallStatus, Phase
+from sagas.pauses import begin_rest, begin_wait
+from sagas.scopes import current_branches, failed_branches, first_branches, given_up, settle
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def _advance(turn: Turn) -> None:
                         _enter(turn, path)
                     case ChoiceNode():
                         _choose(turn, node)
-                    case SleepNode(name=name):
-                        _rest(turn, name)
+                    case SleepNode(path=path):
+                        begin_rest(turn, path)
+                    case WaitNode(path=path):
+                        begin_wait(turn, path)
                     case ParallelNode():
                         settle(turn, node, [number for number, _ in _done(turn, node)][: node.first])
                         undo_given_up(turn)
@@ -74,8 +77,8 @@ def finished(turn: Turn, node: Node) -> bool:
         case StepNode(step=path):
             entered = turn.steps.get(path)
             return entered is not None and entered.do.status in DONE
-        case SleepNode(name=name):
-            return turn.choices.get(name) == RESTED
+        case SleepNode(path=path) | WaitNode(path=path):
+            return turn.choices.get(path) in PASSED
         case SequenceNode(children=children):
             return _first_unfinished(turn, children) is None
         case ChoiceNode() if node.path not in turn.choices:
@@ -92,14 +95,14 @@ def _first_unfinished(turn: Turn, nodes: Iterable[Node]) -> Node | None:
     return None
 
 
-def _frontier(turn: Turn, node: Node) -> Iterator[StepNode | SleepNode | ChoiceNode | ParallelNode]:
-    """What the flow has come to: steps that may be entered, rests, choices to be made, enough that is done."""
+def _frontier(turn: Turn, node: Node) -> Iterator[StepNode | SleepNode | WaitNode | ChoiceNode | ParallelNode]:
+    """What the flow has come to: steps that may be entered, rests, waits, choices, enough that is done."""
     match node:
         case StepNode(step=path):
             if path not in turn.steps:
                 yield node
             return
-        case SleepNode(name=path) | ChoiceNode(path=path):
+        case SleepNode(path=path) | WaitNode(path=path) | ChoiceNode(path=path):
             due = path not in turn.choices
         case ParallelNode(first=first) if first is not None:
             due = first_branches(turn, node) is None and len(_done(turn, node)) >= first
@@ -140,17 +143,6 @@ def _choose(turn: Turn, node: ChoiceNode) -> None:
     answer = turn.ask(turn.definition.decisions[node.decision])
     turn.choices[node.path] = answer
     turn.record("decision_made", node.path, answer=answer)
-
-
-def _rest(turn: Turn, name: str) -> None:
-    until = turn.rest(turn.definition.sleeps[name])
-    if until <= turn.now:
-        turn.choices[name] = RESTED
-        turn.record("rested", name, until=until.isoformat())
-    else:
-        turn.choices[name] = RESTING
-        turn.record("timer_set", name, timer=sleep_timer(name), until=until.isoformat())
-        turn.set_timer(sleep_timer(name), until - turn.now)
 
 
 def _enter(turn: Turn, path: str) -> None:

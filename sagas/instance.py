@@ -60,6 +60,18 @@ class CallStatus(StrEnum):
 DONE = (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
 """How a step ends that the flow goes on behind."""
 
+RESTING, RESTED = "resting", "rested"
+"""How far a rest is."""
+
+WAITING, ANSWERED, REFUSED, EXPIRED, TIMED_OUT = "waiting", "answered", "refused", "expired", "timed_out"
+"""How far a wait is. One that has `expired` ended with its default, one that has `timed_out` failed."""
+
+SKIPPED, WOKEN = "skipped", "woken"
+"""How a rest or wait ends by an operator's word, or because its part of the flow was given up."""
+
+PAUSED, PASSED = (RESTING, WAITING), (RESTED, ANSWERED, EXPIRED, SKIPPED)
+"""Rests and waits that are under way, and those that the flow goes on behind."""
+
 PARKING = ("method_raised", "undo_needs_reply", "compensation_failed", "compensation_exhausted")
 """Reasons for attention under which people see the status `parked`, the gravest first."""
 

@@ -58,7 +58,7 @@ class CallKeywords:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class Rule:
     """What a keyword must be: a test and the words for it."""
 
     test: Callable[[object], bool]
@@ -86,39 +86,52 @@ def _is_replies(value: object) -> bool:
     return all(isinstance(one, type) and issubclass(one, Event) for one in types)
 
 
-_FLAG = _Rule(lambda value: isinstance(value, bool), "write True or False")
-_SPAN = _Rule(is_span, "write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)")
-_REPLIES = _Rule(_is_replies, "write an Event class or a tuple of them")
+_FLAG = Rule(lambda value: isinstance(value, bool), "write True or False")
+_SPAN = Rule(is_span, "write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)")
+_REPLIES = Rule(_is_replies, "write an Event class or a tuple of them")
 
 _CLASS = {
-    "key": _Rule(
-        lambda value: isinstance(value, str) and bool(value), 'write the name of a field, e.g. key="order_id"'
-    ),
-    "version": _Rule(
+    "key": Rule(lambda value: isinstance(value, str) and bool(value), 'write the name of a field, e.g. key="order_id"'),
+    "version": Rule(
         lambda value: _is_whole(value) and 1 <= cast("int", value) <= _MAX_VERSION, "write a whole number from 1"
     ),
     "deadline": _SPAN,
-    "name": _Rule(
+    "name": Rule(
         lambda value: isinstance(value, str) and _SAGA_NAME.fullmatch(value) is not None,
         "write at most 100 letters, digits, '_', '.' and '-', beginning with a letter",
     ),
-    "keys": _Rule(_is_keys, 'write the start events that carry the key elsewhere, e.g. keys={OrderPlaced: "orderId"}'),
+    "keys": Rule(_is_keys, 'write the start events that carry the key elsewhere, e.g. keys={OrderPlaced: "orderId"}'),
     "key_reuse": _FLAG,
     "abstract": _FLAG,
 }
 _CALL = {
     "timeout": _SPAN,
-    "retry": _Rule(lambda value: isinstance(value, Retry), "write Retry(attempts=5, backoff=timedelta(seconds=2))"),
+    "retry": Rule(lambda value: isinstance(value, Retry), "write Retry(attempts=5, backoff=timedelta(seconds=2))"),
     "success": _REPLIES,
     "failure": _REPLIES,
     "transient": _REPLIES,
     "reply": _FLAG,
 }
 _STEP = {
-    "in_doubt": _Rule(lambda value: value in ("undo", "wait"), 'write "undo" or "wait"'),
-    "on_silence": _Rule(lambda value: value in ("resend", "new_attempt"), 'write "resend" or "new_attempt"'),
+    "in_doubt": Rule(lambda value: value in ("undo", "wait"), 'write "undo" or "wait"'),
+    "on_silence": Rule(lambda value: value in ("resend", "new_attempt"), 'write "resend" or "new_attempt"'),
     "pivot": _FLAG,
 }
+_FIELD = Rule(lambda value: isinstance(value, str) and bool(value), "write the name of a field of the event")
+_UNFIT = Rule(lambda value: value in ("keep", "ignore", "dead_letter"), 'write "keep", "ignore" or "dead_letter"')
+WAIT = {
+    "timeout": _SPAN,
+    "failure": _REPLIES,
+    "by": _FIELD,
+    "because": _FIELD,
+    "missing": _UNFIT,
+    "unexpected": _UNFIT,
+}
+LISTENER = {
+    "missing": _UNFIT,
+    "unexpected": Rule(lambda value: value in ("ignore", "dead_letter"), 'write "ignore" or "dead_letter"'),
+}
+NOTICE = {"after": _SPAN, "every": _SPAN}
 _KNOWN = {
     Purpose.DO: {**_CALL, **_STEP},
     Purpose.UNDO: _CALL,
@@ -127,7 +140,7 @@ _KNOWN = {
 
 def class_keywords(class_name: str, given: Mapping[str, object], complain: Complain) -> ClassKeywords:
     """The class keywords, with the defaults in place of what is absent or wrong."""
-    good = _sound(given, _CLASS, complain)
+    good = sound(given, _CLASS, complain)
     if good.get("abstract") is True:
         for keyword in sorted(given.keys() & _CLASS.keys() - {"abstract"}):
             complain(f"an abstract saga takes no {keyword}=; write it in the class that extends this one")
@@ -149,7 +162,7 @@ def class_keywords(class_name: str, given: Mapping[str, object], complain: Compl
 
 def call_keywords(purpose: Purpose, given: Mapping[str, object], complain: Complain) -> CallKeywords:
     """The keywords of a step or compensation, with the defaults in place of what is absent or wrong."""
-    good = _sound(given, _KNOWN[purpose], complain)
+    good = sound(given, _KNOWN[purpose], complain)
     retry = cast("Retry", good.get("retry", RETRY[purpose]))
     for problem in retry_problems(retry):
         complain(problem)
@@ -191,7 +204,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _sound(given: Mapping[str, object], rules: Mapping[str, _Rule], complain: Complain) -> dict[str, object]:
+def sound(given: Mapping[str, object], rules: Mapping[str, Rule], complain: Complain) -> dict[str, object]:
     """What is known and right of what was given."""
     for keyword in (keyword for keyword in given if keyword not in rules):
         complain(f"unknown keyword {keyword}={suggestion(keyword, rules)}; there are {', '.join(rules)}")

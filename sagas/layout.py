@@ -18,12 +18,15 @@ from sagas.definition import (
     SequenceNode,
     SleepNode,
     StepNode,
+    WaitNode,
     children_of,
     label,
 )
 from sagas.flow import Alternative, Choice, Flow, Parallel, Sequence
+from sagas.listeners import Wait
 from sagas.problems import listed
-from sagas.steps import Compensation, Sleep, Step, hook_of, is_decision
+from sagas.steps import Compensation, Sleep, Step, is_decision
+from sagas.written import hook_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +72,9 @@ def answers_of(annotated: tuple[object, ...]) -> frozenset[str] | None:
     return frozenset(found) or None
 
 
-def check_pivot(flow: Node, steps: Mapping[str, StepDefinition], problems: Problems) -> None:
+def check_pivot(
+    flow: Node, steps: Mapping[str, StepDefinition], may_fail: Mapping[str, FunctionType], problems: Problems
+) -> None:
     """There is one point of no return at most, on the main line, and nothing behind it would have to be taken back."""
     pivots = [step for step in steps.values() if step.pivot]
     for surplus in pivots[1:]:
@@ -82,6 +87,11 @@ def check_pivot(flow: Node, steps: Mapping[str, StepDefinition], problems: Probl
             _tell(problems, pivot, "is the pivot and stands in a branch; put it on the main line of the flow")
             continue
         for name, lone in bound(SequenceNode(line[line.index(StepNode(pivot.name)) + 1 :])):
+            if name in may_fail:
+                text = f"comes after the pivot {pivot.name!r} and may fail, but nothing is undone there; move it before"
+                problems.of_method(may_fail[name], f"{text}, give it an on_timeout and no failure, or an alternative()")
+            if name not in steps:
+                continue
             step = steps[name]
             if any(reply.kind is ReplyKind.FAILURE for reply in step.do.replies.values()):
                 text = f"comes after the pivot {pivot.name!r} and may fail, but nothing is undone there; move it before"
@@ -92,9 +102,9 @@ def check_pivot(flow: Node, steps: Mapping[str, StepDefinition], problems: Probl
 
 
 def bound(node: Node, *, lone: bool = True) -> Iterator[tuple[str, bool]]:
-    """The steps whose failure nothing replaces for certain; and whether each is lone, so that nothing gives it up."""
+    """The steps and waits whose failure nothing replaces; and whether each is lone, so that nothing gives it up."""
     match node:
-        case StepNode(step=path):
+        case StepNode(step=path) | WaitNode(path=path):
             yield path, lone
         case AlternativeNode(children=children):
             yield from bound(children[-1], lone=lone)
@@ -138,8 +148,8 @@ class _Layout:
                 return AlternativeNode(tuple(self._several(flow._branches)), path=path)
             case Choice():
                 return self._choice(flow)
-            case Sleep():
-                return self._sleep(flow)
+            case Sleep() | Wait():
+                return self._pause(flow)
             case _:
                 return self._step(flow)
 
@@ -152,12 +162,12 @@ class _Layout:
             self._problems.of_method(self._steps[name]._method, text)
 
     def check_used(self) -> None:
-        """Each decision is asked, and each rest taken."""
+        """Each decision is asked, each rest taken, and each wait waited."""
         for name in self._decisions.keys() - self._asked.keys():
             text = f"is asked nowhere in the flow; write when({name}, …), or remove @decision"
             self._problems.of_method(self._source.members[name], text)  # type: ignore[arg-type]
         for name, member in self._source.members.items():
-            if isinstance(member, Sleep) and member._name == name and name not in self._asked:
+            if isinstance(member, (Sleep, Wait)) and member._name == name and name not in self._asked:
                 self._problems.of_method(member._method, "is not in the flow and would never be; add it or remove it")
 
     def _parallel(self, flow: Parallel) -> Node:
@@ -196,16 +206,16 @@ class _Layout:
             self._problems.of_class(f"flow holds the step {name!r} of another class; write or inherit it here")
         return NOTHING
 
-    def _sleep(self, sleep: Sleep) -> Node:
-        name = sleep._name
-        if not (isinstance(self._source.members.get(name), Sleep) and self._source.wrote(sleep._body)):
-            text = f"flow holds the sleep {name!r} of another class; write or inherit it here"
+    def _pause(self, pause: Sleep | Wait[Any]) -> Node:
+        name, word = pause._name, pause._SAYS.removeprefix("@")
+        if not (isinstance(self._source.members.get(name), type(pause)) and self._source.wrote(pause._body)):
+            text = f"flow holds the {word} {name!r} of another class; write or inherit it here"
             self._problems.of_class(text)
             return NOTHING
         if self._path(name) != name:
-            text = f"flow holds the sleep {name!r} twice; write a second one with a name of its own"
+            text = f"flow holds the {word} {name!r} twice; write a second one with a name of its own"
             self._problems.of_class(text)
-        return SleepNode(name)
+        return SleepNode(name) if isinstance(pause, Sleep) else WaitNode(name)
 
     # -- choices
 

@@ -5,7 +5,7 @@
 | cancel  | running, before its pivot                           | compensation; if paused, sent only on resume   |
 | retry   | a method raised; a command or undo open or blocked  | it goes on, and what is open is sent at once   |
 | skip    | a step that is open or cannot be built; its undo    | the flow, or the way back, goes on without it  |
-| skip    | a rest                                              | it is over now                                 |
+| skip    | a rest, a wait                                      | it is over now                                 |
 | resolve | an undo open or blocked; an orphaned effect         | it was dealt with by hand                      |
 | undo    | an orphaned effect of a step that has an undo       | the undo is sent                               |
 | pause   | alive, not paused                                   | nothing is sent, applied or fired              |
@@ -23,12 +23,12 @@ from messages.errors import OperationRefused
 from sagas.backward import due, exhausted, send_undo, turn_back
 from sagas.definition import Purpose
 from sagas.forward import go_on, ready
-from sagas.instance import CallProgress, CallStatus, Phase, StepProgress
+from sagas.instance import RESTING, SKIPPED, WAITING, CallProgress, CallStatus, Phase, StepProgress
 from sagas.outcome import Action
+from sagas.pauses import end_pause
 from sagas.replies import note_blocked, note_exhausted, note_orphans, orphaned, settled
-from sagas.scopes import pivot_of
+from sagas.scopes import pauses, pivot_of
 from sagas.timeouts import again, next_attempt, wake
-from sagas.turn import sleep_timer
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -175,12 +175,14 @@ def _send_now(turn: Turn, path: str, step: StepProgress) -> None:
 
 def _skip(turn: Turn, step: str | None) -> None:
     _refuse_paused(turn)
-    path = _chosen(turn, step, "skip", [*_unfinished_undos(turn), *_unfinished_steps(turn), *_resting(turn)])
-    if path in turn.definition.sleeps:
+    path = _chosen(turn, step, "skip", [*_unfinished_undos(turn), *_unfinished_steps(turn), *pauses(turn)])
+    if path in _resting(turn):
         wake(turn, path)
         return
     skipped = turn.record("step_skipped", path)
-    if path in _unfinished_undos(turn):
+    if path in _waiting(turn):
+        end_pause(turn, path, SKIPPED)
+    elif path in _unfinished_undos(turn):
         _end_undo(turn, path, CallStatus.SKIPPED, skipped)
     elif path in turn.steps:
         turn.close(path, Purpose.DO, CallStatus.SKIPPED, skipped)
@@ -267,7 +269,11 @@ def _unfinished_steps(turn: Turn) -> list[str]:
 
 
 def _resting(turn: Turn) -> list[str]:
-    return [name for name in turn.definition.sleeps if sleep_timer(name) in turn.timers]
+    return [path for path in pauses(turn) if turn.choices[path] == RESTING]
+
+
+def _waiting(turn: Turn) -> list[str]:
+    return [path for path in pauses(turn) if turn.choices[path] == WAITING]
 
 
 _UNFINISHED = (CallStatus.PENDING, CallStatus.WAITING, CallStatus.BLOCKED)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Arrived:
     """An event for this instance: a start for a key that exists, or a reply.
 
-    `body` is what arrived, kept in the history. `causation_id` is the command it answers, when it says so.
+    `body` is what arrived, kept in the history. `causation_id` is the command it answers, when it says so. `kept`: it
+    came before the instance had come to it, and the instance has counted it.
     """
 
     message_id: str
@@ -29,6 +30,7 @@ class Arrived:
     body: bytes
     event: Event
     causation_id: str | None = None
+    kept: bool = False
 
 
 @value

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagas.definition import AlternativeNode, ChoiceNode, ParallelNode, children_of, sleeps_in, steps_in
-from sagas.instance import DONE, Phase
+from sagas.definition import AlternativeNode, ChoiceNode, ParallelNode, children_of, pauses_in, steps_in
+from sagas.instance import DONE, PAUSED, WOKEN, Phase
+from sagas.pauses import end_pause
+from sagas.turn import step_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from sagas.definition import Node
     from sagas.turn import Turn
-
-
-RESTING, RESTED, WOKEN = "resting", "rested", "woken"
-"""How far a rest is: under way, over, or ended because its part of the flow was given up."""
 
 
 def given_up(turn: Turn) -> Collection[str]:
@@ -32,13 +30,21 @@ def given_up(turn: Turn) -> Collection[str]:
     return frozenset(path for branch in _branches_given_up(turn, turn.definition.flow) for path in steps_in(branch))
 
 
-def rests_given_up(turn: Turn) -> list[str]:
-    """The rests under way in what is given up."""
-    resting = [name for name, state in turn.choices.items() if state == RESTING and name in turn.definition.sleeps]
-    if not resting or turn.phase is Phase.COMPENSATING:
-        return resting
-    gone = {name for branch in _branches_given_up(turn, turn.definition.flow) for name in sleeps_in(branch)}
-    return [name for name in resting if name in gone]
+def pauses(turn: Turn) -> list[str]:
+    """The rests and waits under way."""
+    known = turn.definition.sleeps.keys() | turn.definition.waits.keys()
+    return [path for path, state in turn.choices.items() if state in PAUSED and step_name(path) in known]
+
+
+def wake_given_up(turn: Turn) -> None:
+    """End the rests and waits under way in what is given up."""
+    paused = pauses(turn)
+    if paused and turn.phase is not Phase.COMPENSATING:
+        branches = _branches_given_up(turn, turn.definition.flow)
+        gone = {pause.path for branch in branches for pause in pauses_in(branch)}
+        paused = [path for path in paused if path in gone]
+    for path in paused:
+        end_pause(turn, path, WOKEN)
 
 
 def lost_branches(turn: Turn, node: ParallelNode) -> frozenset[int]:
@@ -76,7 +82,7 @@ def current_branches(turn: Turn, node: Node) -> Iterator[Node]:
 
 
 def spare(turn: Turn, path: str) -> bool:
-    """Give up the branch of a failed step, in the innermost part of the flow that can do without it, if there is one.
+    """Give up the branch of a failed step or wait in the innermost part of the flow that can do without it, if any.
 
     Of an alternative the next branch is tried; of a parallel enough may be left.
     """
@@ -126,7 +132,7 @@ def _branches_given_up(turn: Turn, node: Node) -> Iterator[Node]:
 
 
 def _sparing(turn: Turn, path: str) -> tuple[AlternativeNode | ParallelNode, int] | None:
-    """The innermost part of the flow that can do without the branch in which a step stands, and that branch."""
+    """The innermost part of the flow that can do without the branch in which a step or wait stands, and that branch."""
     for node, branch in reversed(list(_around(turn, turn.definition.flow, path))):
         if isinstance(node, AlternativeNode):
             spares = branch + 1 < len(node.children)
@@ -138,12 +144,12 @@ def _sparing(turn: Turn, path: str) -> tuple[AlternativeNode | ParallelNode, int
 
 
 def _around(turn: Turn, node: Node, path: str) -> Iterator[tuple[AlternativeNode | ParallelNode, int]]:
-    """The parts of the flow around a step, outermost first, in which a branch may be given up, and which branch.
+    """The parts of the flow around a step or wait, outermost first, that may give up a branch, and which branch.
 
     Nothing of a parallel that has enough: the branches that count have done their work.
     """
     for child in current_branches(turn, node):
-        if path in steps_in(child):
+        if path in steps_in(child) or path in (pause.path for pause in pauses_in(child)):
             number = next(index for index, each in enumerate(children_of(node)) if each is child)
             if isinstance(node, AlternativeNode) or (
                 isinstance(node, ParallelNode) and node.first is not None and first_branches(turn, node) is None

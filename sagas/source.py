@@ -11,9 +11,10 @@ from sagas.problems import Place
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sagas.steps import Body
+    from sagas.written import Body
 
-_MACHINERY = ("pydantic", "typing", "sagas.authoring", "sagas.compile", "sagas.flow", "sagas.source", "sagas.steps")
+_WORDS = ("sagas.flow", "sagas.listeners", "sagas.steps", "sagas.written")
+_MACHINERY = ("pydantic", "typing", "sagas.authoring", "sagas.compile", "sagas.source", *_WORDS)
 
 
 def place_of_author() -> Place:
@@ -63,6 +64,11 @@ class Source:
     def is_own(self, body: Body | None) -> bool:
         """Whether this is the body of the class itself."""
         return body == (self.cls.__module__, self.cls.__qualname__)
+
+    def effective(self, method: FunctionType) -> FunctionType:
+        """The method that a subclass put under the same name, else the method itself."""
+        found = self.members.get(method.__name__)
+        return found if isinstance(found, FunctionType) else method
 
     def annotation(self, method: FunctionType, name: str) -> tuple[object, ...]:
         """The types that a parameter (or "return") is annotated with: several for a union, none without annotation.

@@ -1,20 +1,17 @@
 """The words an author writes over methods: `@start`, `@step` with its hooks and compensation, `@decision`, `@sleep`.
 
-They only keep what was written. What it means, and what is wrong with it, is found when the class is compiled. Whatever
-is for the engine is underscored, so that completion shows an author nothing but the language.
+They only keep what was written. What it means, and what is wrong with it, is found when the class is compiled.
 """
 
 from __future__ import annotations
 
-import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from messages import Command, Event
-from messages.errors import DefinitionError
 from sagas.definition import ReplyKind, Retry
 from sagas.flow import Flow
-from sagas.source import place_of_author
+from sagas.written import Hooked, Written, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,53 +30,21 @@ E = TypeVar("E", bound=Event)
 
 P = TypeVar("P", bound="Callable[[Any], Any]")
 
-MARK = "__antiphon__"
-"""The attribute that leads from a hook's function to its `Hook`."""
-
 DECIDES = "__antiphon_decides__"
 """The attribute of a decision's function."""
 
 
-Body = tuple[str, str]
-"""A class body: the module and the qualified name of the class it makes."""
-
-
-class Hook:
-    """A method that takes a reply; the function itself stays what the author wrote."""
-
-    def __init__(self, word: Word, kind: ReplyKind, method: FunctionType, body: Body) -> None:
-        self.word, self.kind, self.method, self.body = word, kind, method, body
-
-
-class Word:
+class Word(Hooked):
     """What a step and a compensation have in common: a method that builds a command, keywords and reply hooks."""
 
     _SAYS = "@step"
 
     def __init__(self, method: object, keywords: Mapping[str, object]) -> None:
-        if not isinstance(method, FunctionType):
-            raise _wrong(f"{self._SAYS} stands over a plain method, not over {method!r}; remove what is between them")
-        self.__doc__ = method.__doc__
-        self._method = method
+        super().__init__(method)
         self._keywords = dict(keywords)
-        self._hooks: list[Hook] = []
-        self._body = _class_body()
 
-    @property
-    def _name(self) -> str:
-        return self._method.__name__
-
-    def _hook(self, kind: ReplyKind, method: Callable[[S, E], None]) -> Callable[[S, E], None]:
-        if not isinstance(method, FunctionType):
-            raise _wrong(
-                f"@{self._name}.on_{kind} stands over a plain method, not over {method!r}; write it over a `def`"
-            )
-        body = _class_body()
-        if body is None:
-            raise _wrong(f"@{self._name}.on_{kind} comes too late for its class; write it in the class body")
-        hook = Hook(self, kind, method, body)
-        setattr(method, MARK, hook)
-        self._hooks.append(hook)
+    def _reply_hook(self, kind: ReplyKind, method: Callable[[S, E], None]) -> Callable[[S, E], None]:
+        self._hook(f"on_{kind}", kind, method)
         return method
 
     def on_success(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
@@ -88,15 +53,15 @@ class Word:
         The hook assigns to fields what the saga needs later. It runs on a copy: what it does counts only if it does not
         raise.
         """
-        return self._hook(ReplyKind.SUCCESS, method)
+        return self._reply_hook(ReplyKind.SUCCESS, method)
 
     def on_failure(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
         """The method takes a reply that says it cannot be done, for good. A failed step turns the saga back."""
-        return self._hook(ReplyKind.FAILURE, method)
+        return self._reply_hook(ReplyKind.FAILURE, method)
 
     def on_transient(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
         """The method takes a reply that says "not now": the command is sent anew after the backoff."""
-        return self._hook(ReplyKind.TRANSIENT, method)
+        return self._reply_hook(ReplyKind.TRANSIENT, method)
 
 
 class Step(Word, Flow, Generic[C_co]):
@@ -146,9 +111,8 @@ class Step(Word, Flow, Generic[C_co]):
         """
 
         def decorate(method: object, /) -> Compensation[Command]:
+            self._body_beside("compensation")
             made = Compensation[Command](method, keywords, self)
-            if made._body is None:
-                raise _wrong(f"@{self._name}.compensation comes too late for its class; write it in the class body")
             self._compensations.append(made)
             return made
 
@@ -162,7 +126,7 @@ class Compensation(Word, Generic[C_co]):
 
     def __init__(self, method: object, keywords: Mapping[str, object], step: Step[Any]) -> None:
         super().__init__(method, keywords)
-        self._step = step
+        self._of = step
 
     @overload
     def __get__(self, saga: None, owner: type[Any], /) -> Self: ...
@@ -229,19 +193,10 @@ def step(method: object = None, /, **keywords: object) -> object:
     return decorate if method is None else decorate(method)
 
 
-class Sleep(Flow):
+class Sleep(Written, Flow):
     """A rest: a method that says how long, or until when, and in the class body a part of the flow."""
 
-    def __init__(self, method: object) -> None:
-        if not isinstance(method, FunctionType):
-            raise _wrong(f"@sleep stands over a plain method, not over {method!r}; remove what is between them")
-        self.__doc__ = method.__doc__
-        self._method = method
-        self._body = _class_body()
-
-    @property
-    def _name(self) -> str:
-        return self._method.__name__
+    _SAYS = "@sleep"
 
     @overload
     def __get__(self, saga: None, owner: type[Any], /) -> Self: ...
@@ -267,7 +222,7 @@ def decision(method: P, /) -> P:
     flow comes to it, and may be called as the plain method that it stays.
     """
     if not isinstance(method, FunctionType):
-        raise _wrong(f"@decision stands over a plain method, not over {method!r}; remove what is between them")
+        raise wrong(f"@decision stands over a plain method, not over {method!r}; remove what is between them")
     setattr(method, DECIDES, True)
     return method
 
@@ -277,7 +232,7 @@ class _Start(classmethod):  # type: ignore[type-arg]
 
     def __init__(self, method: object = None, /, *surplus: object, **keywords: object) -> None:
         if surplus or keywords or not isinstance(method, FunctionType):
-            raise _wrong(
+            raise wrong(
                 "@start stands bare over a plain method; write `@start` and `def placed(cls, event: OrderPlaced)`"
             )
         super().__init__(method)
@@ -289,24 +244,6 @@ else:
     start = _Start
 
 
-def _wrong(text: str) -> DefinitionError:
-    """What cannot wait until the class is compiled, with its place."""
-    body = _class_body()
-    name = body[1].rpartition(".")[2] if body else "saga"
-    return DefinitionError(f"{name} ({place_of_author()}): {text}")
-
-
-def _class_body() -> Body | None:
-    """The class body that is being run, however the word was called from it."""
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_code.co_name != "<module>":
-        names = frame.f_locals
-        if "__qualname__" in names and "__module__" in names:
-            return (names["__module__"], names["__qualname__"])
-        frame = frame.f_back
-    return None
-
-
 def is_start(value: object) -> bool:
     """Whether a class attribute was made by `@start`."""
     return isinstance(value, _Start)
@@ -315,8 +252,3 @@ def is_start(value: object) -> bool:
 def is_decision(value: object) -> bool:
     """Whether a class attribute was made by `@decision`."""
     return isinstance(value, FunctionType) and hasattr(value, DECIDES)
-
-
-def hook_of(value: object) -> Hook | None:
-    """The hook that a function of a class body is, if it is one."""
-    return getattr(value, MARK, None) if isinstance(value, FunctionType) else None

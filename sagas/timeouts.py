@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from sagas.backward import DEADLINE, OVERDUE, fail, turn_back
 from sagas.definition import Purpose
 from sagas.forward import go_on
-from sagas.instance import CallStatus, Phase
+from sagas.instance import EXPIRED, RESTED, TIMED_OUT, WAITING, CallStatus, Phase
+from sagas.pauses import TIMEOUT, end_pause, notify, wait_entry
 from sagas.replies import doubted, note_doubts, note_exhausted
-from sagas.scopes import RESTED, given_up, must_succeed, pivot_of
-from sagas.turn import SLEEP, sleep_timer, timer_name
+from sagas.scopes import given_up, must_succeed, pivot_of
+from sagas.turn import SLEEP, step_name, timer_name
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -47,15 +48,19 @@ def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
     elif name.endswith(f"/{SLEEP}"):
         wake(turn, name.rpartition("/")[0])
     else:
-        path, _, purpose = name.rpartition("/")
-        _fire_call(turn, path, Purpose(purpose), unsent)
+        path, _, what = name.rpartition("/")
+        if step_name(path) not in turn.definition.waits:
+            _fire_call(turn, path, Purpose(what), unsent)
+        elif what == TIMEOUT:
+            _ask_to_give_up(turn, name, wait_entry(turn, path), _MARKER_PATIENCE, unsent)
+        else:
+            notify(turn, path, what)
 
 
-def wake(turn: Turn, name: str) -> None:
+def wake(turn: Turn, path: str) -> None:
     """A rest is over."""
-    turn.timers.pop(sleep_timer(name), None)
-    turn.choices[name] = RESTED
-    turn.record("rested", name)
+    end_pause(turn, path, RESTED)
+    turn.record("rested", path)
     go_on(turn)
 
 
@@ -64,6 +69,8 @@ def give_up(turn: Turn, timer: str, entry: str) -> str | None:
     if timer == DEADLINE:
         return _strike(turn)
     path, _, purpose = timer.rpartition("/")
+    if step_name(path) in turn.definition.waits:
+        return _expire(turn, path, entry)
     step = turn.steps.get(path)
     stale = purpose != Purpose.DO or step is None or not step.do.status.open or _entry(step.do) != entry
     if stale or _awaited_for_ever(turn, path):
@@ -81,6 +88,20 @@ def _strike(turn: Turn) -> str | None:
     else:
         turn.timers.pop(DEADLINE, None)
         turn.attention["deadline_passed"] = f"it has not ended in time; since the pivot {pivot} nothing is undone"
+    return None
+
+
+def _expire(turn: Turn, path: str, entry: str) -> str | None:
+    """Nobody has said anything in time: the default holds, or the wait has failed."""
+    if turn.choices.get(path) != WAITING or wait_entry(turn, path) != entry:
+        return "stale_marker"
+    expire = turn.definition.waits[step_name(path)].expire
+    turn.run_hook(expire)
+    end_pause(turn, path, TIMED_OUT if expire is None else EXPIRED)
+    turn.record("wait_timed_out", path, default=None if expire is None else True)
+    if expire is None:
+        fail(turn, path, "timed_out")
+    go_on(turn)
     return None
 
 

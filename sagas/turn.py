@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from messages import Event
     from messages.errors import MessageError
     from sagas.authoring import Saga
-    from sagas.definition import Call, DecisionDefinition, Definition, SleepDefinition, StepDefinition
+    from sagas.definition import Call, DecisionDefinition, Definition, Notice, SleepDefinition, StepDefinition
     from sagas.instance import CallProgress, CallStatus, Phase
     from sagas.outcome import Arrived
 
@@ -105,8 +105,8 @@ class Turn:
     def _loaded(self, state: bytes) -> Saga:
         return self.definition.saga_class._load(state, now=self.now, saga_id=self.before.saga_id)
 
-    def run_hook(self, hook: Callable[[Any, Any], None] | None, event: Event) -> None:
-        """Let the hook keep what it needs of a reply. The state changes only if all of it succeeded.
+    def run_hook(self, hook: Callable[..., None] | None, *event: Event) -> None:
+        """Let the hook keep what it needs of an event. The state changes only if all of it succeeded.
 
         Raises:
             MethodRaised: the hook raised, or left a state that does not survive its own JSON.
@@ -115,7 +115,7 @@ class Turn:
             return
         try:
             saga = self.saga()
-            hook(saga, event)
+            hook(saga, *event)
             state = saga._dump()
             proven = self._loaded(state) if state != self.state else None
         except BaseException as error:
@@ -216,6 +216,26 @@ class Turn:
         self.put(send.path, call.purpose, replace(progress, dispatched=progress.dispatched or seq))
         if call.replies:
             self.set_timer(timer_name(send.path, call.purpose), wait)
+
+    def notify(self, path: str, notice: Notice, n: int) -> None:
+        """Send the n-th of the commands by which a wait makes itself heard.
+
+        Raises:
+            MethodRaised: the command cannot be built; nothing was changed.
+        """
+        call, saga, of = notice.call, self.before.saga_id, f"{path}/{notice.call.name}"
+        send = Send(
+            message_id=message_id(saga, of, n, 1, Purpose.DO),
+            name=call.command.message_name,
+            schema_version=call.command.schema_version,
+            path=of,
+            body=self.build(call),
+            idempotency_key=idempotency_key(saga, of, n, Purpose.DO),
+            causation_id=self.causation_id,
+        )
+        self.sends.append(send)
+        kind = "reminded" if notice.kind == "reminder" else "escalated"
+        self.record(kind, path, message=send, body=send.body, notice=call.name, causation_id=send.causation_id)
 
     def _message(self, path: str, call: Call, progress: CallProgress, body: bytes | None) -> Send:
         saga, generation, purpose = self.before.saga_id, progress.generation, call.purpose
@@ -354,7 +374,7 @@ class Turn:
         )
 
     def _waiting_for(self) -> str | None:
-        return waiting_for(self.definition, self.steps, self.timers, self.attention, paused=self.paused)
+        return waiting_for(self.definition, self.steps, self.choices, self.timers, self.attention, paused=self.paused)
 
 
 def told(name: str, method: Callable[..., Any], error: BaseException) -> str:

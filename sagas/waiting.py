@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagas.definition import Purpose
-from sagas.instance import PARKING, CallStatus
+from sagas.instance import PARKING, WAITING, CallStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def waiting_for(
     definition: Definition,
     steps: Mapping[str, StepProgress],
+    choices: Mapping[str, str],
     timers: Mapping[str, Timer],
     attention: Mapping[str, str],
     *,
@@ -28,9 +29,23 @@ def waiting_for(
     for name in definition.sleeps:
         if (timer := timers.get(f"{name}/sleep")) is not None:
             waits.append(f"{timer.due_at.isoformat(timespec='seconds')} (rest {name})")
+    if choices:
+        waits += [_heard(definition, path, timers) for path in choices if _is_open(definition, path, choices[path])]
     for path, step in steps.items():
         waits += _waits(definition.steps[path.partition("[")[0]], path, step)
     return "; ".join(waits) or None
+
+
+def _is_open(definition: Definition, path: str, state: str) -> bool:
+    return state == WAITING and path.partition("[")[0] in definition.waits
+
+
+def _heard(definition: Definition, path: str, timers: Mapping[str, Timer]) -> str:
+    name = path.partition("[")[0]
+    events = " or ".join(event for event, heard in definition.heard.items() if heard.name == name)
+    timer = timers.get(f"{path}/timeout")
+    until = "" if timer is None else f", until {timer.due_at.isoformat(timespec='seconds')}"
+    return f"{events} (wait {path}{until})"
 
 
 def _waits(definition: StepDefinition, path: str, step: StepProgress) -> Iterator[str]:

@@ -187,7 +187,7 @@ def _late_outbox(instance: Instance, seen: Watched, now: datetime) -> Iterator[t
 
 def _late_marker(instance: Instance, seen: Watched, now: datetime) -> Iterator[tuple[str, str]]:
     """A timer that is late itself is told of as such; while a message is held for it a marker comes back in vain."""
-    if seen.held:
+    if any(reason != "unawaited" for reason in seen.held):
         return
     stands = instance.attention.get("marker_overdue")
     late = [(at, name) for name, at in seen.asked.items() if at < now - AGED and seen.timers[name] > now - OVERDUE]

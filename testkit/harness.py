@@ -24,9 +24,11 @@ from uuid import UUID, uuid5
 from messages import codec
 from messages.envelope import Envelope
 from messages.keys import business_key
+from sagas.asking import answer
 from sagas.compile import definition_of
-from sagas.decide import decide, first_state, ignored, start
+from sagas.decide import decide, first_state, held, ignored, start
 from sagas.definition import Purpose
+from sagas.heard import newly_awaited
 from sagas.instance import saga_id
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.turn import step_name
@@ -72,6 +74,7 @@ class Harness:
         self._latest: list[Sent] = []
         self._bodies: dict[str, bytes] = {}
         self._messages = 0
+        self._kept: list[Arrived] = []
 
     def __repr__(self) -> str:
         """What a failed assertion shows: the type and key, how far it is, what it waits for."""
@@ -100,8 +103,12 @@ class Harness:
         return self._decide(self._arrived(reply, asked.message_id))
 
     def hears(self, event: Event) -> Self:
-        """A reply without `causation-id`, from a participant that echoes only the correlation id."""
-        return self._decide(self._arrived(event, None))
+        """An event that answers no command: what a `@wait`, `@signal` or `@cancel` takes.
+
+        One that comes too early and is kept is applied as soon as the flow has come to it. Also a reply without
+        `causation-id`, from a participant that echoes only the correlation id.
+        """
+        return self._hear(self._arrived(event, None))
 
     def advance(self, by: timedelta) -> Self:
         """Let time pass. Every timer that falls due on the way fires at its moment."""
@@ -125,6 +132,10 @@ class Harness:
         return self._decide(
             Operated(action=Action(action), actor="operator", reason=reason, request_id=request_id, step=step)
         )
+
+    def asks(self, query: str) -> Any:  # noqa: ANN401 - whatever the query returns
+        """What a `@query` answers, as what JSON is made of."""
+        return answer(self.definition, self.instance.state, query, now=self.now, saga_id=self.instance.saga_id)
 
     # -- what a test looks at
 
@@ -164,7 +175,23 @@ class Harness:
     # -- how it is done
 
     def _decide(self, happened: Input) -> Self:
-        return self._take(decide(self.definition, self.instance, happened, self.now))
+        before = self.instance
+        self._take(decide(self.definition, before, happened, self.now))
+        if newly_awaited(before, self.instance):
+            latest, disposition, reason = self._latest, self.disposition, self.reason
+            kept, self._kept = self._kept, []
+            for each in kept:
+                self._hear(each)
+                latest += self._latest
+            self._latest, self.disposition, self.reason = latest, disposition, reason
+        return self
+
+    def _hear(self, arrived: Arrived) -> Self:
+        self._decide(arrived)
+        if self.disposition is Disposition.HELD:
+            self._kept.append(arrived)
+            self._take(held(self.instance, arrived.message_id, arrived.name, "unawaited", self.now))
+        return self
 
     def _take(self, decision: Decision) -> Self:
         self._instance = decision.instance

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _WAITS_FOR = {
     "early": "the instance it is for",
+    "unawaited": "its instance to come to it",
+    "awaited": "to be applied",
     "paused": "antiphon sagas resume",
     "version": "a process that knows the version",
 }

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from messages import Command, Event, codec
 from messages.errors import OperationRefused
-from sagas import Retry, Saga, decision, definition_of, sleep, start, step, when
+from sagas import Retry, Saga, cancel, decision, definition_of, signal, sleep, start, step, wait, when
 from sagas.decide import decide, first_state
 from sagas.decide import start as begin
 from sagas.definition import (
@@ -33,11 +33,12 @@ from sagas.definition import (
     SequenceNode,
     SleepNode,
     StepNode,
+    WaitNode,
     children_of,
-    sleeps_in,
+    pauses_in,
     steps_in,
 )
-from sagas.instance import DONE, CallStatus, Phase, saga_id
+from sagas.instance import DONE, WAITING, CallStatus, Phase, saga_id
 from sagas.layout import bound
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.patch import patch, rebuild
@@ -91,6 +92,27 @@ class Stuck(Answer, name="machine.Stuck"):
 
 
 class UndoBusy(Answer, name="machine.UndoBusy"):
+    pass
+
+
+class Heard(Event, abstract=True):
+    key: str
+    step: str
+
+
+class Nodded(Heard, name="machine.Nodded"):
+    pass
+
+
+class Shook(Heard, name="machine.Shook"):
+    pass
+
+
+class Told(Heard, name="machine.Told"):
+    pass
+
+
+class Stop(Heard, name="machine.Stop"):
     pass
 
 
@@ -179,13 +201,44 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("nap")
         return timedelta(seconds=7) if self.done else timedelta(0)
 
-    flow = a >> b >> nap >> c >> when(odd, d)
+    @wait(timeout=timedelta(seconds=40), by="step")
+    def nod(self, event: Nodded) -> None:
+        _maybe_raise("nod")
+        self.done = (*self.done, event.step)
+
+    @nod.on_failure
+    def no(self, event: Shook) -> None:
+        _maybe_raise("no")
+
+    @nod.on_timeout
+    def nobody_nods(self) -> None:
+        _maybe_raise("nobody_nods")
+
+    @nod.reminder(after=timedelta(seconds=8), every=timedelta(seconds=9))
+    def nudge(self) -> Work:
+        _maybe_raise("nudge")
+        return Work(step="nudge")
+
+    @nod.escalation(after=timedelta(seconds=20))
+    def boss(self) -> Work:
+        return Work(step="boss")
+
+    @signal
+    def told(self, event: Told) -> None:
+        _maybe_raise("told")
+        self.done = (*self.done, event.step)
+
+    @cancel
+    def stop(self, event: Stop) -> None:
+        _maybe_raise("stop")
+
+    flow = a >> b >> nap >> c >> nod >> when(odd, d)
 
 
 METHODS = (
     [f"{word}{step}" for step in "abcd" for word in ("", "undo_")]
     + [f"{step}_done" for step in "abcd"]
-    + ["odd", "nap"]
+    + ["odd", "nap", "nod", "no", "nobody_nods", "nudge", "told", "stop"]
 )
 
 
@@ -225,8 +278,14 @@ def definitions(draw: st.DrawFn) -> Definition:
         *before, last = line if len(line) == 1 else line[:-1]
         _without_return(chosen, pivot=last, after=line[len(before) + 1 :])
     nap = whole.sleeps["nap"]
-    sleeps = {name: replace(nap, name=name) for name in sleeps_in(flow)}
-    return replace(whole, steps=chosen, sleeps=sleeps, flow=flow)
+    sleeps = {pause.path: replace(nap, name=pause.path) for pause in pauses_in(flow) if isinstance(pause, SleepNode)}
+    nod = whole.waits["nod"]
+    heard = dict(whole.heard)
+    if any(each.pivot for each in chosen.values()):
+        del heard[Shook.message_name]
+    elif draw(st.booleans()):
+        nod = replace(nod, expire=None)
+    return replace(whole, steps=chosen, sleeps=sleeps, waits={"nod": nod}, heard=heard, flow=flow)
 
 
 def _without_return(steps: dict[str, StepDefinition], *, pivot: Node, after: Sequence[Node]) -> None:
@@ -234,18 +293,28 @@ def _without_return(steps: dict[str, StepDefinition], *, pivot: Node, after: Seq
     assert isinstance(pivot, StepNode)
     steps[pivot.step] = replace(steps[pivot.step], pivot=True, undo=None)
     for name, lone in bound(SequenceNode(tuple(after))):
+        if name not in steps:
+            continue
         do = steps[name].do
         sound = {reply: each for reply, each in do.replies.items() if each.kind is not ReplyKind.FAILURE}
         steps[name] = replace(steps[name], do=replace(do, replies=sound), undo=None if lone else steps[name].undo)
 
 
+KINDS = ("sequence", "sequence", "parallel", "first", "alternative", "choice", "sleep", "wait")
+
+
 def _flow(draw: st.DrawFn, names: list[str], used: Counter[str]) -> Node:
-    kind = draw(st.sampled_from(["sequence", "sequence", "parallel", "first", "alternative", "choice", "sleep"]))
+    kind = draw(
+        st.sampled_from(["sequence", "sequence", "parallel", "first", "alternative", "choice", "sleep", "wait"])
+    )
     if kind == "choice" and draw(st.booleans()):
         child = _flow(draw, names, used)
         return ChoiceNode(path=_path("odd", used), decision="odd", cases=(("true", child),), otherwise=None)
     if kind == "sleep":
         return SequenceNode((SleepNode(_path("nap", used)), _flow(draw, names, used)))
+    if kind == "wait" and not used["nod"]:
+        used["nod"] += 1
+        return SequenceNode((WaitNode("nod"), _flow(draw, names, used)))
     if len(names) == 1:
         return StepNode(names[0])
     middle = draw(st.integers(1, len(names) - 1))
@@ -352,6 +421,22 @@ class World(RuleBasedStateMachine):
     def answer_without_naming_the_command(self, kind: type[Answer]) -> None:
         self._decide(self._arrived(kind(step="?"), None))
 
+    @rule(kind=st.sampled_from([Nodded, Nodded, Shook, Told, Told, Stop]), step=st.sampled_from("xy"))
+    def something_happens(self, kind: type[Heard], step: str) -> None:
+        before = self.instance
+        decision = self._decide(self._arrived(kind(key="k", step=step), None))
+        if decision.disposition is Disposition.HELD:
+            assert kind in (Nodded, Shook)
+            assert before == decision.instance
+            assert "nod" not in before.choices
+            assert before.phase is Phase.RUNNING
+
+    @precondition(lambda self: self.instance.choices.get("nod") == WAITING)
+    @rule(kind=st.sampled_from([Nodded, Nodded, Shook]))
+    def what_is_waited_for_happens(self, kind: type[Heard]) -> None:
+        decision = self._decide(self._arrived(kind(key="k", step="n"), None))
+        assert decision.disposition in (Disposition.APPLIED, Disposition.DEAD_LETTERED)
+
     @precondition(lambda self: self.instance.armed)
     @rule()
     def let_the_next_timer_fire(self) -> None:
@@ -431,7 +516,7 @@ class World(RuleBasedStateMachine):
         self.retries += action is Action.RETRY
         self.reopened |= action is Action.UNDO
 
-    def _decide(self, happened: Input) -> None:
+    def _decide(self, happened: Input) -> Decision:
         before = self.instance
         decision = decide(self.definition, before, happened, self.now)
         again = decide(self.definition, before, happened, self.now)
@@ -445,6 +530,7 @@ class World(RuleBasedStateMachine):
                 decision.instance.phase,
                 decision.instance.revision,
             )
+        return decision
 
     def _keep(self, before: Instance | None, decision: Decision) -> None:
         if before is not None:

@@ -132,7 +132,7 @@ def with_a_key_that_cannot_be_one() -> None:
     class X(Reserving, key="total"): ...
 
 
-@reads("X: keys= names OutOfStock, which does not start this saga; remove it")
+@reads("X: keys= names OutOfStock, which this saga does not start or go on with; remove it")
 def with_a_key_for_another_event() -> None:
     class X(Reserving, key="order_id", keys={OutOfStock: "order_id"}): ...
 

@@ -29,7 +29,7 @@ def test_the_flow_goes_on_when_the_rest_is_over_and_not_before() -> None:
     assert saga.instance.waiting_for == f"{(saga.now + timedelta(days=2)).isoformat()} (rest nap)"
     assert sent(saga.advance(timedelta(days=2, seconds=-1))) == []
     assert sent(saga.advance(timedelta(seconds=1))) == ["do b"]
-    assert [entry.kind for entry in saga.history if entry.step == "nap"] == ["timer_set", "rested"]
+    assert [entry.kind for entry in saga.history if entry.step == "nap"] == ["rest_began", "rested"]
 
 
 @pytest.mark.parametrize(("ahead", "rests"), [(timedelta(hours=1), True), (timedelta(hours=-1), False)])

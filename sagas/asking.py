@@ -1,0 +1,38 @@
+"""What a query of an instance answers: the author's method, run on a copy of the stored state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic_core import from_json, to_json
+
+from messages.errors import MethodRaised, OperationRefused
+from sagas.problems import listed, suggestion
+from sagas.turn import told
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from sagas.definition import Definition
+
+
+def answer(definition: Definition, state: bytes, name: str, *, now: datetime, saga_id: UUID) -> object:
+    """What the query answers, as what JSON is made of.
+
+    Raises:
+        OperationRefused: the saga has no query of that name.
+        MethodRaised: the query raised, or answered what cannot be JSON.
+    """
+    query = definition.queries.get(name)
+    if query is None:
+        known = listed(sorted(definition.queries)) if definition.queries else "none"
+        raise OperationRefused(
+            f"{definition.type} has no query {name!r}{suggestion(name, definition.queries)}; there are: {known}",
+            saga_type=definition.type,
+        )
+    try:
+        said: object = from_json(to_json(query(definition.saga_class._load(state, now=now, saga_id=saga_id))))
+    except BaseException as error:  # see `Turn.raised`
+        raise MethodRaised(told(f"{definition.type}.{name}", query, error), saga_type=definition.type) from error
+    return said

@@ -1,0 +1,151 @@
+"""What a class takes that answers none of its commands, waits, signals and cancels, and its queries; and all that is
+wrong with them."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import FunctionType, MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+
+from sagas.checks import check_signature, hooks_of
+from sagas.definition import Call, Heard, Notice, Purpose, Reply, ReplyKind, Unfit, WaitDefinition
+from sagas.keywords import LISTENER, NOTICE, RETRY, TIMEOUT, WAIT, is_span, reply_types, sound
+from sagas.listeners import Wait, is_query, listener_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import timedelta
+
+    from messages import Event
+    from sagas.message_types import MessageTypes
+
+
+class Listening:
+    """One class being read. What cannot be read is told to the problems of `types` and left out."""
+
+    def __init__(self, types: MessageTypes) -> None:
+        self._types, self._source, self._problems = types, types.source, types.problems
+        self.heard: dict[str, Heard] = {}
+        self.waits: dict[str, WaitDefinition] = {}
+        self.queries: dict[str, Callable[[Any], object]] = {}
+        for name, member in self._source.members.items():
+            if isinstance(member, Wait) and member._name == name:
+                self.waits[name] = self._wait(member)
+            elif isinstance(member, FunctionType) and (listener := listener_of(member)) is not None:
+                self._listen(member, listener.word, listener.keywords)
+            elif isinstance(member, FunctionType) and is_query(member):
+                check_signature(member, "self", self._problems)
+                self.queries[name] = member
+
+    def may_fail(self) -> dict[str, FunctionType]:
+        """The waits that may fail, and their methods: by an event that says no, or because nobody says anything."""
+        refused = {heard.name for heard in self.heard.values() if heard.role == "wait" and _says_no(heard)}
+        given_up = {name for name, wait in self.waits.items() if wait.timeout is not None and wait.expire is None}
+        return {name: cast("Any", self._source.members[name])._method for name in refused | given_up}
+
+    # -- waits
+
+    def _wait(self, wait: Wait[Any]) -> WaitDefinition:
+        method = wait._method
+        check_signature(method, "self, event", self._problems)
+        good = sound(wait._keywords, WAIT, partial(self._problems.of_method, method))
+        hooks = [(hook.kind, self._source.effective(hook.method)) for hook in hooks_of(wait, self._source)]
+        for reply in self._replies(wait, [(kind, hook) for kind, hook in hooks if kind is not None]):
+            self._hear("wait", wait._method, reply, good, default=Unfit.KEEP)
+        expiries = [hook for kind, hook in hooks if kind is None]
+        for hook in expiries:
+            check_signature(hook, "self", self._problems)
+        for surplus in expiries[1:]:
+            text = f"is a second on_timeout of {wait._name!r} beside {expiries[0].__name__!r}; keep one"
+            self._problems.of_method(surplus, text)
+        timeout = cast("timedelta | None", good.get("timeout"))
+        if expiries and timeout is None:
+            text = f"is called when {wait._name!r} times out, and that has no timeout=; write one, or remove this"
+            self._problems.of_method(expiries[0], text)
+        return WaitDefinition(
+            name=wait._name,
+            timeout=timeout,
+            expire=next(iter(expiries), None),
+            notices=MappingProxyType(self._notices(wait, timeout)),
+        )
+
+    def _replies(self, wait: Wait[Any], hooks: list[tuple[ReplyKind, FunctionType]]) -> Iterator[Reply]:
+        for event in self._types.events(wait._method, "the event that is waited for"):
+            yield Reply(kind=ReplyKind.SUCCESS, event=event, hook=wait._method)
+        for event in reply_types(wait._keywords, ReplyKind.FAILURE):
+            if self._types.is_concrete(event, wait._method):
+                yield Reply(kind=ReplyKind.FAILURE, event=event)
+        for kind, hook in hooks:
+            check_signature(hook, "self, event", self._problems)
+            for event in self._types.events(hook, f"the event that ends {wait._name!r}"):
+                yield Reply(kind=kind, event=event, hook=hook)
+
+    def _notices(self, wait: Wait[Any], timeout: timedelta | None) -> dict[str, Notice]:
+        written = [notice for notice in wait._notices if self._source.wrote(notice._body)]
+        notices = {}
+        for notice in {notice._name: notice for notice in written}.values():
+            method = notice._method
+            check_signature(method, "self", self._problems)
+            good = sound(notice._keywords, NOTICE, partial(self._problems.of_method, method))
+            after = cast("timedelta", good.get("after", TIMEOUT))
+            if notice._name == "timeout":
+                self._problems.of_method(method, "is called as the timer of the wait itself is; choose another name")
+            if timeout is not None and is_span(after) and after >= timeout:
+                text = f"is sent after {after}, when {wait._name!r} has timed out already, after {timeout}; be earlier"
+                self._problems.of_method(method, text)
+            notices[notice._name] = Notice(
+                call=Call(
+                    name=notice._name,
+                    purpose=Purpose.DO,
+                    command=self._types.command(method),
+                    build=method,
+                    replies=MappingProxyType({}),
+                    timeout=TIMEOUT,
+                    retry=RETRY[Purpose.DO],
+                ),
+                kind=notice._kind,
+                after=after,
+                every=cast("timedelta | None", good.get("every")),
+            )
+        return notices
+
+    # -- signals and cancels
+
+    def _listen(self, method: FunctionType, word: str, keywords: Mapping[str, object]) -> None:
+        check_signature(method, "self, event", self._problems)
+        good = sound(keywords, LISTENER, partial(self._problems.of_method, method))
+        meaning = "the event that turns the saga back" if word == "cancel" else "the event that it takes"
+        for event in self._types.events(method, meaning):
+            reply = Reply(kind=ReplyKind.SUCCESS, event=event, hook=method)
+            self._hear(word, method, reply, good, default=Unfit.IGNORE)
+
+    # -- both
+
+    def _hear(
+        self, role: str, method: FunctionType, reply: Reply, keywords: Mapping[str, object], *, default: Unfit
+    ) -> None:
+        event, other = reply.event, self.heard.get(reply.event.message_name)
+        if other is not None:
+            text = f"{event.__name__} is taken by {other.name!r} already; an event is for one thing in a saga, keep one"
+            self._problems.of_method(method, text)
+            return
+        by, because = (self._field(method, event, keywords.get(word)) for word in ("by", "because"))
+        self.heard[event.message_name] = Heard(
+            role=role,  # type: ignore[arg-type]
+            name=method.__name__,
+            reply=reply,
+            missing=Unfit(cast("str", keywords.get("missing", Unfit.KEEP))),
+            unexpected=Unfit(cast("str", keywords.get("unexpected", default))),
+            by=by,
+            because=because,
+        )
+
+    def _field(self, method: FunctionType, event: type[Event], name: object) -> str | None:
+        if name is not None and name not in event.model_fields:
+            text = f"{event.__name__} has no field {name!r} that says it; name one that all events of the wait have"
+            self._problems.of_method(method, text)
+        return cast("str | None", name)
+
+
+def _says_no(heard: Heard) -> bool:
+    return heard.reply.kind is ReplyKind.FAILURE

@@ -1,0 +1,74 @@
+"""Rests and waits: where the flow stands still until a moment comes, or an event.
+
+How far each is, is kept at its path in the choices of the instance; while a wait is under way the moment at which it
+times out is kept below that, and how often each of its notices was sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sagas.instance import RESTED, RESTING, WAITING
+from sagas.turn import sleep_timer, step_name
+
+if TYPE_CHECKING:
+    from sagas.turn import Turn
+
+TIMEOUT = "timeout"
+
+
+def begin_rest(turn: Turn, path: str) -> None:
+    """The flow has come to a rest.
+
+    Raises:
+        MethodRaised: how long it is cannot be said.
+    """
+    until = turn.rest(turn.definition.sleeps[step_name(path)])
+    if until <= turn.now:
+        turn.choices[path] = RESTED
+        turn.record("rested", path, until=until.isoformat())
+    else:
+        turn.choices[path] = RESTING
+        turn.record("rest_began", path, timer=sleep_timer(path), until=until.isoformat())
+        turn.set_timer(sleep_timer(path), until - turn.now)
+
+
+def begin_wait(turn: Turn, path: str) -> None:
+    """The flow has come to a wait."""
+    wait = turn.definition.waits[step_name(path)]
+    turn.choices[path] = WAITING
+    until = None if wait.timeout is None else turn.now + wait.timeout
+    turn.record("wait_began", path, until=None if until is None else until.isoformat())
+    if wait.timeout is not None and until is not None:
+        turn.choices[f"{path}/{TIMEOUT}"] = until.isoformat()
+        turn.set_timer(f"{path}/{TIMEOUT}", wait.timeout)
+    for name, notice in wait.notices.items():
+        turn.set_timer(f"{path}/{name}", notice.after)
+
+
+def wait_entry(turn: Turn, path: str) -> str:
+    """What names the timeout of a wait that is under way, so that the marker of another one changes nothing."""
+    return turn.choices.get(f"{path}/{TIMEOUT}", "")
+
+
+def end_pause(turn: Turn, path: str, state: str) -> None:
+    """End a rest or wait in that state: its timers go, and nobody is reminded any more."""
+    turn.choices[path] = state
+    for kept in (turn.timers, turn.choices):
+        for name in [name for name in kept if name.rpartition("/")[0] == path]:
+            del kept[name]
+
+
+def notify(turn: Turn, path: str, name: str) -> None:
+    """Send the reminder or escalation of a wait that is due, and see to the next one.
+
+    Raises:
+        MethodRaised: the command cannot be built; the turn must be thrown away and the instance parked.
+    """
+    notice = turn.definition.waits[step_name(path)].notices[name]
+    n = int(turn.choices.get(f"{path}/{name}", "0")) + 1
+    del turn.timers[f"{path}/{name}"]
+    turn.choices[f"{path}/{name}"] = str(n)
+    turn.notify(path, notice, n)
+    if notice.every is not None:
+        turn.set_timer(f"{path}/{name}", notice.every)
