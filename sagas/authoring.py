@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sagas.compile import compile_saga
 from sagas.definition import Definition
-from sagas.flow import Flow, alternative, match, parallel, when
+from sagas.flow import Flow, alternative, match, parallel, repeat, when
 from sagas.listeners import Notice, Wait, cancel, query, signal, wait
 from sagas.steps import Compensation, Step, decision, sleep, start, step
 
@@ -35,6 +35,7 @@ __all__ = [
     "match",
     "parallel",
     "query",
+    "repeat",
     "signal",
     "sleep",
     "start",

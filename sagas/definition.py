@@ -5,9 +5,10 @@ Immutable. Built only by `sagas.compile`; read by `decide`, by the handlers and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from messages.codec import DEFAULT_LIMITS, Limits
@@ -250,7 +251,21 @@ class ChoiceNode:
         return dict(self.cases).get(label, self.otherwise)
 
 
-Node = StepNode | SleepNode | WaitNode | SequenceNode | ParallelNode | AlternativeNode | ChoiceNode
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopNode:
+    """Its body again and again, `most` so often, until the decision says so; asked whenever the body is done.
+
+    How often it was done in vain is kept at `path`, and below that when it was enough. Each time has places of its own:
+    see `iteration`.
+    """
+
+    path: str
+    body: Node
+    until: str
+    most: int
+
+
+Node = StepNode | SleepNode | WaitNode | LoopNode | SequenceNode | ParallelNode | AlternativeNode | ChoiceNode
 
 NOTHING = SequenceNode(())
 """What is done at once."""
@@ -261,10 +276,37 @@ def children_of(node: Node) -> tuple[Node, ...]:
     match node:
         case StepNode() | SleepNode() | WaitNode():
             return ()
+        case LoopNode(body=body):
+            return (body,)
         case ChoiceNode(cases=cases, otherwise=otherwise):
             return (*(case for _, case in cases), *(() if otherwise is None else (otherwise,)))
         case _:
             return node.children
+
+
+@lru_cache(maxsize=4096)
+def iteration(body: Node, number: int) -> Node:
+    """The body of a loop, the so-manieth time, from 0: the same with `[number]` behind the name of every place."""
+    match body:
+        case StepNode(step=path):
+            return StepNode(f"{path}[{number}]")
+        case SleepNode(path=path):
+            return SleepNode(f"{path}[{number}]")
+        case WaitNode(path=path):
+            return WaitNode(f"{path}[{number}]")
+        case SequenceNode(children=children):
+            return SequenceNode(_iterations(children, number))
+        case ParallelNode(children=children) | AlternativeNode(children=children):
+            return replace(body, children=_iterations(children, number), path=f"{body.path}[{number}]")
+        case LoopNode():
+            return replace(body, body=iteration(body.body, number), path=f"{body.path}[{number}]")
+    cases = tuple((answer, iteration(case, number)) for answer, case in body.cases)
+    otherwise = None if body.otherwise is None else iteration(body.otherwise, number)
+    return replace(body, cases=cases, otherwise=otherwise, path=f"{body.path}[{number}]")
+
+
+def _iterations(nodes: tuple[Node, ...], number: int) -> tuple[Node, ...]:
+    return tuple(iteration(node, number) for node in nodes)
 
 
 def steps_in(node: Node) -> Iterator[str]:
@@ -281,6 +323,14 @@ def pauses_in(node: Node) -> Iterator[SleepNode | WaitNode]:
         yield node
     for child in children_of(node):
         yield from pauses_in(child)
+
+
+def loops_in(node: Node) -> Iterator[LoopNode]:
+    """The loops of a part of a flow, the outer before the inner."""
+    if isinstance(node, LoopNode):
+        yield node
+    for child in children_of(node):
+        yield from loops_in(child)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

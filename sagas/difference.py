@@ -84,6 +84,8 @@ def _drawn(flow: object) -> str:
     for pause in ("sleep", "wait"):
         if pause in flow:
             return str(flow[pause])
+    if "repeat" in flow:
+        return f"repeat({_drawn(flow['repeat'])}, until={flow['until']})"
     if "alternative" in flow:
         return f"alternative({', '.join(map(_drawn, flow['alternative']))})"
     if "parallel" in flow:

@@ -19,11 +19,13 @@ from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
     Digests,
+    LoopNode,
     ParallelNode,
     SequenceNode,
     SleepNode,
     StepNode,
     WaitNode,
+    loops_in,
 )
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ def _flow(node: Node) -> object:
             return {"parallel": [_flow(child) for child in children], **({} if first is None else {"first": first})}
         case AlternativeNode(children=children):
             return {"alternative": [_flow(child) for child in children]}
+        case LoopNode(body=body, until=until):
+            return {"repeat": _flow(body), "until": until}
         case ChoiceNode(path=path, cases=cases, otherwise=otherwise):
             return {
                 "decision": path,
@@ -180,7 +184,13 @@ def _policy(definition: Definition) -> dict[str, Any]:
             for step in definition.steps.values()
         },
         **_waiting(definition),
+        **_repeating(definition),
     }
+
+
+def _repeating(definition: Definition) -> dict[str, Any]:
+    most = {loop.path: loop.most for loop in loops_in(definition.flow)}
+    return {"repeats": most} if most else {}
 
 
 def _waiting(definition: Definition) -> dict[str, Any]:

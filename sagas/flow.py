@@ -70,6 +70,15 @@ class Choice(Flow):
         self._otherwise = otherwise
 
 
+class Loop(Flow):
+    """Its body again and again."""
+
+    def __init__(self, body: object, until: object, most: object) -> None:
+        self._body = body
+        self._until = until
+        self._most = most
+
+
 def leaves(flow: object) -> Iterator[object]:
     """What a sequence is made of, in order, whatever else an author put there by mistake; else the flow itself."""
     if isinstance(flow, Sequence):
@@ -100,6 +109,20 @@ def alternative(*branches: Flow) -> Flow:
     `alternative(ship_by_air, ship_by_sea >> tell_customer)`.
     """
     return Alternative(branches)
+
+
+def repeat(body: Flow, /, *, until: Callable[[Any], bool], most: int) -> Flow:
+    """`body`, and again, until the decision says that it is enough: `repeat(ask >> pause, until=ready, most=10)`.
+
+    The decision is asked whenever the body is done. What each time did is undone, the last time first, when the saga
+    turns back.
+
+    Args:
+        body: A step or a flow of its own.
+        until: A `@decision` that answers True when it is enough.
+        most: How often the body is done at most, 1000 times at the longest; then the loop has failed, as a step fails.
+    """
+    return Loop(body, until, most)
 
 
 def when(decision: Callable[[Any], bool], then: Flow, /, *, otherwise: Flow | None = None) -> Flow:

@@ -5,21 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
-from sagas.backward import undo_given_up, undo_next, unresolved
+from sagas.backward import fail, undo_given_up, undo_next, unresolved
 from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
+    LoopNode,
     ParallelNode,
     Purpose,
     SequenceNode,
     SleepNode,
     StepNode,
     WaitNode,
-    steps_in,
+    label,
 )
 from sagas.instance import DONE, PASSED, CallProgress, CallStatus, Phase
 from sagas.pauses import begin_rest, begin_wait
-from sagas.scopes import current_branches, failed_branches, first_branches, given_up, settle
+from sagas.scopes import (
+    current_branches,
+    failed_branches,
+    first_branches,
+    given_up,
+    parts,
+    places_within,
+    settle,
+    steps_within,
+    times_in_vain,
+)
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -27,6 +38,10 @@ if TYPE_CHECKING:
 
     from sagas.definition import Node
     from sagas.turn import Turn
+
+
+ENOUGH = "enough"
+"""Below the path of a loop: how often its body was done, once that is enough."""
 
 
 def go_on(turn: Turn) -> None:
@@ -44,7 +59,7 @@ def _advance(turn: Turn) -> None:
     if turn.halted or turn.phase is not Phase.RUNNING:
         return
     try:
-        while found := list(_frontier(turn, turn.definition.flow)):
+        while turn.phase is Phase.RUNNING and (found := list(_frontier(turn, turn.definition.flow))):
             turns = [node for node in found if not isinstance(node, StepNode)]
             for node in turns or found:  # first it is decided where the flow goes, so that steps begin in its order
                 match node:
@@ -56,13 +71,16 @@ def _advance(turn: Turn) -> None:
                         begin_rest(turn, path)
                     case WaitNode(path=path):
                         begin_wait(turn, path)
+                    case LoopNode():
+                        _repeat(turn, node)
                     case ParallelNode():
                         settle(turn, node, [number for number, _ in _done(turn, node)][: node.first])
                         undo_given_up(turn)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
-        if finished(turn, turn.definition.flow) and not any(unresolved(turn, path) for path in given_up(turn)):
+        over = turn.phase is Phase.RUNNING and finished(turn, turn.definition.flow)
+        if over and not any(unresolved(turn, path) for path in given_up(turn)):
             turn.end(Phase.COMPLETED, "completed")
 
 
@@ -85,6 +103,8 @@ def finished(turn: Turn, node: Node) -> bool:
             return False
         case ParallelNode() if node.first is not None and first_branches(turn, node) is None:
             return False
+        case LoopNode():
+            return f"{node.path}/{ENOUGH}" in turn.choices
     return _first_unfinished(turn, current_branches(turn, node)) is None
 
 
@@ -95,8 +115,8 @@ def _first_unfinished(turn: Turn, nodes: Iterable[Node]) -> Node | None:
     return None
 
 
-def _frontier(turn: Turn, node: Node) -> Iterator[StepNode | SleepNode | WaitNode | ChoiceNode | ParallelNode]:
-    """What the flow has come to: steps that may be entered, rests, waits, choices, enough that is done."""
+def _frontier(turn: Turn, node: Node) -> Iterator[Node]:
+    """What the flow has come to: steps that may be entered, rests, waits, choices, what has been done enough."""
     match node:
         case StepNode(step=path):
             if path not in turn.steps:
@@ -106,10 +126,12 @@ def _frontier(turn: Turn, node: Node) -> Iterator[StepNode | SleepNode | WaitNod
             due = path not in turn.choices
         case ParallelNode(first=first) if first is not None:
             due = first_branches(turn, node) is None and len(_done(turn, node)) >= first
+        case LoopNode():
+            due = finished(turn, parts(turn, node)[-1]) and not finished(turn, node)
         case _:
             due = False
     if due:
-        yield node  # type: ignore[misc]
+        yield node
     for child in _come_to(turn, node):
         yield from _frontier(turn, child)
 
@@ -123,8 +145,11 @@ def _come_to(turn: Turn, node: Node) -> Iterator[Node]:
                 yield first
         case AlternativeNode(children=children):
             before = children[: failed_branches(turn, node)]
-            if not any(unresolved(turn, path) for child in before for path in steps_in(child)):
+            if not any(unresolved(turn, path) for child in before for path in steps_within(turn, child)):
                 yield from current_branches(turn, node)  # the next one begins when this one is undone
+        case LoopNode():
+            if not finished(turn, node):
+                yield parts(turn, node)[-1]
         case _:
             yield from current_branches(turn, node)
 
@@ -143,6 +168,33 @@ def _choose(turn: Turn, node: ChoiceNode) -> None:
     answer = turn.ask(turn.definition.decisions[node.decision])
     turn.choices[node.path] = answer
     turn.record("decision_made", node.path, answer=answer)
+
+
+def _repeat(turn: Turn, node: LoopNode) -> None:
+    """The body of a loop is done once more: that is enough, or it begins again, or it has failed."""
+    answer, times = turn.ask(turn.definition.decisions[node.until]), times_in_vain(turn, node) + 1
+    turn.record("decision_made", node.path, answer=answer, decision=node.until, times=times)
+    if answer == label(True):
+        turn.choices[f"{node.path}/{ENOUGH}"] = str(times)
+    elif times < node.most:
+        _forget(turn, parts(turn, node)[-1])
+        turn.choices[node.path] = str(times)
+    else:
+        turn.record("loop_exhausted", node.path, times=times)
+        fail(turn, node.path, "failed")
+
+
+def _forget(turn: Turn, body: Node) -> None:
+    """Keep no record of what will never be looked at again, so that long loops do not make large rows."""
+    if all(_is_past(turn, path) for path in steps_within(turn, body) if path in turn.steps):
+        places = frozenset(places_within(turn, body))
+        for kept in (turn.steps, turn.choices):
+            for path in [path for path in kept if path.partition("/")[0] in places]:
+                del kept[path]
+
+
+def _is_past(turn: Turn, path: str) -> bool:
+    return turn.steps[path].do.status is CallStatus.SUCCEEDED and turn.step(path).undo is None
 
 
 def _enter(turn: Turn, path: str) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from messages.value import value
 from sagas.backward import fail, turn_back
-from sagas.definition import AlternativeNode, ChoiceNode, ReplyKind, Unfit, WaitNode, children_of, pauses_in
-from sagas.forward import go_on
+from sagas.definition import AlternativeNode, ChoiceNode, LoopNode, ReplyKind, Unfit, WaitNode, children_of, pauses_in
+from sagas.forward import finished, go_on
 from sagas.instance import ANSWERED, EXPIRED, REFUSED, TIMED_OUT, WAITING, Phase
 from sagas.pauses import end_pause
 from sagas.scopes import current_branches, failed_branches, pivot_of
@@ -122,6 +122,8 @@ def _may_come_to(turn: Turn, node: Node, name: str) -> bool:
         case AlternativeNode(children=children):
             current, *later = children[failed_branches(turn, node) :]
             return _may_come_to(turn, current, name) or any(_holds(child, name) for child in later)
+        case LoopNode() if not finished(turn, node):
+            return _holds(node, name)
     return any(_may_come_to(turn, child, name) for child in current_branches(turn, node))
 
 

@@ -12,6 +12,7 @@ from sagas.definition import (
     NOTHING,
     AlternativeNode,
     ChoiceNode,
+    LoopNode,
     Node,
     ParallelNode,
     ReplyKind,
@@ -22,7 +23,7 @@ from sagas.definition import (
     children_of,
     label,
 )
-from sagas.flow import Alternative, Choice, Flow, Parallel, Sequence
+from sagas.flow import Alternative, Choice, Flow, Loop, Parallel, Sequence
 from sagas.listeners import Wait
 from sagas.problems import listed
 from sagas.steps import Compensation, Sleep, Step, is_decision
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sagas.source import Source
 
 _YES_NO = frozenset(("true", "false"))
+_MOST_TIMES = 1000
 _FEWEST = 2  # branches that can be side by side
 
 
@@ -90,6 +92,9 @@ def check_pivot(
             if name in may_fail:
                 text = f"comes after the pivot {pivot.name!r} and may fail, but nothing is undone there; move it before"
                 problems.of_method(may_fail[name], f"{text}, give it an on_timeout and no failure, or an alternative()")
+            if name.partition("#")[0] == "repeat" and name not in steps:
+                text = f"flow holds a repeat() behind the pivot {pivot.name!r} that may be done in vain"
+                problems.of_class(f"{text}, but nothing is undone there; move it before, or give it an alternative()")
             if name not in steps:
                 continue
             step = steps[name]
@@ -102,10 +107,13 @@ def check_pivot(
 
 
 def bound(node: Node, *, lone: bool = True) -> Iterator[tuple[str, bool]]:
-    """The steps and waits whose failure nothing replaces; and whether each is lone, so that nothing gives it up."""
+    """The steps, waits and loops whose failure nothing replaces; and whether each is lone: that nothing gives it up."""
     match node:
         case StepNode(step=path) | WaitNode(path=path):
             yield path, lone
+        case LoopNode(path=path, body=body):
+            yield path, lone
+            yield from bound(body, lone=lone)
         case AlternativeNode(children=children):
             yield from bound(children[-1], lone=lone)
         case _:
@@ -148,6 +156,8 @@ class _Layout:
                 return AlternativeNode(tuple(self._several(flow._branches)), path=path)
             case Choice():
                 return self._choice(flow)
+            case Loop():
+                return self._loop(flow)
             case Sleep() | Wait():
                 return self._pause(flow)
             case _:
@@ -181,6 +191,19 @@ class _Layout:
             self._problems.of_class(text)
             first = 1
         return ParallelNode(tuple(self._several(flow._branches)), first=first, path=self._path("parallel"))
+
+    def _loop(self, loop: Loop) -> Node:
+        path, body, most = self._path("repeat"), self.node(loop._body), loop._most
+        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= _MOST_TIMES:
+            text = f"repeat(most={most!r}) will not do; write a whole number from 1 to {_MOST_TIMES}"
+            self._problems.of_class(text)
+            most = 1
+        decision = self._decision(loop._until, "repeat", "until= names")
+        if decision is None or body == NOTHING:
+            return NOTHING
+        self._asked[decision.name] += 0
+        self._check_yes_no(decision, "repeat")
+        return LoopNode(path=path, body=body, until=decision.name, most=most)
 
     def _path(self, word: str) -> str:
         """Where is kept what becomes of a part of the flow without a name: its word, and its number from the second."""
@@ -220,7 +243,7 @@ class _Layout:
     # -- choices
 
     def _choice(self, choice: Choice) -> Node:
-        decision = self._decision(choice)
+        decision = self._decision(choice._decision, choice._word, "its first argument is")
         cases = self._cases(choice)
         if decision is None:
             return NOTHING
@@ -234,16 +257,15 @@ class _Layout:
             otherwise=otherwise,
         )
 
-    def _decision(self, choice: Choice) -> DecisionDefinition | None:
-        asked = choice._decision
+    def _decision(self, asked: object, word: str, place: str) -> DecisionDefinition | None:
         name = getattr(asked, "__name__", "")
         found = self._decisions.get(name)
         if found is not None and is_decision(asked):
             return found
         if isinstance(asked, FunctionType) and not is_decision(asked):
-            self._problems.of_method(asked, f"stands in {choice._word}() and lacks @decision; write it over the method")
+            self._problems.of_method(asked, f"stands in {word}() and lacks @decision; write it over the method")
         else:
-            text = f"{choice._word}() asks {_shown(asked)}; its first argument is a method of this class with @decision"
+            text = f"{word}() asks {_shown(asked)}; {place} a method of this class with @decision"
             self._problems.of_class(text)
         return None
 
@@ -264,14 +286,19 @@ class _Layout:
                 cases[name] = NOTHING if flow is None else self.node(flow)
         return cases
 
+    def _check_yes_no(self, decision: DecisionDefinition, word: str) -> None:
+        if decision.answers != _YES_NO:
+            method = self._source.members[decision.name]
+            text = f"is asked by {word}() and does not return bool; annotate it -> bool"
+            self._problems.of_method(method, text)  # type: ignore[arg-type]
+
     def _check_cases(
         self, choice: Choice, decision: DecisionDefinition, cases: Mapping[str, Node], *, complete: bool
     ) -> None:
         method = self._source.members[decision.name]
         assert isinstance(method, FunctionType)  # noqa: S101 - a decision is one
         if choice._word == "when":
-            if decision.answers != _YES_NO:
-                self._problems.of_method(method, "is asked by when() and does not return bool; annotate it -> bool")
+            self._check_yes_no(decision, "when")
         elif decision.answers is None:
             if not complete and "return" in method.__annotations__:
                 text = "may give any answer, and match() has no otherwise=; add it, or annotate an Enum or a Literal"

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagas.definition import AlternativeNode, ChoiceNode, ParallelNode, children_of, pauses_in, steps_in
+from sagas.definition import (
+    AlternativeNode,
+    ChoiceNode,
+    LoopNode,
+    ParallelNode,
+    SequenceNode,
+    StepNode,
+    children_of,
+    iteration,
+)
 from sagas.instance import DONE, PAUSED, WOKEN, Phase
 from sagas.pauses import end_pause
 from sagas.turn import step_name
@@ -27,7 +36,9 @@ def given_up(turn: Turn) -> Collection[str]:
         return turn.steps
     if turn.phase is not Phase.RUNNING or not turn.choices:
         return ()
-    return frozenset(path for branch in _branches_given_up(turn, turn.definition.flow) for path in steps_in(branch))
+    return frozenset(
+        path for branch in _branches_given_up(turn, turn.definition.flow) for path in steps_within(turn, branch)
+    )
 
 
 def pauses(turn: Turn) -> list[str]:
@@ -41,10 +52,40 @@ def wake_given_up(turn: Turn) -> None:
     paused = pauses(turn)
     if paused and turn.phase is not Phase.COMPENSATING:
         branches = _branches_given_up(turn, turn.definition.flow)
-        gone = {pause.path for branch in branches for pause in pauses_in(branch)}
+        gone = {path for branch in branches for path in places_within(turn, branch)}
         paused = [path for path in paused if path in gone]
     for path in paused:
         end_pause(turn, path, WOKEN)
+
+
+def steps_within(turn: Turn, node: Node) -> Iterator[str]:
+    """The steps of a part of the flow, those of every time that a loop has come to."""
+    if isinstance(node, StepNode):
+        yield node.step
+    for child in parts(turn, node):
+        yield from steps_within(turn, child)
+
+
+def places_within(turn: Turn, node: Node) -> Iterator[str]:
+    """The same, and every other place at which something is kept."""
+    if isinstance(node, StepNode):
+        yield node.step
+    elif not isinstance(node, SequenceNode):
+        yield node.path
+    for child in parts(turn, node):
+        yield from places_within(turn, child)
+
+
+def parts(turn: Turn, node: Node) -> tuple[Node, ...]:
+    """The parts of a part of the flow; of a loop its body, once for each time that it has come to."""
+    if isinstance(node, LoopNode):
+        return tuple(iteration(node.body, number) for number in range(times_in_vain(turn, node) + 1))
+    return children_of(node)
+
+
+def times_in_vain(turn: Turn, node: LoopNode) -> int:
+    """How often the body of a loop was done, and it was not enough."""
+    return int(turn.choices.get(node.path, "0"))
 
 
 def lost_branches(turn: Turn, node: ParallelNode) -> frozenset[int]:
@@ -78,7 +119,7 @@ def current_branches(turn: Turn, node: Node) -> Iterator[Node]:
             if branch is not None:
                 yield branch
         case _:
-            yield from children_of(node)
+            yield from parts(turn, node)
 
 
 def spare(turn: Turn, path: str) -> bool:
@@ -149,8 +190,8 @@ def _around(turn: Turn, node: Node, path: str) -> Iterator[tuple[AlternativeNode
     Nothing of a parallel that has enough: the branches that count have done their work.
     """
     for child in current_branches(turn, node):
-        if path in steps_in(child) or path in (pause.path for pause in pauses_in(child)):
-            number = next(index for index, each in enumerate(children_of(node)) if each is child)
+        if path in places_within(turn, child):
+            number = next((index for index, each in enumerate(children_of(node)) if each is child), 0)
             if isinstance(node, AlternativeNode) or (
                 isinstance(node, ParallelNode) and node.first is not None and first_branches(turn, node) is None
             ):

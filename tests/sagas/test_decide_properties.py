@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import UUID
 
 from hypothesis import HealthCheck, note, settings
@@ -27,6 +27,7 @@ from sagas.decide import start as begin
 from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
+    LoopNode,
     ParallelNode,
     Purpose,
     ReplyKind,
@@ -35,6 +36,8 @@ from sagas.definition import (
     StepNode,
     WaitNode,
     children_of,
+    iteration,
+    loops_in,
     pauses_in,
     steps_in,
 )
@@ -42,9 +45,10 @@ from sagas.instance import DONE, WAITING, CallStatus, Phase, saga_id
 from sagas.layout import bound
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.patch import patch, rebuild
+from sagas.turn import step_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sagas.definition import Call, Definition, Node, StepDefinition
     from sagas.instance import Instance
@@ -274,7 +278,7 @@ def definitions(draw: st.DrawFn) -> Definition:
     chosen = {name: _step(whole.steps[name], shape) for name, shape in zip(names, steps, strict=True)}
     flow = _flow(draw, names, Counter())
     line = flow.children if isinstance(flow, SequenceNode) else (flow,)
-    if draw(st.booleans()) and isinstance(line[-2 % len(line)], StepNode):
+    if draw(st.booleans()) and isinstance(line[-2 % len(line)], StepNode) and not list(loops_in(line[-1])):
         *before, last = line if len(line) == 1 else line[:-1]
         _without_return(chosen, pivot=last, after=line[len(before) + 1 :])
     nap = whole.sleeps["nap"]
@@ -300,16 +304,17 @@ def _without_return(steps: dict[str, StepDefinition], *, pivot: Node, after: Seq
         steps[name] = replace(steps[name], do=replace(do, replies=sound), undo=None if lone else steps[name].undo)
 
 
-KINDS = ("sequence", "sequence", "parallel", "first", "alternative", "choice", "sleep", "wait")
+KINDS = ("sequence", "sequence", "parallel", "first", "alternative", "choice", "sleep", "wait", "repeat")
 
 
 def _flow(draw: st.DrawFn, names: list[str], used: Counter[str]) -> Node:
-    kind = draw(
-        st.sampled_from(["sequence", "sequence", "parallel", "first", "alternative", "choice", "sleep", "wait"])
-    )
+    kind = draw(st.sampled_from(KINDS))
     if kind == "choice" and draw(st.booleans()):
         child = _flow(draw, names, used)
         return ChoiceNode(path=_path("odd", used), decision="odd", cases=(("true", child),), otherwise=None)
+    if kind == "repeat":
+        path = _path("repeat", used)
+        return LoopNode(path=path, body=_flow(draw, names, used), until="odd", most=draw(st.integers(1, 3)))
     if kind == "sleep":
         return SequenceNode((SleepNode(_path("nap", used)), _flow(draw, names, used)))
     if kind == "wait" and not used["nod"]:
@@ -335,6 +340,23 @@ def _flow(draw: st.DrawFn, names: list[str], used: Counter[str]) -> Node:
 def _path(word: str, used: Counter[str]) -> str:
     used[word] += 1
     return f"{word}#{used[word]}"
+
+
+def unrolled(node: Node, choices: Mapping[str, str]) -> Node:
+    """The same with the times that each loop has come to in place of the loop."""
+    match node:
+        case LoopNode():
+            times = range(int(choices.get(node.path, "0")) + 1)
+            return SequenceNode(tuple(unrolled(iteration(node.body, number), choices) for number in times))
+        case SequenceNode(children=children) | ParallelNode(children=children) | AlternativeNode(children=children):
+            return replace(node, children=tuple(unrolled(child, choices) for child in children))
+        case ChoiceNode():
+            return replace(
+                node,
+                cases=tuple((answer, unrolled(case, choices)) for answer, case in node.cases),
+                otherwise=None if node.otherwise is None else unrolled(node.otherwise, choices),
+            )
+    return node
 
 
 def nodes_in(node: Node) -> Iterator[Node]:
@@ -364,6 +386,9 @@ class Shown:
     def __repr__(self) -> str:
         return f"<{self.definition.flow}>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ANN401, FBT001 - what hypothesis asks for
+        printer.text(repr(self))
+
 
 class World(RuleBasedStateMachine):
     """The world around one instance."""
@@ -381,6 +406,7 @@ class World(RuleBasedStateMachine):
         self.in_outbox: set[str] = set()
         self.dead_letters = 0
         self.retries = 0
+        self.given_up_at: dict[str, int] = {}
         self.reopened = False
         arrived = self._arrived(Asked(key="k"), None)
         state = first_state(self.definition, arrived)
@@ -407,7 +433,7 @@ class World(RuleBasedStateMachine):
             return
         # the latest command is the likeliest to be answered, but any may be
         send = data.draw(st.sampled_from([*asked, asked[-1], asked[-1], asked[-1]]))
-        call = self.definition.steps[send.path].call(purpose)
+        call = self.definition.steps[step_name(send.path)].call(purpose)
         assert call is not None
         if kind.message_name in call.replies:
             self.in_outbox.discard(send.message_id)
@@ -428,14 +454,15 @@ class World(RuleBasedStateMachine):
         if decision.disposition is Disposition.HELD:
             assert kind in (Nodded, Shook)
             assert before == decision.instance
-            assert "nod" not in before.choices
+            assert not self._waits
             assert before.phase is Phase.RUNNING
 
-    @precondition(lambda self: self.instance.choices.get("nod") == WAITING)
+    @precondition(lambda self: self._waits)
     @rule(kind=st.sampled_from([Nodded, Nodded, Shook]))
     def what_is_waited_for_happens(self, kind: type[Heard]) -> None:
         decision = self._decide(self._arrived(kind(key="k", step="n"), None))
-        assert decision.disposition in (Disposition.APPLIED, Disposition.DEAD_LETTERED)
+        applied = decision.disposition in (Disposition.APPLIED, Disposition.DEAD_LETTERED)
+        assert applied or kind.message_name not in self.definition.heard
 
     @precondition(lambda self: self.instance.armed)
     @rule()
@@ -478,7 +505,10 @@ class World(RuleBasedStateMachine):
         RAISING.clear()
         self._operate(Action.RETRY, None)
 
-    @rule(action=st.sampled_from(Action), step=st.sampled_from([None, None, "a", "b", "c", "d", "no such step"]))
+    @rule(
+        action=st.sampled_from(Action),
+        step=st.sampled_from([None, None, "a", "b", "c", "d", "a[0]", "b[1]", "no such step"]),
+    )
     def an_operator_acts(self, action: Action, step: str | None) -> None:
         self._operate(action, step)
 
@@ -491,6 +521,15 @@ class World(RuleBasedStateMachine):
     @rule()
     def mend_the_methods(self) -> None:
         RAISING.clear()
+
+    @property
+    def flow(self) -> Node:
+        """The flow as far as it has come."""
+        return unrolled(self.definition.flow, self.instance.choices)
+
+    @property
+    def _waits(self) -> bool:
+        return any(step_name(path) == "nod" and state == WAITING for path, state in self.instance.choices.items())
 
     # -- how it is carried out
 
@@ -539,6 +578,9 @@ class World(RuleBasedStateMachine):
             self.patches.append(patch(before, decision.instance))
         self.history += decision.history
         self.instance = decision.instance
+        everything = self.instance.phase is Phase.COMPENSATING
+        for path in self.instance.steps if everything else dict(self._given_up(self.flow)):
+            self.given_up_at.setdefault(path, decision.history[0].seq if decision.history else self.instance.seq)
         for send in decision.sends:
             (self.markers if send.marker else self.sent).append(send)
             if not send.marker:
@@ -595,11 +637,13 @@ class World(RuleBasedStateMachine):
         undone = {entry.step: entry.seq for entry in self.history if entry.kind == "step_compensated"}
         begun = {entry.step: entry.seq for entry in self.history if entry.kind == "compensation_sent"}
         late = {entry.step for entry in self.history if entry.kind == "late_success"}
-        branch = dict(self._given_up(self.definition.flow))
+        branch = dict(self._given_up(self.flow))
         for earlier, first in self.instance.steps.items():
             for later, second in self.instance.steps.items():
                 if earlier in branch and branch[earlier] != branch.get(later):
                     continue  # given up by itself: the rest runs on
+                if self.given_up_at.get(later, 0) > begun.get(earlier, 0):
+                    continue  # it still counted when the earlier one was undone
                 after = second.do.dispatched > first.do.ended > 0
                 if after and earlier in begun and later in undone and later not in late:
                     assert undone[later] < begun[earlier], f"{earlier} was undone before {later}"
@@ -630,8 +674,8 @@ class World(RuleBasedStateMachine):
             return
         entered = self.instance.steps
         aside = {entry.step for entry in self.history if entry.kind == "late_success"}
-        aside |= {path for path, _ in self._given_up(self.definition.flow)}
-        for node in nodes_in(self.definition.flow):
+        aside |= {path for path, _ in self._given_up(self.flow)}
+        for node in nodes_in(self.flow):
             match node:
                 case SequenceNode(children=children):
                     for before, after in pairwise(children):
@@ -644,7 +688,8 @@ class World(RuleBasedStateMachine):
                     for child in children_of(node):
                         assert child is taken or not entered.keys() & set(steps_in(child)), "a branch not taken"
                     made = [each for each in self.history if each.kind == "decision_made" and each.step == path]
-                    assert len(made) == (path in self.instance.choices), "a decision made twice"
+                    forgotten = path.endswith("]")  # of an earlier time of a loop
+                    assert len(made) == (path in self.instance.choices) or (forgotten and len(made) == 1), "made twice"
 
     @invariant()
     def nothing_turns_back_after_the_pivot(self) -> None:
@@ -664,7 +709,7 @@ class World(RuleBasedStateMachine):
         if not hasattr(self, "instance") or not self.instance.phase.ended or self.reopened:
             return
         assert not self.instance.timers
-        aside = dict(self._given_up(self.definition.flow))
+        aside = dict(self._given_up(self.flow))
         for name, progress in self.instance.steps.items():
             assert not progress.do.status.open
             happened = progress.do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT) or (
@@ -672,7 +717,7 @@ class World(RuleBasedStateMachine):
             )
             if self.instance.phase is Phase.COMPLETED and name not in aside:
                 assert progress.do.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
-            elif happened and self.definition.steps[name].undo is not None:
+            elif happened and self.definition.steps[step_name(name)].undo is not None:
                 assert progress.undo is not None
                 ended = (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
                 assert progress.undo.status in ended, f"compensated, but {name} is not undone"
@@ -696,7 +741,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def no_command_is_sent_more_often_than_its_budget(self) -> None:
         for name, progress in (self.instance.steps if hasattr(self, "instance") else {}).items():
-            definition = self.definition.steps[name]
+            definition = self.definition.steps[step_name(name)]
             if definition.in_doubt == "undo" and not any(step.pivot for step in self.definition.steps.values()):
                 assert progress.do.spent <= definition.do.retry.attempts + self.retries
             sends = [send for send in self.sent if send.path == name and send.purpose is Purpose.DO]
