@@ -19,8 +19,8 @@ from uuid import NAMESPACE_DNS, uuid5
 from handlers.decoding import uuid_of
 from handlers.facts import CommandAnswered, CommandDropped, MessageDuplicated
 from handlers.letter import fact_of, letter_of
+from handlers.replying import Replying
 from messages import codec
-from messages.envelope import Envelope
 from messages.errors import HandlerRaised, IdConflict, MessageError, Trouble, UnknownMessage
 from messages.printable import in_words
 from messages.value import value
@@ -28,16 +28,15 @@ from outbox.interface import Changes, DeadLetter, Outgoing
 from outbox.participant_store import TOMBSTONE, Context, Identified, ParticipantStore, StoredReply, trouble_behind
 from sagas.problems import raised_at
 from storage.statements import Batch
-from transport.topology import events_exchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from handlers.participant import CommandHandler, Participant
     from messages.codec import Limits
-    from messages.envelope import Raw
+    from messages.envelope import Envelope, Raw
     from messages.message import Command, Event
     from outbox.interface import ClaimedRow
     from outbox.participant_store import Answered, Known
@@ -139,7 +138,7 @@ class Answering:
         self._relay = relay
         self._runner = runner
         self._report = report
-        self._events = events_exchange(namespace)
+        self._replying = Replying(relay, runner, namespace=namespace, limits=limits)
         self._limits = limits
         self._patience = patience
         self._lanes: dict[str, _Lane] = {}
@@ -257,7 +256,9 @@ class Answering:
             return await self._refuse(taken, _reused(taken.envelope))
         ending, outgoing = Ending(repeated=True), []
         if answered.reply is not None and answered.reply_id is not None:
-            outgoing.append(self._outgoing(taken.envelope, answered.reply, answered.reply_id, answered.received_at))
+            outgoing.append(
+                self._replying.outgoing(taken.envelope, answered.reply, answered.reply_id, answered.received_at)
+            )
         if outgoing or taken.beside is not None:
             await self._note(taken, ending, outgoing)
         self._report_duplicate(taken)
@@ -306,10 +307,12 @@ class Answering:
         handler = taken.handler
         try:
             async with self._runner.timeout(self._patience):
-                reply = await handler.call(taken.command, _context(taken, unit))
+                reply = await handler.call(
+                    taken.command, _context(taken, unit, self._replying.heartbeats(taken.envelope))
+                )
             if (None if reply is None else type(reply)) not in handler.replies:
                 raise TypeError(f"it returned {reply!r}, which is none of the replies that it is annotated with")
-            stored = None if reply is None else _stored(reply, self._limits)
+            stored = None if reply is None else self._replying.stored(reply)
         except BaseException as error:
             if _is_for_us(error):
                 raise
@@ -353,24 +356,7 @@ class Answering:
             return ()
         message_id = reply_id(taken.envelope.message_id, reply.name)
         self.store.answer(batch, taken.identified, message_id, reply)
-        return (self._outgoing(taken.envelope, reply, message_id, taken.identified.received_at),)
-
-    def _outgoing(self, asked: Envelope, reply: StoredReply, message_id: str, at: datetime) -> Outgoing:
-        """The reply to a command: straight to who asked, or for whoever listens."""
-        envelope = Envelope(
-            message_id=message_id,
-            name=reply.name,
-            body=reply.body,
-            schema_version=reply.version,
-            correlation_id=asked.correlation_id,
-            causation_id=asked.message_id,
-            timestamp=at.replace(microsecond=0),
-            traceparent=asked.traceparent,
-            tracestate=asked.tracestate,
-        )
-        if asked.reply_to is not None:
-            return Outgoing(envelope=envelope, exchange="", routing_key=asked.reply_to)
-        return Outgoing(envelope=envelope, exchange=self._events, routing_key=reply.name)
+        return (self._replying.outgoing(taken.envelope, reply, message_id, taken.identified.received_at),)
 
     async def _refuse(self, taken: _Taken, error: MessageError) -> Ending:
         return await self._dead_letter(taken.raw, taken.envelope, taken.identified.body_hash, error, taken.beside)
@@ -485,7 +471,7 @@ def _identified(envelope: Envelope, body_hash: bytes, now: datetime) -> Identifi
     )
 
 
-def _context(taken: _Taken, unit: SqlUnit) -> Context:
+def _context(taken: _Taken, unit: SqlUnit, beat: Callable[[Event], Awaitable[None]]) -> Context:
     identified = taken.identified
     return Context(
         connection=unit.session.connection,
@@ -493,8 +479,5 @@ def _context(taken: _Taken, unit: SqlUnit) -> Context:
         idempotency_key=identified.idempotency_key,
         compensates=identified.compensates,
         saga_id=taken.envelope.correlation_id,
+        beat=beat,
     )
-
-
-def _stored(reply: Event, limits: Limits) -> StoredReply:
-    return StoredReply(name=reply.message_name, version=reply.schema_version, body=codec.encode(reply, limits))

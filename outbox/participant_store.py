@@ -7,7 +7,7 @@ comes second finds its rows taken, rolls everything back and reads what the firs
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,16 +18,20 @@ from storage.failures import translated
 from storage.statements import Batch, Statement, Write, as_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from datetime import datetime
 
     from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from messages import Event
     from outbox.unit import SqlStorage
 
 Prepare: TypeAlias = "Callable[[AsyncConnection], Coroutine[Any, Any, None]]"
 """What prepares a participant's own tables, given the connection of a transaction."""
+
+Beat: TypeAlias = "Callable[[Event], Awaitable[None]]"
+"""What tells whoever sent a command that it is being worked on."""
 
 APPLIED = "applied"
 TOMBSTONE = "tombstone"
@@ -118,6 +122,16 @@ class Context:
     idempotency_key: str
     compensates: str | None = None
     saga_id: str | None = None
+    beat: Beat | None = field(default=None, repr=False)
+
+    async def heartbeat(self, event: Event) -> None:
+        """Say that the command is being worked on, to whoever sent it; at once, whatever becomes of the transaction.
+
+        The event is one that the saga's step declares as `heartbeat=`. It may get lost, as when the broker is away: the
+        next one will do. A context made by hand sends nothing.
+        """
+        if self.beat is not None:
+            await self.beat(event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

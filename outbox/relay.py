@@ -12,6 +12,7 @@ slowly gets a share of the memory (`outbox.in_flight`): whatever else waits for 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from messages.errors import BrokerAway, Trouble
@@ -98,6 +99,7 @@ class Relay:
         self._failed: list[RowOutcome] = []
         self._failures: dict[tuple[Verdict, str], PublicationFailed] = {}
         self._strays: list[tuple[ClaimedRow, str]] = []  # events that came back, with the broker's words
+        self._mentions = 0
         self._stopping = False
 
     # -- for the message path
@@ -145,6 +147,19 @@ class Relay:
         """No outcome will come: a probe among them has decided nothing."""
         for row in rows:
             self._breaker.undecided(row.outgoing.destination, self._runner.monotonic(), self._runner.random())
+
+    async def mention(self, outgoing: Outgoing) -> None:
+        """Publish what may get lost, once: it is in no table, and nobody asks what became of it."""
+        self._mentions -= 1
+        publication = Publication(
+            ticket=self._mentions,  # no row's, so that its outcome is passed over
+            exchange=outgoing.exchange,
+            routing_key=outgoing.routing_key,
+            envelope=outgoing.envelope,
+        )
+        with suppress(TimeoutError, BrokerAway):
+            async with self._runner.timeout(self._confirm_timeout):
+                await self._publisher.publish([publication])
 
     def take_confirmed(self) -> list[tuple[int, UUID]]:
         """The rows whose confirm has arrived, for the next transaction to delete; `give_back` them if it fails."""

@@ -2,6 +2,7 @@
 
 from sagas.authoring import (
     Saga,
+    all_of,
     alternative,
     cancel,
     decision,
@@ -28,6 +29,7 @@ __all__ = [
     "Registry",
     "Retry",
     "Saga",
+    "all_of",
     "alternative",
     "cancel",
     "decision",

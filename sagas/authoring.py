@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from sagas.compile import compile_saga
 from sagas.definition import Definition
 from sagas.flow import Flow, alternative, match, parallel, repeat, when
+from sagas.keywords import all_of
 from sagas.listeners import Notice, Wait, cancel, query, signal, wait
 from sagas.steps import Compensation, Step, decision, sleep, start, step
 
@@ -29,6 +30,7 @@ __all__ = [
     "Saga",
     "Step",
     "Wait",
+    "all_of",
     "alternative",
     "cancel",
     "decision",

@@ -31,7 +31,7 @@ from sagas.definition import (
 from sagas.digests import documented
 from sagas.fingerprint import fingerprints
 from sagas.keys import body_field, key_problem
-from sagas.keywords import ClassKeywords, call_keywords, class_keywords, reply_types
+from sagas.keywords import AllOf, ClassKeywords, call_keywords, class_keywords, reply_types
 from sagas.layout import answers_of, check_pivot, flow_of
 from sagas.listening import Listening
 from sagas.message_types import MessageTypes
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sagas.authoring import Saga
     from sagas.definition import Node
 
+_SEVERAL = 2
 _NOT_YET = Digests(shape="", state="", policy="", code="")
 
 
@@ -214,6 +215,7 @@ class _Reading:
             replies=MappingProxyType(replies),
             timeout=keywords.timeout,
             retry=keywords.retry,
+            needed=self.needed(word, replies),
         )
 
     def undo_reads(self, step: Step[Any], undo: Compensation[Any]) -> frozenset[str]:
@@ -258,6 +260,16 @@ class _Reading:
             )
         else:
             replies[name] = reply
+
+    def needed(self, word: Word, replies: Mapping[str, Reply]) -> frozenset[str]:
+        """The successes that are needed together; none where one is enough."""
+        said = word._keywords.get("success")
+        if not isinstance(said, AllOf):
+            return frozenset()
+        if len(set(said.events)) < _SEVERAL:
+            text = f"needs all_of {listed(event.__name__ for event in said.events)}; name several, or leave out all_of"
+            self.problems.of_method(word._method, text)
+        return frozenset(name for name, reply in replies.items() if reply.kind is ReplyKind.SUCCESS)
 
     def check_replies(self, word: Word, replies: Mapping[str, Reply], *, awaited: bool) -> None:
         """A command that is awaited has a success; one that is not has no reply at all."""

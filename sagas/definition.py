@@ -49,6 +49,7 @@ class ReplyKind(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"
     TRANSIENT = "transient"
+    HEARTBEAT = "heartbeat"  # it is being worked on
 
 
 class Purpose(StrEnum):
@@ -72,7 +73,7 @@ class Call:
     """One command of a step: how it is built, what may answer it, how long to wait and how often to try.
 
     `replies` is keyed by message name and is empty exactly when nobody answers (`reply=False`): such a call is done
-    when it is committed to the outbox.
+    when it is committed to the outbox. Where several successes are `needed`, it is done when all of these have come.
     """
 
     name: str  # the method's name: "reserve", "release"
@@ -82,6 +83,7 @@ class Call:
     replies: Mapping[str, Reply]
     timeout: timedelta
     retry: Retry
+    needed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

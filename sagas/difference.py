@@ -123,10 +123,16 @@ def _undo(step: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | Non
 def _call(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     if (old["command"], old["version"]) != (new["command"], new["version"]):
         yield _refused(f"{where} sent {_message(old)}, sends {_message(new)}")
+    if old.get("needed") != new.get("needed"):
+        yield _refused(f"{where} needed {_needed(old)}, needs {_needed(new)}")
     if bool(old["replies"]) != bool(new["replies"]):
         yield _refused(f"{where} {'was answered, is not' if old['replies'] else 'was not answered, is'}")
     else:
         yield from _added_only(f"reply of {where}", old["replies"], new["replies"])
+
+
+def _needed(call: Mapping[str, Any]) -> str:
+    return " and ".join(call["needed"]) if "needed" in call else "one reply"
 
 
 def _added_only(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:

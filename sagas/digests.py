@@ -140,6 +140,7 @@ def _call(call: Call) -> dict[str, Any]:
             name: {"kind": reply.kind.value, "version": reply.event.schema_version}
             for name, reply in call.replies.items()
         },
+        **({"needed": sorted(call.needed)} if call.needed else {}),
     }
 
 

@@ -81,6 +81,22 @@ def _is_keys(value: object) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Several replies that are needed together."""
+
+    events: tuple[type[Event], ...]
+
+
+def all_of(*events: type[Event]) -> AllOf:
+    """For `success=`: the step is done when each of these events has come, in any order."""
+    return AllOf(events)
+
+
+def _is_successes(value: object) -> bool:
+    return _is_replies(value.events if isinstance(value, AllOf) else value)
+
+
 def _is_replies(value: object) -> bool:
     types = value if isinstance(value, tuple) else (value,)
     return all(isinstance(one, type) and issubclass(one, Event) for one in types)
@@ -89,6 +105,7 @@ def _is_replies(value: object) -> bool:
 _FLAG = Rule(lambda value: isinstance(value, bool), "write True or False")
 _SPAN = Rule(is_span, "write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)")
 _REPLIES = Rule(_is_replies, "write an Event class or a tuple of them")
+_SUCCESSES = Rule(_is_successes, "write an Event class, a tuple of which one is enough, or all_of(...)")
 
 _CLASS = {
     "key": Rule(lambda value: isinstance(value, str) and bool(value), 'write the name of a field, e.g. key="order_id"'),
@@ -107,9 +124,10 @@ _CLASS = {
 _CALL = {
     "timeout": _SPAN,
     "retry": Rule(lambda value: isinstance(value, Retry), "write Retry(attempts=5, backoff=timedelta(seconds=2))"),
-    "success": _REPLIES,
+    "success": _SUCCESSES,
     "failure": _REPLIES,
     "transient": _REPLIES,
+    "heartbeat": _REPLIES,
     "reply": _FLAG,
 }
 _STEP = {
@@ -179,6 +197,8 @@ def call_keywords(purpose: Purpose, given: Mapping[str, object], complain: Compl
 def reply_types(given: Mapping[str, object], kind: str) -> tuple[type[Event], ...]:
     """The reply types that a keyword declares, where it is sound."""
     value = given.get(kind, ())
+    if isinstance(value, AllOf) and kind == "success":
+        value = value.events
     if not _is_replies(value):
         return ()
     return cast("tuple[type[Event], ...]", value if isinstance(value, tuple) else (value,))

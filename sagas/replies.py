@@ -17,7 +17,7 @@ from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase, message_id
 from sagas.scopes import given_up, must_succeed
 from sagas.turn import step_name, timer_name
-from sagas.waits import backoff_wait
+from sagas.waits import backoff_wait, reply_wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,8 +103,12 @@ def _answer_do(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: 
     if not do.status.open:
         return _answer_closed_do(turn, arrived, target, reply)
     match reply.kind:
+        case ReplyKind.SUCCESS if not _is_enough(turn, arrived, target, call):
+            return _hear_part(turn, arrived, target, call, reply)
         case ReplyKind.SUCCESS:
             _succeed(turn, arrived, target.path, reply)
+        case ReplyKind.HEARTBEAT:
+            return _hear_heartbeat(turn, arrived, target, call, reply)
         case ReplyKind.FAILURE:
             _fail(turn, arrived, target.path, reply)
         case ReplyKind.TRANSIENT:
@@ -171,6 +175,8 @@ _DOUBTS = "no answer that settles it in time, and sent again until there is one:
 
 
 def _answer_closed_do(turn: Turn, arrived: Arrived, target: Target, reply: Reply) -> str | None:
+    if reply.kind is ReplyKind.HEARTBEAT:
+        return "superseded"
     step = turn.steps[target.path]
     undo_sent = step.undo is not None and step.undo.spent > 0
     if reply.kind is ReplyKind.SUCCESS and step.do.status is not CallStatus.SUCCEEDED:
@@ -220,6 +226,10 @@ def _answer_undo(turn: Turn, arrived: Arrived, target: Target, call: Call, reply
         return "already_answered" if reply.kind is said else "contradicts"
     if reply.kind is ReplyKind.TRANSIENT and not _is_current(turn, target):
         return "superseded"
+    if reply.kind is ReplyKind.HEARTBEAT:
+        return _hear_heartbeat(turn, arrived, target, call, reply)
+    if reply.kind is ReplyKind.SUCCESS and not _is_enough(turn, arrived, target, call):
+        return _hear_part(turn, arrived, target, call, reply)
     turn.run_hook(reply.hook, arrived.event)
     kind = "reply_transient" if reply.kind is ReplyKind.TRANSIENT else "reply_received"
     turn.record(kind, target.path, message=arrived, body=arrived.body, reply=reply.kind.value)
@@ -286,6 +296,44 @@ _ORPHANS = "succeeded late, and nothing will undo it: "
 
 
 # -- both
+
+
+def _hear_heartbeat(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: Reply) -> str | None:
+    """Whoever has the command is at work: the timeout begins anew, and the marker of the one before is stale."""
+    if not _is_current(turn, target):
+        return "superseded"
+    turn.run_hook(reply.hook, arrived.event)
+    turn.record("heartbeat", target.path, message=arrived, body=arrived.body)
+    _await_anew(turn, target, call)
+    return None
+
+
+def _hear_part(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: Reply) -> str | None:
+    """One of several replies that are needed has come."""
+    heard = _heard(turn, target)
+    if arrived.name in heard:
+        return "already_answered"
+    turn.run_hook(reply.hook, arrived.event)
+    turn.record("reply_received", target.path, message=arrived, body=arrived.body, reply=reply.kind.value, part=True)
+    turn.choices[f"{timer_name(target.path, target.purpose)}/heard"] = ",".join((*heard, arrived.name))
+    if turn.progress(target.path, target.purpose).status is CallStatus.PENDING:
+        _await_anew(turn, target, call)
+    return None
+
+
+def _is_enough(turn: Turn, arrived: Arrived, target: Target, call: Call) -> bool:
+    return not call.needed or call.needed <= {arrived.name, *_heard(turn, target)}
+
+
+def _heard(turn: Turn, target: Target) -> tuple[str, ...]:
+    heard = turn.choices.get(f"{timer_name(target.path, target.purpose)}/heard", "")
+    return tuple(heard.split(",")) if heard else ()
+
+
+def _await_anew(turn: Turn, target: Target, call: Call) -> None:
+    name = timer_name(target.path, target.purpose)
+    turn.choices[name] = turn.now.isoformat()
+    turn.set_timer(name, reply_wait(call, turn.progress(target.path, target.purpose).sends))
 
 
 def _tell_of(turn: Turn, reason: str, text: str, paths: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from sagas.authoring import Saga
+    from sagas.keywords import AllOf
 
 Replies = type[Event] | tuple[type[Event], ...]
 """One reply type or several."""
@@ -63,6 +64,10 @@ class Word(Hooked):
         """The method takes a reply that says "not now": the command is sent anew after the backoff."""
         return self._reply_hook(ReplyKind.TRANSIENT, method)
 
+    def on_heartbeat(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
+        """The method takes a reply that says that it is being worked on: the timeout begins anew."""
+        return self._reply_hook(ReplyKind.HEARTBEAT, method)
+
 
 class Step(Word, Flow, Generic[C_co]):
     """A step: a method that returns a command, and in the class body a part of the flow.
@@ -90,9 +95,10 @@ class Step(Word, Flow, Generic[C_co]):
         *,
         timeout: timedelta = ...,
         retry: Retry = ...,
-        success: Replies = ...,
+        success: Replies | AllOf = ...,
         failure: Replies = ...,
         transient: Replies = ...,
+        heartbeat: Replies = ...,
         reply: bool = ...,
     ) -> CompensationDecorator: ...
     def compensation(self, method: object = None, /, **keywords: object) -> object:
@@ -107,6 +113,7 @@ class Step(Word, Flow, Generic[C_co]):
             success: Reply types that say it is undone, where there is nothing to keep.
             failure: Reply types that say it cannot be undone: an operator is asked.
             transient: Reply types that say "not now".
+            heartbeat: Reply types that say that it is being worked on.
             reply: False when nobody answers: it is done once it is committed to the outbox.
         """
 
@@ -157,9 +164,10 @@ def step(
     *,
     timeout: timedelta = ...,
     retry: Retry = ...,
-    success: Replies = ...,
+    success: Replies | AllOf = ...,
     failure: Replies = ...,
     transient: Replies = ...,
+    heartbeat: Replies = ...,
     reply: bool = ...,
     in_doubt: Literal["undo", "wait"] = ...,
     on_silence: Literal["resend", "new_attempt"] = ...,
@@ -174,9 +182,11 @@ def step(method: object = None, /, **keywords: object) -> object:
         method: Bare use.
         timeout: How long to wait for a reply before the same command is sent again. Default 30 s.
         retry: How often and how patiently. Default `Retry()`: 3 sends in all, 1 s, doubled, at most 1 min.
-        success: Reply types that say it is done, where there is nothing to keep.
+        success: Reply types that say it is done, where there is nothing to keep: one of them is enough, or
+            `all_of(Picked, Packed)` is needed.
         failure: Reply types that say it cannot be done: the saga turns back.
         transient: Reply types that say "not now": the command is sent anew after the backoff.
+        heartbeat: Reply types that say that it is being worked on: the timeout begins anew with each.
         reply: False when nobody answers: the step is done once its command is committed to the outbox.
         in_doubt: "undo" (default) or "wait": what becomes of the step when nobody answered in time and the saga
             turns back: undone like a completed one, or waited for.
@@ -239,6 +249,8 @@ class _Start(classmethod):  # type: ignore[type-arg]
 
 
 if TYPE_CHECKING:
+    from sagas.keywords import AllOf
+
     start = classmethod  # the one form in which both mypy and pyright see `cls` as the class
 else:
     start = _Start

@@ -72,7 +72,7 @@ def give_up(turn: Turn, timer: str, entry: str) -> str | None:
     if step_name(path) in turn.definition.waits:
         return _expire(turn, path, entry)
     step = turn.steps.get(path)
-    stale = purpose != Purpose.DO or step is None or not step.do.status.open or _entry(step.do) != entry
+    stale = purpose != Purpose.DO or step is None or not step.do.status.open or _entry(turn, path, step.do) != entry
     if stale or _awaited_for_ever(turn, path):
         return "stale_marker"
     _doubt(turn, path)
@@ -136,7 +136,7 @@ def _fire_call(turn: Turn, path: str, purpose: Purpose, unsent: Collection[str])
         again(turn, path, call, progress, call.retry.cap)
     else:
         wait = reply_wait(call, progress.sends)
-        _ask_to_give_up(turn, timer_name(path, purpose), _entry(progress), wait, unsent)
+        _ask_to_give_up(turn, timer_name(path, purpose), _entry(turn, path, progress), wait, unsent)
     if purpose is Purpose.UNDO:
         note_exhausted(turn)
 
@@ -190,5 +190,7 @@ def next_attempt(turn: Turn, path: str, call: Call, progress: CallProgress) -> N
     turn.send(path, call, upcoming, wait)
 
 
-def _entry(progress: CallProgress) -> str:
-    return f"{progress.generation}/{progress.attempt}/{progress.spent}"
+def _entry(turn: Turn, path: str, progress: CallProgress) -> str:
+    """What names this wait for a reply: the sends so far, and when there was the last sign of life."""
+    sign = turn.choices.get(timer_name(path, Purpose.DO), "")
+    return f"{progress.generation}/{progress.attempt}/{progress.spent}{sign and '/'}{sign}"

@@ -301,7 +301,11 @@ class Turn:
     def close(self, path: str, purpose: Purpose, status: CallStatus, ended: int) -> None:
         """End a step's command with that status at that history row, and its timer with it."""
         self.put(path, purpose, replace(self.progress(path, purpose), status=status, ended=ended))
-        self.timers.pop(timer_name(path, purpose), None)
+        name = timer_name(path, purpose)
+        self.timers.pop(name, None)
+        if self.choices:
+            self.choices.pop(name, None)
+            self.choices.pop(f"{name}/heard", None)
 
     def set_timer(self, name: str, wait: timedelta, *, asked_at: datetime | None = None) -> None:
         """Set or replace a timer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagas.definition import Purpose
+from sagas.definition import Purpose, ReplyKind
 from sagas.instance import PARKING, WAITING, CallStatus
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def waiting_for(
     if choices:
         waits += [_heard(definition, path, timers) for path in choices if _is_open(definition, path, choices[path])]
     for path, step in steps.items():
-        waits += _waits(definition.steps[path.partition("[")[0]], path, step)
+        waits += _waits(definition.steps[path.partition("[")[0]], path, step, choices)
     return "; ".join(waits) or None
 
 
@@ -48,16 +48,27 @@ def _heard(definition: Definition, path: str, timers: Mapping[str, Timer]) -> st
     return f"{events} (wait {path}{until})"
 
 
-def _waits(definition: StepDefinition, path: str, step: StepProgress) -> Iterator[str]:
+def _waits(definition: StepDefinition, path: str, step: StepProgress, choices: Mapping[str, str]) -> Iterator[str]:
     if step.do.status.open:
-        yield _wait(path, definition.do, step.do)
+        yield _wait(path, definition.do, step.do, choices)
     if step.undo is not None and step.undo.status.open and definition.undo is not None:
-        yield _wait(path, definition.undo, step.undo)
+        yield _wait(path, definition.undo, step.undo, choices)
 
 
-def _wait(path: str, call: Call, progress: CallProgress) -> str:
+def _wait(path: str, call: Call, progress: CallProgress, choices: Mapping[str, str]) -> str:
     doing = f"step {path}" if call.purpose is Purpose.DO else f"compensation {call.name} of step {path}"
     if progress.status is CallStatus.WAITING:
         return f"the next attempt at {call.command.message_name} ({doing}, attempt {progress.attempt} got no further)"
-    replies = " or ".join(call.replies)
-    return f"{replies} ({doing}, attempt {progress.attempt}, send {progress.sends})"
+    name = f"{path}/{call.purpose}"
+    sign = f", last sign of life {choices[name][:19]}" if name in choices else ""
+    replies = _replies(call, choices.get(f"{name}/heard", ""))
+    return f"{replies} ({doing}, attempt {progress.attempt}, send {progress.sends}{sign})"
+
+
+def _replies(call: Call, heard: str) -> str:
+    """What would end the wait, without what only says that it goes on, or has come already."""
+    wanted = [name for name, reply in call.replies.items() if reply.kind is not ReplyKind.HEARTBEAT]
+    if not call.needed:
+        return " or ".join(wanted)
+    missing = " and ".join(name for name in wanted if name in call.needed and name not in heard.split(","))
+    return " or ".join((missing, *(name for name in wanted if name not in call.needed)))

@@ -160,6 +160,9 @@ def test_held_messages_are_listed_with_what_they_wait_for(antiphon: Command) -> 
     assert (second["message_id"], second["expires_at"]) == ("m-1", None)
     assert "no more held messages" in antiphon("held", "list", "--after", "3").stdout
     wrong = antiphon("held", "list", "--reason", "late")
-    assert (wrong.returncode, "a reason is one of early, paused, version" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "a reason is one of early, unawaited, awaited, paused, version" in wrong.stderr) == (
+        2,
+        True,
+    )
     lost = antiphon("held", "list", "--after", "x")
     assert (lost.returncode, "'x' is no id to go on from; begin with the first page" in lost.stderr) == (2, True)

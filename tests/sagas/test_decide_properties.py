@@ -82,6 +82,10 @@ class Busy(Answer, name="machine.Busy"):
     pass
 
 
+class Alive(Answer, name="machine.Alive"):
+    pass
+
+
 class Undo(Command, name="machine.Undo"):
     step: str
     known: bool
@@ -135,7 +139,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
     def asked(cls, event: Asked) -> Self:
         return cls(key=event.key)
 
-    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    @step(failure=Broke, transient=Busy, heartbeat=Alive, timeout=timedelta(seconds=10))
     def a(self) -> Work:
         _maybe_raise("a")
         return Work(step="a")
@@ -150,7 +154,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("undo_a")
         return Undo(step="a", known="a" in self.done)
 
-    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    @step(failure=Broke, transient=Busy, heartbeat=Alive, timeout=timedelta(seconds=10))
     def b(self) -> Work:
         _maybe_raise("b")
         return Work(step="b")
@@ -165,7 +169,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("undo_b")
         return Undo(step="b", known="b" in self.done)
 
-    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    @step(failure=Broke, transient=Busy, heartbeat=Alive, timeout=timedelta(seconds=10))
     def c(self) -> Work:
         _maybe_raise("c")
         return Work(step="c")
@@ -180,7 +184,7 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("undo_c")
         return Undo(step="c", known="c" in self.done)
 
-    @step(failure=Broke, transient=Busy, timeout=timedelta(seconds=10))
+    @step(failure=Broke, transient=Busy, heartbeat=Alive, timeout=timedelta(seconds=10))
     def d(self) -> Work:
         _maybe_raise("d")
         return Work(step="d")
@@ -386,7 +390,7 @@ class Shown:
     def __repr__(self) -> str:
         return f"<{self.definition.flow}>"
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ANN401, FBT001 - what hypothesis asks for
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ANN401 - what hypothesis asks for
         printer.text(repr(self))
 
 
@@ -418,7 +422,7 @@ class World(RuleBasedStateMachine):
     # -- what the world does
 
     @precondition(lambda self: self.sent)
-    @rule(data=st.data(), kind=st.sampled_from([Worked, Worked, Worked, Broke, Busy]))
+    @rule(data=st.data(), kind=st.sampled_from([Worked, Worked, Worked, Broke, Busy, Alive]))
     def answer_a_step(self, data: st.DataObject, kind: type[Answer]) -> None:
         self._answer(data, kind, Purpose.DO)
 
@@ -598,7 +602,9 @@ class World(RuleBasedStateMachine):
             assert not decision.sends or self._undoes(decision), "an ended instance sent something"
             assert after.phase is before.phase
         if before.halted and after.halted:
-            resumed = any(entry.kind == "resumed" for entry in decision.history)  # and parked again by another method
+            resumed = any(
+                entry.kind in ("resumed", "cancelled") for entry in decision.history
+            )  # and parked again by another method
             assert not decision.sends or resumed or _is_undo(decision), "a parked instance sent of its own accord"
         if not decision.history:
             assert after == before, "a change without history"

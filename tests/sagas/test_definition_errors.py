@@ -310,7 +310,7 @@ def a_step_without_reply_that_has_one() -> None:
 
 @reads(
     "X.pay: unknown keyword time_out= (did you mean 'timeout'?); there are timeout, retry, success, failure, "
-    "transient, reply, in_doubt, on_silence, pivot"
+    "transient, heartbeat, reply, in_doubt, on_silence, pivot"
 )
 def a_step_with_a_misspelt_keyword() -> None:
     class X(Reserving, key="order_id"):
@@ -319,7 +319,7 @@ def a_step_with_a_misspelt_keyword() -> None:
 
 
 @reads(
-    "X.pay: unknown keyword until=; there are timeout, retry, success, failure, transient, reply, in_doubt, "
+    "X.pay: unknown keyword until=; there are timeout, retry, success, failure, transient, heartbeat, reply, in_doubt, "
     "on_silence, pivot"
 )
 def a_step_with_a_word_of_another_language() -> None:
@@ -331,7 +331,7 @@ def a_step_with_a_word_of_another_language() -> None:
 @reads(
     "X.pay: timeout=30 will not do; write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)",
     "X.pay: retry=3 will not do; write Retry(attempts=5, backoff=timedelta(seconds=2))",
-    "X.pay: success='PaymentCompleted' will not do; write an Event class or a tuple of them",
+    "X.pay: success='PaymentCompleted' will not do; write an Event class, a tuple of which one is enough, or all_of(...)",
     "X.pay: failure=MakePayment will not do; write an Event class or a tuple of them",
     "X.pay: reply=None will not do; write True or False",
     'X.pay: in_doubt=\'hope\' will not do; write "undo" or "wait"',
@@ -561,7 +561,7 @@ def a_compensation_without_success() -> None:
 
 
 @reads(
-    "X.release: unknown keyword in_doubt=; there are timeout, retry, success, failure, transient, reply",
+    "X.release: unknown keyword in_doubt=; there are timeout, retry, success, failure, transient, heartbeat, reply",
 )
 def a_compensation_with_a_keyword_of_steps() -> None:
     class X(Ordered, key="order_id"):

@@ -13,6 +13,7 @@ def test_the_public_names_are_these() -> None:
         "Registry",
         "Retry",
         "Saga",
+        "all_of",
         "alternative",
         "cancel",
         "decision",
