@@ -32,7 +32,7 @@ from outbox.unit import SqlStorage
 from runtime import definitions, schema
 from runtime.addresses import shown
 from runtime.database import located
-from runtime.settings import written
+from runtime.durations import written
 from runtime.supervise import DOWN_TOO_LONG, Supervised
 from sagas.watching import Here
 from storage import Database, runner_lock

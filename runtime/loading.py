@@ -9,6 +9,7 @@ from handlers.participant import Participant
 from messages.codec import DEFAULT_LIMITS
 from messages.errors import ConfigurationError
 from runtime.modules import import_all
+from runtime.policies import tuned
 from sagas.policies import with_policies
 from sagas.problems import suggestion
 from sagas.registry import Registry, definitions_in
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from handlers.work import Definitions
     from messages.codec import Limits
+    from runtime.policies import PolicyText
+    from runtime.settings import Settings
+    from sagas.definition import Definition
     from sagas.policies import Policies
 
 
@@ -64,28 +68,43 @@ class Known:
         return {name: self.participants[name] for name in names}
 
 
+def known_to(settings: Settings) -> Known:
+    """What the modules of the settings define, under the limits and with the policies that the settings name.
+
+    Raises:
+        ConfigurationError: as `load_modules`; or the policies do not fit the sagas.
+        DefinitionError: a class is wrong.
+    """
+    return load_modules(settings.modules, limits=settings.limits, tuning=settings.policies)
+
+
 def load_modules(
-    names: Sequence[str], policies: Mapping[str, Policies] | None = None, *, limits: Limits = DEFAULT_LIMITS
+    names: Sequence[str],
+    policies: Mapping[str, Policies] | None = None,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    tuning: PolicyText | None = None,
 ) -> Known:
     """Import the modules and collect what they define, with other policies for the saga types named in `policies`.
 
-    A saga whose command is longer than the limits allow is told so when it makes it, and not by the broker.
+    `tuning` is what an operator changes about these. A saga whose command is longer than the limits allow is told so
+    when it makes it, and not by the broker.
 
     Raises:
-        ConfigurationError: a module is missing or broken, or two things have one name.
+        ConfigurationError: a module is missing or broken, two things have one name, or the tuning does not fit.
         DefinitionError: a class is wrong.
     """
     modules = import_all(names)
-    registry = Registry()
-    for module in modules:
-        for definition in definitions_in(module):
-            override = (policies or {}).get(definition.type)
-            limited = replace(definition, limits=limits)
-            registry.add(limited if override is None else with_policies(limited, override))
+    registry = Registry(tuned(_definitions(modules, policies or {}, limits), tuning))
     sagas = {
         saga_type: {each.version: each for each in registry if each.type == saga_type} for saga_type in registry.types
     }
     return Known(sagas=sagas, participants=_participants(modules))
+
+
+def _definitions(modules: Sequence[ModuleType], policies: Mapping[str, Policies], limits: Limits) -> list[Definition]:
+    found = [replace(each, limits=limits) for module in modules for each in definitions_in(module)]
+    return [with_policies(each, policies[each.type]) if each.type in policies else each for each in found]
 
 
 def _participants(modules: Sequence[ModuleType]) -> dict[str, Participant]:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, ValidationError
 
 from messages.codec import Limits
 from messages.errors import ConfigurationError
 from runtime.addresses import DEFAULT_DATABASE, IN_PROCESS, broker_address, concealed, database_address, is_sqlite
+from runtime.durations import age, seconds, written
+from runtime.policies import PolicyText
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,32 +31,10 @@ DEAD_LETTER_HORIZON = 8 * 86400.0
 """Seconds after which no copy of a message is expected any more: a week in a queue or among the broker's dead letters,
 and a day of being held."""
 
-_CENTURY = 36_525 * 86400.0
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"": 1, "b": 1, "kib": 1024, "mib": 1024**2}
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _KUBERNETES = re.compile(r"ANTIPHON_(SERVICE_(HOST|PORT).*|PORT(_\d+_.*)?)")
-
-
-def _seconds(value: object) -> object:
-    """A duration as seconds: a bare number, or one with ms, s, m, h or d."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value.strip())
-    if match is None:
-        raise ValueError("is not a duration; write seconds, or a number with ms, s, m, h or d (15, 500ms, 8d)")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
-
-def _age(value: object) -> object:
-    """A duration of at most a hundred years, or `never`."""
-    if isinstance(value, str) and value.strip().lower() == "never":
-        return math.inf
-    seconds = _seconds(value)
-    if isinstance(seconds, float) and seconds > _CENTURY:
-        raise ValueError("is longer than a hundred years; write never")
-    return seconds
 
 
 def _bytes(value: object) -> object:
@@ -81,6 +61,11 @@ def _modules(value: object) -> object:
     return names
 
 
+def _policies(value: object) -> object:
+    """The path of a TOML file, or TOML."""
+    return PolicyText.read(value) if isinstance(value, str) else value
+
+
 def _namespace(value: object) -> object:
     """The name of a schema, and the beginning of the names of queues."""
     if isinstance(value, str) and not _NAMESPACE.fullmatch(value):
@@ -97,8 +82,8 @@ def _address(check: Callable[[str], str]) -> BeforeValidator:
     return BeforeValidator(lambda value: SecretStr(check(value)) if isinstance(value, str) else value)
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
-Age = Annotated[float, BeforeValidator(_age)]
+Seconds = Annotated[float, BeforeValidator(seconds)]
+Age = Annotated[float, BeforeValidator(age)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 
 
@@ -117,6 +102,10 @@ class Settings(BaseModel):
     )
     modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = Field(
         CATALOGS, description="Comma list of modules and packages with messages, sagas and participants."
+    )
+    policies: Annotated[InstanceOf[PolicyText] | None, BeforeValidator(_policies)] = Field(
+        None,
+        description="Timeouts, retries and deadlines in place of those of the classes: a TOML file's path, or TOML.",
     )
     namespace: Annotated[str, BeforeValidator(_namespace)] = Field(
         "antiphon",
@@ -331,17 +320,11 @@ def _text(problems: list[str]) -> str:
     return problems[0] if len(problems) == 1 else "\n".join([f"{len(problems)} settings are wrong", *problems])
 
 
-def written(seconds: float) -> str:
-    """Seconds as a setting would be written."""
-    if seconds == math.inf:
-        return "never"
-    days = seconds / 86400
-    return f"{days:g}d" if days >= 1 and days.is_integer() else f"{seconds:g}s"
-
-
 def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return concealed(value.get_secret_value())
     if isinstance(value, tuple):
         return ",".join(str(item) for item in value)
+    if value is None:
+        return "none"
     return written(value) if isinstance(value, float) else str(value)

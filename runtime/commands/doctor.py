@@ -17,7 +17,7 @@ from runtime.database import connected, located, no_file
 from runtime.definitions import conflicts
 from runtime.engine import topology_of, transport_for, untaken
 from runtime.exits import FAILED, OK
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.printing import STATUS_STYLES, console, counted, print_folded, print_json
 from runtime.settings import load
 from runtime.timeline import duration
@@ -145,7 +145,7 @@ async def _modules(examination: Examination, settings: Settings) -> Known | None
     found: list[Known] = []
 
     async def examine() -> str | Wrong:
-        known = load_modules(settings.modules)
+        known = known_to(settings)
         found.append(known)
         if not known.sagas:
             return Wrong(f"{', '.join(settings.modules)} defines no saga; name the right modules in ANTIPHON_MODULES")

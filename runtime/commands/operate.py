@@ -15,7 +15,7 @@ from running import AsyncioRunner
 from runtime.commands.instances import instance_of
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.printing import console, line, print_facts, print_json
 from runtime.settings import load
 from sagas.outcome import Action, Operated
@@ -46,7 +46,7 @@ async def operate(request: Request, *, as_json: bool) -> int:
         Trouble: the database is away; the text names the request id under which to ask again.
     """
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     operated = Operated(
         action=request.action,
         actor=request.actor or actor(),

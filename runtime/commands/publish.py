@@ -14,7 +14,7 @@ from messages.errors import CommitUnknown, UnknownMessage
 from outbox.interface import Outgoing
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.settings import load
 from sagas.problems import suggestion
 from transport.topology import commands_exchange, events_exchange
@@ -33,7 +33,7 @@ async def publish(name: str, body: str, message_id: str) -> int:
         MessageError: the body or the id is wrong; nothing was committed.
     """
     settings = load().settings
-    load_modules(settings.modules)
+    known_to(settings)
     given = sys.stdin.buffer.read() if body == "-" else os.fsencode(body)
     outgoing = checked(settings, name, given, message_id or str(uuid.uuid4()))
     async with opened(settings) as storage:

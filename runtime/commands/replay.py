@@ -21,7 +21,7 @@ from runtime.commands.letters import filter_of
 from runtime.commands.operate import actor
 from runtime.database import opened
 from runtime.exits import FAILED, OK
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.printing import console, counted, line, print_json, print_onward, table
 from runtime.replaying import replaying
 from runtime.settings import load
@@ -80,7 +80,7 @@ async def replay(asked: Asked, *, rate: float | None, as_json: bool) -> int:
         Trouble: the database is away; the text names the job to go on with.
     """
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     async with opened(settings) as storage:
         ids = await _chosen(storage, asked)
         parts = replaying(settings, known, storage)
@@ -97,7 +97,7 @@ async def resume(job_id: int, *, rate: float | None, as_json: bool) -> int:
         Trouble: the database is away; the text names the job to go on with.
     """
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     async with opened(settings) as storage:
         parts = replaying(settings, known, storage)
         await parts.jobs.retract(job_id, FAILED_AGAIN)
@@ -111,7 +111,7 @@ async def foresee(asked: Asked, *, as_json: bool) -> int:
         OperationRefused: there is no such letter or instance.
     """
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     async with opened(settings) as storage:
         ids = await _chosen(storage, asked)
         replays = replaying(settings, known, storage).replays
@@ -128,7 +128,7 @@ async def replay_edited(asked: Asked, given: bytes, *, dry_run: bool, as_json: b
         OperationRefused: there is no such letter, it is not open, or edited it would fail again; nothing was changed.
     """
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     async with opened(settings) as storage:
         database = storage.database
         letter = await _open_letter(storage, asked.wanted.ids[0])

@@ -11,7 +11,7 @@ from running import AsyncioRunner
 from runtime import logs
 from runtime.app import App
 from runtime.engine import PARTS, Engine
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.settings import load
 from runtime.telemetry import Telemetry
 
@@ -38,7 +38,7 @@ async def _sagas(
     only: Collection[str], *, http: bool, process: int | None = None, parent: socket.socket | None = None
 ) -> int:
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     parts = tuple(part for part in PARTS if not only or part in only)
     hosted = tuple(known.participants) if settings.in_process else ()
     if not known.sagas and not hosted and {"consumer", "timers"} & set(parts):
@@ -61,7 +61,7 @@ async def participant(names: Sequence[str]) -> int:
             "with the in-process broker the participants run inside `antiphon run`; "
             "name a RabbitMQ in ANTIPHON_BROKER_URL to run them as processes"
         )
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     chosen = tuple(known.chosen(names))
     http = loaded.sources["http_port"] != "default"
     parts: tuple[Part, ...] = ("relay",)

@@ -8,7 +8,10 @@ import typer
 
 from runtime import exits
 from runtime.cli import app
+from runtime.policies import PolicyText, tuned
 from runtime.settings import Settings, load, variable
+from sagas import definition_of
+from sagas.catalog.ordering import PlaceOrder
 from sagas.watching import WATCHED
 from storage.stalls import POSTGRESQL_STALLS, SQLITE_STALLS
 from tests.crash.views import published_statement
@@ -42,6 +45,13 @@ def test_every_setting_is_there_with_its_default(field: str) -> None:
 def test_no_setting_is_there_that_does_not_exist() -> None:
     named = set(re.findall(r"^\| `(ANTIPHON_\w+)`", PAGE, re.MULTILINE))
     assert named == {variable(field) for field in Settings.model_fields}
+
+
+def test_the_policies_that_are_shown_are_right() -> None:
+    [shown] = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    [inline] = re.findall(r"^ANTIPHON_POLICIES='(.*?)' antiphon run$", PAGE, re.MULTILINE)
+    own = definition_of(PlaceOrder)
+    assert [tuned([own], PolicyText.read(text)) == [own] for text in (shown, inline)] == [False, False]
 
 
 @pytest.mark.parametrize("command", commands(app))
