@@ -296,6 +296,35 @@ def held_list(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called, as a class is: RefundOrder.")],
+    *,
+    steps: Annotated[
+        list[str] | None, typer.Option("--step", metavar="STEP", help="A step, such as pay_back; again for the next.")
+    ] = None,
+    package: Annotated[
+        str, typer.Option("--package", help="Your package, made if need be. Default: the catalogs of a checkout.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would be written.")] = False,
+) -> None:
+    """Write a new business process.
+
+    That is messages, saga, participants and a test, which run as they are."""
+    from runtime.commands import new as command
+    from runtime.scaffold.files import package_problem
+    from runtime.scaffold.names import process
+
+    try:
+        made = process(name, tuple(steps or ()))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    problem = package_problem(package or made.module, Path.cwd())
+    if problem is not None:
+        raise typer.BadParameter(problem, param_hint="'--package'" if package else "NAME")
+    carry_out(lambda: command.new(command.Wanted(process=made, package=package, dry_run=dry_run)))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Check everything and say what to do.
 

@@ -1,0 +1,1 @@
+"""The files of a new business process: their names, their text and their places. Writes nothing itself."""
