@@ -218,7 +218,8 @@ def _useless(definition: Definition, change: SagaChange) -> Iterator[_Problem]:
     for call in calls_of(definition):
         table = change.calls.get(call.name)
         retry = None if table is None else _retry(table, call)
-        if retry is not None and retry != call.retry and retry.backoff > retry.cap:
+        paused = retry is not None and (retry.backoff, retry.cap) != (call.retry.backoff, call.retry.cap)
+        if retry is not None and paused and retry.backoff > retry.cap:
             yield (
                 (call.name, "retry"),
                 f"the backoff ({named(retry.backoff)}) is longer than the cap ({named(retry.cap)}), which no pause "

@@ -189,7 +189,7 @@ class Second(Saga, name="Changing", key="key", version=2):
     def asked(cls, event: Asked) -> Self:
         return cls(key=event.key)
 
-    @step(success=Done, timeout=timedelta(minutes=9))
+    @step(success=Done, timeout=timedelta(minutes=9), retry=Retry(backoff=timedelta(minutes=2)))
     def toil(self) -> Do:
         return Do(key=self.key)
 
@@ -200,6 +200,11 @@ def test_a_step_that_only_some_versions_have_is_set_in_those() -> None:
     assert (first.deadline, second.deadline) == (timedelta(hours=1), timedelta(hours=1))
     assert first.steps["work"].do.timeout == timedelta(seconds=1)
     assert second.steps["toil"].do.timeout == timedelta(minutes=9)
+
+
+def test_a_backoff_that_the_class_itself_cuts_is_its_own_affair() -> None:
+    [second] = tuned([definition_of(Second)], PolicyText.read("Changing.toil.retry.attempts = 9"))
+    assert second.steps["toil"].do.retry == Retry(attempts=9, backoff=timedelta(minutes=2))
 
 
 def test_a_step_that_no_version_has_is_an_error() -> None:
@@ -298,9 +303,9 @@ def test_config_show_tells_the_settings_though_the_sagas_cannot_be_loaded(antiph
 # -- what comes of it
 
 
-def timer(antiphon: Antiphon, settings: dict[str, str]) -> timedelta:
+def timer(antiphon: Antiphon, settings: dict[str, str], key: str = "hang") -> timedelta:
     """How long after the command went out for the last time its timer is due."""
-    shown: dict[str, Any] = json.loads(antiphon("sagas", "show", "hang", "--json", **settings).stdout)
+    shown: dict[str, Any] = json.loads(antiphon("sagas", "show", key, "--json", **settings).stdout)
     [due] = [each["due_at"] for each in shown["timers"] if each["name"] == "work/do"]
     sent = [each["at"] for each in shown["events"] if each["kind"] in ("command_sent", "command_resent")][-1]
     return datetime.fromisoformat(due) - datetime.fromisoformat(sent)
@@ -337,3 +342,16 @@ def test_after_a_restart_an_instance_that_runs_waits_by_the_new_policy_from_its_
     run = started("run", **after)
     run.until("saga.command_resent", key="hang")
     assert timer(antiphon, after) == timedelta(hours=1)
+
+
+def test_each_of_several_processes_goes_by_the_policies(
+    antiphon: Antiphon, started: Callable[..., Process], servers: dict[str, str], folder: Path
+) -> None:
+    (folder / "policies.toml").write_text('[Tiny.work]\ntimeout = "10m"\n')
+    settings = {**servers, "policies": "policies.toml"}
+    run = started("run", "--processes", "2", **settings)
+    run.until("processes.ready")
+    for key in ("1", "2", "3", "4"):
+        antiphon("publish", "tiny.Asked", json.dumps({"order_id": key}), **settings)
+        run.until("saga.command_sent", key=key)
+        assert timer(antiphon, settings, key) == timedelta(minutes=10)
