@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -27,11 +27,12 @@ from sagas.policies import Patience, Policies, with_policies
 from sagas.problems import listed, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sagas.definition import Call, Definition, Retry
+    from sagas.definition import Call, Definition, Retry, WaitDefinition
 
 VARIABLE = "ANTIPHON_POLICIES"
+T = TypeVar("T", "Call", "WaitDefinition")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ def tuned(definitions: Sequence[Definition], text: PolicyText | None) -> list[De
             known = dict.fromkeys(each.type for each in definitions)
             hint = suggestion(saga_type, known)
             problems.append(f"{_path(saga_type)}: no saga is called {saga_type!r}{hint}; there are {listed(known)}")
-        change, wrong = _read(content, [call.name for each in versions for call in calls_of(each)])
+        change, wrong = _read(content, _names(versions))
         problems += [f"{_path(saga_type, *where)}: {problem}" for where, problem in wrong]
         if change is not None:
             changes[saga_type] = change
@@ -101,6 +102,12 @@ def tuned(definitions: Sequence[Definition], text: PolicyText | None) -> list[De
     if problems:
         raise ConfigurationError(_told(text, list(dict.fromkeys(problems))))
     return result
+
+
+def _names(versions: Iterable[Definition]) -> list[str]:
+    """What may have a table: the steps and compensations, then the waits, of any of the versions."""
+    calls = [call.name for each in versions for call in calls_of(each)]
+    return list(dict.fromkeys([*calls, *(name for each in versions for name in each.waits)]))
 
 
 def calls_of(definition: Definition) -> Iterator[Call]:
@@ -156,14 +163,14 @@ class RetryChange(_Change):
 
 
 class CallChange(_Change):
-    """What is other in the patience of a step or compensation."""
+    """What is other in the patience of a step, a compensation, or a wait, which has a timeout alone."""
 
     timeout: Annotated[timedelta | None, BeforeValidator(_wait)] = None
     retry: RetryChange | None = None
 
 
 class SagaChange(_Change):
-    """What is other in the policy of a saga: its deadline, and a table for each step or compensation."""
+    """What is other in the policy of a saga: its deadline, and a table for each step, compensation or wait."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, CallChange] = Field(init=False)
@@ -172,7 +179,7 @@ class SagaChange(_Change):
 
     @property
     def calls(self) -> Mapping[str, CallChange]:
-        """The tables by the names of their steps and compensations."""
+        """The tables by the names of what they are about."""
         return self.__pydantic_extra__
 
 
@@ -188,36 +195,35 @@ _EXAMPLES = ('deadline = "5d"', 'timeout = "2m"', "attempts = 5")
 """One of each."""
 
 
-def _read(content: object, calls: Sequence[str]) -> tuple[SagaChange | None, list[_Problem]]:
-    """The change that a saga's table means, None if it means none; and what is wrong. No `calls`: an unknown saga."""
+def _read(content: object, names: Sequence[str]) -> tuple[SagaChange | None, list[_Problem]]:
+    """The change that a saga's table means, None if it means none; and what is wrong. No `names`: an unknown saga."""
     problems: list[_Problem] = [
-        ((name,), f"no step or compensation is called that{suggestion(name, calls)}; there are {listed(calls)}")
+        ((name,), f"no step, compensation or wait is called that{suggestion(name, names)}; there are {listed(names)}")
         for name, table in (content.items() if isinstance(content, dict) else ())
-        if calls and isinstance(table, dict) and name not in calls
+        if names and isinstance(table, dict) and name not in names
     ]
     try:
         return SagaChange.model_validate(content), problems
     except ValidationError as error:
         found = error.errors(include_url=False)
-        return None, problems + [(tuple(map(str, each["loc"])), _explained(each, calls)) for each in found]
+        return None, problems + [(tuple(map(str, each["loc"])), _explained(each, names)) for each in found]
 
 
-def _explained(problem: Mapping[str, Any], calls: Sequence[str]) -> str:
+def _explained(problem: Mapping[str, Any], names: Sequence[str]) -> str:
     where, said = problem["loc"], problem["input"]
     if problem["type"] == "extra_forbidden":
         known = _KEYS[len(where) - 1]
         return f"nothing is called that{suggestion(str(where[-1]), known)}; there are {listed(known)}"
     if problem["type"] == "model_type":
-        hint = suggestion(str(where[0]), [*_KEYS[0], *calls]) if len(where) == 1 else ""
+        hint = suggestion(str(where[0]), [*_KEYS[0], *names]) if len(where) == 1 else ""
         return f"{_shown(said)} is no table{hint}; write a table, with {_EXAMPLES[len(where)]} in it"
     return f"{_shown(said)} {problem['ctx']['error']}"
 
 
 def _useless(definition: Definition, change: SagaChange) -> Iterator[_Problem]:
     """What would not do what it says."""
-    for call in calls_of(definition):
-        table = change.calls.get(call.name)
-        retry = None if table is None else _retry(table, call)
+    for call, table in _about(calls_of(definition), change):
+        retry = _retry(table, call)
         paused = retry is not None and (retry.backoff, retry.cap) != (call.retry.backoff, call.retry.cap)
         if retry is not None and paused and retry.backoff > retry.cap:
             yield (
@@ -225,15 +231,35 @@ def _useless(definition: Definition, change: SagaChange) -> Iterator[_Problem]:
                 f"the backoff ({named(retry.backoff)}) is longer than the cap ({named(retry.cap)}), which no pause "
                 f'exceeds; set both, such as backoff = "{named(retry.backoff)}", cap = "{named(retry.backoff)}"',
             )
+    for wait, table in _about(definition.waits.values(), change):
+        if table.retry is not None:
+            yield (wait.name, "retry"), "a wait sends nothing that could be sent again; remove it"
+        if table.timeout is not None and wait.timeout is None:
+            yield (wait.name, "timeout"), "this wait never ends by itself; the class must say what follows if it does"
+        late = [name for name, each in wait.notices.items() if table.timeout and each.after >= table.timeout]
+        if late:
+            yield (wait.name, "timeout"), f"{listed(late)} would come when it is over; write a longer time"
 
 
 def _of(change: SagaChange, definition: Definition) -> Policies:
     """The change as it is for one version: what the class says of a retry stays where the text is silent."""
-    tables = [(call, change.calls[call.name]) for call in calls_of(definition) if call.name in change.calls]
     return Policies(
         deadline=change.deadline,
-        calls={call.name: Patience(timeout=table.timeout, retry=_retry(table, call)) for call, table in tables},
+        calls={
+            call.name: Patience(timeout=table.timeout, retry=_retry(table, call))
+            for call, table in _about(calls_of(definition), change)
+        },
+        waits={
+            wait.name: table.timeout
+            for wait, table in _about(definition.waits.values(), change)
+            if table.timeout is not None
+        },
     )
+
+
+def _about(things: Iterable[T], change: SagaChange) -> Iterator[tuple[T, CallChange]]:
+    """Those of the calls or waits that have a table, each with it."""
+    return ((each, change.calls[each.name]) for each in things if each.name in change.calls)
 
 
 def _retry(table: CallChange, call: Call) -> Retry | None:

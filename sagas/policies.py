@@ -28,22 +28,34 @@ class Patience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
-    """What replaces the policy of one saga type: its deadline, and by name the patience of steps and compensations."""
+    """What replaces the policy of one saga type: its deadline, by name the patience of steps and compensations, and by
+    name the timeout of waits that have one."""
 
     deadline: timedelta | None = None
     calls: Mapping[str, Patience] = field(default_factory=dict)
+    waits: Mapping[str, timedelta] = field(default_factory=dict)
 
 
 def with_policies(definition: Definition, overrides: Policies) -> Definition:
     """The definition with another policy; its shape, state and code, and so its version, stay.
 
     Raises:
-        DefinitionError: a name is no step or compensation of this saga, or a time or a retry is not a sensible one.
+        DefinitionError: a name is no step, compensation or wait of this saga, or a time or a retry is not a sensible
+            one. A wait that the class lets wait for ever has no timeout to replace: the class must say what follows.
     """
     _check(definition, overrides)
     steps = {name: _step(step, overrides.calls) for name, step in definition.steps.items()}
-    deadline = overrides.deadline or definition.deadline
-    return with_policy_documented(replace(definition, steps=MappingProxyType(steps), deadline=deadline))
+    waits = {
+        name: replace(wait, timeout=overrides.waits.get(name, wait.timeout)) for name, wait in definition.waits.items()
+    }
+    return with_policy_documented(
+        replace(
+            definition,
+            steps=MappingProxyType(steps),
+            waits=MappingProxyType(waits),
+            deadline=overrides.deadline or definition.deadline,
+        )
+    )
 
 
 def _step(step: StepDefinition, calls: Mapping[str, Patience]) -> StepDefinition:
@@ -65,6 +77,13 @@ def _check(definition: Definition, overrides: Policies) -> None:
     times = {"deadline": overrides.deadline} | {
         f"{name}: timeout": one.timeout for name, one in overrides.calls.items()
     }
+    times |= {f"{name}: timeout": timeout for name, timeout in overrides.waits.items()}
+    timed = [name for name, wait in definition.waits.items() if wait.timeout is not None]
+    problems += [
+        f"no wait with a timeout is called {name!r}{suggestion(name, timed)}; there are {listed(timed)}"
+        for name in overrides.waits
+        if name not in timed
+    ]
     for where, time in times.items():
         if time is not None and not is_span(time):
             problems.append(f"{where}={time!r} will not do; give a positive timedelta of at most 100 years")

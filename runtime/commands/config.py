@@ -86,17 +86,24 @@ def _of(definition: Definition) -> Iterator[Policy]:
 
 def _written(definition: Definition) -> dict[str, dict[str, str]]:
     """The policies as a policy file would have them; that of the saga itself under no name."""
-    return {"": {"deadline": named(definition.deadline)}} | {
-        call.name: {
-            "timeout": named(call.timeout),
-            "attempts": str(call.retry.attempts),
-            "backoff": named(call.retry.backoff),
-            "factor": f"{call.retry.factor:g}",
-            "cap": named(call.retry.cap),
-            "jitter": f"{call.retry.jitter:g}",
+    return (
+        {"": {"deadline": named(definition.deadline)}}
+        | {
+            call.name: {
+                "timeout": named(call.timeout),
+                "attempts": str(call.retry.attempts),
+                "backoff": named(call.retry.backoff),
+                "factor": f"{call.retry.factor:g}",
+                "cap": named(call.retry.cap),
+                "jitter": f"{call.retry.jitter:g}",
+            }
+            for call in calls_of(definition)
         }
-        for call in calls_of(definition)
-    }
+        | {
+            name: {"timeout": named(wait.timeout) if wait.timeout else "never"}
+            for name, wait in definition.waits.items()
+        }
+    )
 
 
 def _print(loaded: Loaded, policies: Sequence[Policy]) -> None:

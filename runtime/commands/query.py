@@ -9,7 +9,7 @@ from running import AsyncioRunner
 from runtime.commands.instances import instance_of
 from runtime.database import opened
 from runtime.exits import OK
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.printing import print_json
 from runtime.settings import load
 from sagas.asking import answer
@@ -23,7 +23,7 @@ async def query(identity: str, name: str, *, saga_type: str) -> int:
         MethodRaised: the query raised.
     """
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     async with opened(settings) as storage:
         saga = (found := await instance_of(storage.database, identity, saga_type=saga_type)).saga
     definition = known.sagas.get(saga.saga_type, {}).get(saga.version)

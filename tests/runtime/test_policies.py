@@ -12,10 +12,11 @@ import pytest
 from messages import Command, Event
 from messages.errors import ConfigurationError
 from runtime.policies import PolicyText, tuned
-from sagas import Retry, Saga, definition_of, start, step
+from sagas import Retry, Saga, definition_of, start, step, wait
 from sagas.catalog.ordering import PlaceOrder
 from sagas.catalog.trip import BookTrip
 from tests.runtime.shop import SAGA
+from tests.runtime.test_waiting_sagas import LEAVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +131,7 @@ retry = 5
     assert problems(str(file)) == [
         f"ANTIPHON_POLICIES: {file}: 10 policies are wrong",
         "PlaceOrdr: no saga is called 'PlaceOrdr' (did you mean 'PlaceOrder'?); there are PlaceOrder and BookTrip",
-        f"PlaceOrder.pya: no step or compensation is called that (did you mean 'pay'?); there are {calls}",
+        f"PlaceOrder.pya: no step, compensation or wait is called that (did you mean 'pay'?); there are {calls}",
         'PlaceOrder.deadline: "200000d" is longer than a hundred years; write less',
         'PlaceOrder.dedline: "5d" is no table (did you mean \'deadline\'?); write a table, with timeout = "2m" in it',
         "PlaceOrder.pay.retry.attempts: 0 is no number of sends; write how many in all, the first included: 1 or more",
@@ -207,10 +208,68 @@ def test_a_backoff_that_the_class_itself_cuts_is_its_own_affair() -> None:
     assert second.steps["toil"].do.retry == Retry(attempts=9, backoff=timedelta(minutes=2))
 
 
+class Granted(Event, name="policies.Granted"):
+    key: str
+
+
+class Left(Event, name="policies.Left"):
+    key: str
+
+
+class Remind(Command, name="policies.Remind"):
+    key: str
+
+
+class Leave(Saga, key="key", version=1):
+    key: str
+
+    @start
+    def asked(cls, event: Asked) -> Self:
+        return cls(key=event.key)
+
+    @wait(timeout=timedelta(days=3))
+    def decided(self, event: Granted) -> None: ...
+
+    @decided.reminder(after=timedelta(days=1))
+    def remind(self) -> Remind:
+        return Remind(key=self.key)
+
+    @wait
+    def gone(self, event: Left) -> None: ...
+
+    @step(success=Done)
+    def work(self) -> Do:
+        return Do(key=self.key)
+
+    flow = decided >> work >> gone
+
+
+def test_a_wait_gets_another_timeout() -> None:
+    [leave] = tuned([definition_of(Leave)], PolicyText.read('Leave.decided.timeout = "9d"'))
+    assert leave.waits["decided"].timeout == timedelta(days=9)
+    assert leave.document["policy"]["waits"]["decided"]["timeout"] == 9 * 86400
+
+
+def test_what_would_change_nothing_of_a_wait_is_an_error() -> None:
+    text = """
+[Leave.decided]
+timeout = "1d"
+retry = { attempts = 2 }
+[Leave.gone]
+timeout = "1d"
+"""
+    assert problems(text, definition_of(Leave)) == [
+        "ANTIPHON_POLICIES: 3 policies are wrong",
+        "Leave.decided.retry: a wait sends nothing that could be sent again; remove it",
+        "Leave.decided.timeout: remind would come when it is over; write a longer time",
+        "Leave.gone.timeout: this wait never ends by itself; the class must say what follows if it does",
+    ]
+
+
 def test_a_step_that_no_version_has_is_an_error() -> None:
     [problem] = problems('Changing.wrk.timeout = "1s"', definition_of(First), definition_of(Second))
     assert problem == (
-        "ANTIPHON_POLICIES: Changing.wrk: no step or compensation is called that (did you mean 'work'?); "
+        "ANTIPHON_POLICIES: Changing.wrk: no step, compensation or wait is called that (did you mean 'work'?); "
         "there are work and toil"
     )
 
@@ -248,7 +307,7 @@ def test_a_text_that_cannot_be_read_is_told_with_the_other_settings(
 def test_wrong_policies_end_every_command_that_loads_sagas(antiphon: Antiphon, command: tuple[str, ...]) -> None:
     done = antiphon(*command, policies='PlaceOrder.pya.timeout = "2m"')
     assert done.returncode == 78
-    assert done.stderr.startswith("antiphon: ANTIPHON_POLICIES: PlaceOrder.pya: no step ")
+    assert done.stderr.startswith("antiphon: ANTIPHON_POLICIES: PlaceOrder.pya: no step, ")
     assert "did you mean 'pay'?" in done.stderr
 
 
@@ -283,6 +342,13 @@ def test_config_show_tells_what_holds_and_what_the_class_says(antiphon: Antiphon
     assert (pay["saga"], pay["version"]) == ("PlaceOrder", 1)
     assert pay["timeout"] == {"value": "2m", "class": "5m"}
     assert pay["cap"] == {"value": "1m", "class": "1m"}
+
+
+def test_config_show_tells_how_long_a_wait_waits(antiphon: Antiphon, folder: Path) -> None:
+    (folder / "shop.py").write_text(LEAVE)
+    shown = antiphon("config", "show", modules="shop", policies='Leave.decided.timeout = "9d"')
+    lines = {words[0]: words[1:] for line in shown.stdout.splitlines() if (words := line.split())}
+    assert lines["Leave.decided"] == ["9d", "timeout", "3d"]
 
 
 def test_config_show_numbers_the_versions_where_there_are_several(antiphon: Antiphon, folder: Path) -> None:

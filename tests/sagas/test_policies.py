@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Self
 
 import pytest
 
+from messages import Command, Event
 from messages.errors import DefinitionError
-from sagas import Patience, Policies, Retry, definition_of, with_policies
+from sagas import Patience, Policies, Retry, Saga, definition_of, start, step, wait, with_policies
 from sagas.catalog.ordering import PlaceOrder
 
 ORDER = definition_of(PlaceOrder)
+
+
+class Asked(Event, name="policies_of_sagas.Asked"):
+    leave_id: str
+
+
+class Granted(Event, name="policies_of_sagas.Granted"):
+    leave_id: str
+
+
+class Returned(Event, name="policies_of_sagas.Returned"):
+    leave_id: str
+
+
+class Book(Command, name="policies_of_sagas.Book"):
+    leave_id: str
+
+
+class Leave(Saga, key="leave_id", version=1):
+    leave_id: str
+
+    @start
+    def asked(cls, event: Asked) -> Self:
+        return cls(leave_id=event.leave_id)
+
+    @wait(timeout=timedelta(days=3))
+    def decided(self, event: Granted) -> None: ...
+
+    @step(reply=False)
+    def book(self) -> Book:
+        return Book(leave_id=self.leave_id)
+
+    @wait
+    def returned(self, event: Returned) -> None: ...
+
+    flow = decided >> book >> returned
+
+
+LEAVE = definition_of(Leave)
 
 
 def test_a_step_gets_another_timeout_and_keeps_its_retry() -> None:
@@ -43,6 +84,23 @@ def test_only_the_policy_digest_changes() -> None:
         ORDER.digests.code,
     )
     assert other.document["policy"]["steps"]["pay"]["do"]["timeout"] == 1.0
+
+
+def test_a_wait_gets_another_timeout() -> None:
+    other = with_policies(LEAVE, Policies(waits={"decided": timedelta(days=9)}))
+    assert other.waits["decided"].timeout == timedelta(days=9)
+    assert LEAVE.waits["decided"].timeout == timedelta(days=3)
+    assert other.document["policy"]["waits"]["decided"]["timeout"] == 9 * 86400
+    assert other.digests.shape == LEAVE.digests.shape
+
+
+def test_a_wait_that_waits_for_ever_has_no_timeout_to_replace() -> None:
+    with pytest.raises(DefinitionError) as caught:
+        with_policies(LEAVE, Policies(waits={"returned": timedelta(days=9), "decided": timedelta(0)}))
+    assert str(caught.value).splitlines() == [
+        "Leave: no wait with a timeout is called 'returned'; there are decided",
+        "Leave: decided: timeout=datetime.timedelta(0) will not do; give a positive timedelta of at most 100 years",
+    ]
 
 
 def test_no_override_changes_nothing() -> None:
