@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from messages.errors import ConfigurationError
-from sagas.difference import difference
+from sagas.difference import difference, remedy
 from storage import definitions
 
 if TYPE_CHECKING:
@@ -46,6 +46,5 @@ def conflicts(recorded: Mapping[tuple[str, int], RecordedDefinition], known: Ite
 def _conflict(definition: Definition, changes: list[str]) -> str:
     return (
         f"saga {definition.type} version {definition.version} is not what its instances were started on: "
-        f"{'; '.join(changes)}; give the class version={definition.version + 1} and keep this version beside it "
-        "until its instances have ended, or take the change back"
+        f"{'; '.join(changes)}; {remedy(definition.version)}"
     )

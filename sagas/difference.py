@@ -28,6 +28,13 @@ class Change:
     text: str
     refused: bool = False
 
+    @property
+    def verdict(self) -> str:
+        """What becomes of it under an unchanged version: `refused`, `accepted`, or no more than `recorded`."""
+        if self.refused:
+            return "refused"
+        return "accepted" if self.part in ("shape", "state") else "recorded"
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -58,6 +65,19 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Difference:
             *_code(old["code"], new["code"]),
         )
     )
+
+
+def remedy(version: int) -> str:
+    """What to do about a change that is refused under that version."""
+    return (
+        f"give the class version={version + 1} and keep this version beside it until its instances have ended, or "
+        "take the change back"
+    )
+
+
+def flow_of(document: Mapping[str, Any]) -> str:
+    """The flow of a document as its author would write it."""
+    return _drawn(document["shape"]["flow"])
 
 
 # -- shape
