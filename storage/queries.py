@@ -152,7 +152,7 @@ class Queries:
             rows = await session.fetch(_sagas(wanted, on=following is not None), {**given, "limit": limit + 1})
             if following is not None and not rows and not await session.fetch(_STATE, {"id": following}):
                 raise OperationRefused(f"no instance {following} to go on from; begin with the first page")
-        page = [_summary(row) for row in rows[:limit]]
+        page = [summary(row) for row in rows[:limit]]
         return SagaPage(sagas=page, following=page[-1].saga_id if len(rows) > limit else None)
 
     async def saga(self, reference: str | UUID, *, saga_type: str | None = None) -> SagaDetail | None:
@@ -241,7 +241,7 @@ async def _find(session: Session, reference: str | UUID, saga_type: str | None) 
     rows = await session.fetch(_sagas(wanted), {"key": str(reference), **of_type, "limit": 2})
     if not rows:
         return None
-    found = [_summary(row) for row in rows]
+    found = [summary(row) for row in rows]
     if len({each.saga_type for each in found}) > 1:
         types = " and ".join(sorted({each.saga_type for each in found}))
         raise OperationRefused(
@@ -252,7 +252,7 @@ async def _find(session: Session, reference: str | UUID, saga_type: str | None) 
 
 async def _one(session: Session, saga_id: UUID) -> SagaSummary:
     [row] = await session.fetch(_SAGA, {"id": saga_id})
-    return _summary(row)
+    return summary(row)
 
 
 async def _detail(session: Session, saga_id: UUID, now: datetime) -> SagaDetail:
@@ -281,7 +281,8 @@ async def _detail(session: Session, saga_id: UUID, now: datetime) -> SagaDetail:
     )
 
 
-def _summary(row: Row[Any]) -> SagaSummary:
+def summary(row: Row[Any]) -> SagaSummary:
+    """A row of `v_saga`."""
     values = dict(row._mapping)
     values["saga_id"] = as_uuid(row.saga_id)
     values["paused"] = bool(row.paused)
