@@ -45,6 +45,14 @@ def time_text(text: str) -> str:
     return text
 
 
+def seconds(text: str) -> float:
+    """How long: a number with its unit, in seconds."""
+    long = _AGO.fullmatch(text)
+    if long is None:
+        raise typer.BadParameter(f"{text!r} is no duration; write a number with s, m, h or d (90s, 5m, 2h, 8d)")
+    return float(long[1]) * _SECONDS[long[2]]
+
+
 def moment(text: str, now: datetime) -> datetime:
     """A time, or how long ago it was."""
     ago = _AGO.fullmatch(text)

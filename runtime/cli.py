@@ -1,6 +1,7 @@
 """The command line: names, arguments, help texts and exit codes. What a command does is in `runtime.commands`.
 
-Nothing heavy is imported before a command is chosen. The commands on dead letters are in `runtime.cli_dead`.
+Nothing heavy is imported before a command is chosen. The commands on dead letters are in `runtime.cli_dead`, those on
+definitions in `runtime.cli_definitions`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from runtime.cli_dead import dead
+from runtime.cli_definitions import check, definitions
 from runtime.exits import CONFIGURATION, FAILED
 from runtime.ownership import append_current_folder, shadowed
 from runtime.shell import After, AfterInstance, Json, Limit, carry_out, complain
@@ -34,6 +36,7 @@ app.add_typer(sagas, name="sagas")
 app.add_typer(held, name="held")
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
+app.add_typer(definitions, name="definitions")
 
 RUN_PARTS = frozenset({"consumer", "relay", "timers", "http"})
 HELD_REASONS = ("early", "unawaited", "awaited", "paused", "version")
@@ -332,6 +335,9 @@ def doctor(as_json: Json = False) -> None:
     from runtime.commands import doctor as command
 
     carry_out(lambda: command.doctor(as_json=as_json))
+
+
+app.command()(check)
 
 
 @config.command("show")

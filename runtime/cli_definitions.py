@@ -1,0 +1,107 @@
+"""The command line of definitions and of the look ahead: names, arguments and help texts; see `runtime.cli`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Annotated
+
+import typer
+
+from runtime.addresses import database_address
+from runtime.arguments import seconds
+from runtime.shell import Json, carry_out
+
+definitions = typer.Typer(help="See the versions of the sagas, here and in the database.", no_args_is_help=True)
+
+_Type = Annotated[str, typer.Argument(metavar="TYPE", help="The saga type.")]
+_Needed = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its version.")]
+
+
+@definitions.command("list")
+def list_versions(as_json: Json = False) -> None:
+    """List every version that is known here or in the database, and what lives on it."""
+    from runtime.commands import definitions as command
+
+    carry_out(lambda: command.list_versions(as_json=as_json))
+
+
+@definitions.command("show")
+def show(
+    saga_type: _Type,
+    version: Annotated[
+        int | None,
+        typer.Argument(metavar="[VERSION]", min=1, help="Its version. Default: the one that starts new instances."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show one version: its steps, what they send, how long they wait and how often they try."""
+    from runtime.commands import definitions as command
+
+    carry_out(lambda: command.show(saga_type, version, as_json=as_json))
+
+
+@definitions.command("diff")
+def diff(
+    saga_type: _Type,
+    old: Annotated[
+        int | None, typer.Argument(metavar="[OLD]", min=1, help="Only this version; with NEW, the one to begin from.")
+    ] = None,
+    new: Annotated[int | None, typer.Argument(metavar="[NEW]", min=1, help="The version to compare OLD with.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what has changed under each version since it was recorded, or from OLD to NEW.
+
+    Exits with 1 when a change is refused: it needs a new version."""
+    from runtime.commands import definitions as command
+
+    carry_out(lambda: command.diff(saga_type, old, new, as_json=as_json))
+
+
+@definitions.command("drain")
+def drain(
+    saga_type: _Type,
+    version: _Needed,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing needs it.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="DURATION", parser=seconds, help="Wait at most so long, such as 30m."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what still needs a version: live instances, held messages, open dead letters.
+
+    Exits with 0 when its class may be removed, with 75 when it may not yet."""
+    from runtime.commands import drain as command
+
+    within = timeout if timeout is not None else math.inf if wait else None
+    carry_out(lambda: command.drain(saga_type, version, within=within, as_json=as_json))
+
+
+def check(
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against",
+            metavar="DATABASE_URL",
+            help="The database whose instances and messages the code of this process is put before; - reads the "
+            "address from stdin, where no other process sees its password.",
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Say what would break if this code ran on a database, before it does, and change nothing.
+
+    Exits with 1 when something would break."""
+    if not against:
+        raise typer.BadParameter(
+            "say on which database the new code is to run: antiphon check --against postgresql://user@host/database",
+            param_hint="'--against'",
+        )
+    try:
+        address = database_address(sys.stdin.readline() if against == "-" else against)
+    except ValueError as error:
+        raise typer.BadParameter(f"it {error}", param_hint="'--against'") from None
+    from runtime.commands import check as command
+
+    carry_out(lambda: command.check(address, as_json=as_json))
