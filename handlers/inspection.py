@@ -60,8 +60,8 @@ REMEDIES: Mapping[str, str] = {
     prospect.CHOICE: _ANEW,
     prospect.TIMER: _ANEW,
     prospect.RAISES: _MEND,
-    prospect.NEEDS_REPLY: "build the undo from what is known before the reply of its step: its participant finds the "
-    "effect by the header compensates",
+    prospect.NEEDS_REPLY: "mend the undo; it must do with what is known before the reply of its step, because its "
+    "participant finds the effect by the header compensates",
     prospect.UNDECIDED: _ANEW,
     "held_unreadable": "let the class of the message read what was sent: give new fields a default, keep its name",
     "held_fails": _MEND,

@@ -20,7 +20,9 @@ _Needed = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Its vers
 
 @definitions.command("list")
 def list_versions(as_json: Json = False) -> None:
-    """List every version that is known here or in the database, and what lives on it."""
+    """List the versions and what lives on each.
+
+    That is every version that a module here defines, that was recorded, or on which an instance stands."""
     from runtime.commands import definitions as command
 
     carry_out(lambda: command.list_versions(as_json=as_json))
@@ -35,7 +37,9 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show one version: its steps, what they send, how long they wait and how often they try."""
+    """Show one version as it would run here.
+
+    That is its flow, and for each step what it sends, how long it waits and how often it tries."""
     from runtime.commands import definitions as command
 
     carry_out(lambda: command.show(saga_type, version, as_json=as_json))
@@ -50,9 +54,10 @@ def diff(
     new: Annotated[int | None, typer.Argument(metavar="[NEW]", min=1, help="The version to compare OLD with.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what has changed under each version since it was recorded, or from OLD to NEW.
+    """Show what has changed, and what is refused.
 
-    Exits with 1 when a change is refused: it needs a new version."""
+    That is in the versions defined here since they were recorded, or from OLD to NEW. Exits with 1 when a change is
+    refused: it needs a new version."""
     from runtime.commands import definitions as command
 
     carry_out(lambda: command.diff(saga_type, old, new, as_json=as_json))
@@ -69,9 +74,10 @@ def drain(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what still needs a version: live instances, held messages, open dead letters.
+    """Show whether a class may be removed.
 
-    Exits with 0 when its class may be removed, with 75 when it may not yet."""
+    Its version may be needed by live instances, held messages and open dead letters. Exits with 0 when nothing needs
+    it, with 75 when something still does."""
     from runtime.commands import drain as command
 
     within = timeout if timeout is not None else math.inf if wait else None
@@ -84,15 +90,15 @@ def check(
         typer.Option(
             "--against",
             metavar="DATABASE_URL",
-            help="The database whose instances and messages the code of this process is put before; - reads the "
-            "address from stdin, where no other process sees its password.",
+            help="The database to look at; - reads its address from stdin, where no other process sees the password.",
         ),
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Say what would break if this code ran on a database, before it does, and change nothing.
+    """Try a release: what would break?
 
-    Exits with 1 when something would break."""
+    The code of this process is put before every live instance, held message and open dead letter of a database, and
+    nothing is changed. Exits with 1 when something would break."""
     if not against:
         raise typer.BadParameter(
             "say on which database the new code is to run: antiphon check --against postgresql://user@host/database",

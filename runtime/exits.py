@@ -6,7 +6,7 @@
 | 1 | the command failed, or was refused |
 | 2 | the command line is wrong |
 | 69 | the database or the broker was not there in time |
-| 75 | the stop ran out of time; nothing is lost, start again |
+| 75 | not yet: the stop ran out of time (nothing is lost, start again), or a version is still needed |
 | 78 | configuration: a setting, an address, a module, a schema that is behind |
 | 141 | whoever read the output went away before its end, as `head` does; what was to be done is done |
 """

@@ -95,7 +95,6 @@ def _print(name: str, needed: Needed, *, starts: bool) -> None:
     out = console()
     out.print(line(f"{_told(name, needed)}: its class {'may be removed' if needed.nothing else 'must stay'}", "bold"))
     if needed.oldest:
-        out.print(Text("the oldest:" if needed.live > len(needed.oldest) else "they are:"))
         columns = ("key", "status", "started", "saga id", "waiting for")
         rows = [
             (each.business_key, each.status, each.started_at, each.saga_id, each.waiting_for) for each in needed.oldest
@@ -108,7 +107,7 @@ def _print(name: str, needed: Needed, *, starts: bool) -> None:
 def _advice(needed: Needed, *, starts: bool) -> list[str]:
     told = []
     if starts:
-        told.append("but no higher version was ever recorded here: until one runs, new instances start on this one")
+        told.append("no higher version was ever recorded: until one runs, new instances start on this one")
     if needed.held:
         told.append("held messages are applied when their instance goes on: antiphon held list")
     if needed.letters:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from handlers.inspection import REMEDIES
 from runtime import exits
 from runtime.cli import app
 from runtime.policies import PolicyText, tuned
@@ -73,3 +74,8 @@ def test_every_exit_code_is_there() -> None:
     codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
     named = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
     assert named == codes
+
+
+@pytest.mark.parametrize("code", REMEDIES)
+def test_every_finding_of_a_check_is_there(code: str) -> None:
+    assert re.search(rf"^\| `{code}` \|", PAGE, re.MULTILINE)
