@@ -222,9 +222,10 @@ def _answers(
     if call is None or progress is None or not progress.status.open:
         return
     asked = Turn(definition, instance, instance.updated_at).current_id(path, purpose)
-    for name, reply in call.replies.items():
-        if reply.hook is None and reply.kind is not ReplyKind.TRANSIENT:
-            event = reply.event.model_construct()
+    unkept = {reply.kind: reply for reply in call.replies.values() if reply.hook is None}  # one of a kind is as all are
+    for kind in (ReplyKind.SUCCESS, ReplyKind.FAILURE):
+        if (reply := unkept.get(kind)) is not None:
+            name, event = reply.event.message_name, reply.event.model_construct()
             arrived = Arrived(message_id=_CHECK, name=name, body=b"{}", event=event, causation_id=asked)
             yield f"when {name} answers {call.name}", arrived
 
