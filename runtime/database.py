@@ -22,14 +22,14 @@ CONNECTIONS = 2
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Database]:
-    """The database, whatever its schema.
+async def connected(settings: Settings, *, named: str = "ANTIPHON_DATABASE_URL") -> AsyncIterator[Database]:
+    """The database, whatever its schema; `named` is where its address was given.
 
     Raises:
         ConfigurationError: the address is wrong.
     """
     async with _borrowed(settings) as database:
-        with _reached(settings):
+        with _reached(settings, named):
             yield database
 
 
@@ -68,12 +68,12 @@ def located(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _reached(settings: Settings) -> Iterator[None]:
+def _reached(settings: Settings, named: str = "ANTIPHON_DATABASE_URL") -> Iterator[None]:
     try:
         with located(settings):
             yield
     except DatabaseAway as error:
-        raise DatabaseAway(f"{error}; start it, or correct ANTIPHON_DATABASE_URL") from error
+        raise DatabaseAway(f"{error}; start it, or correct {named}") from error
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ async def check(against: str, *, as_json: bool) -> int:
     """
     settings = load().settings.model_copy(update={"database_url": SecretStr(against)})
     known = load_modules(settings.modules, limits=settings.limits)
-    async with connected(settings) as database:
+    async with connected(settings, named="what --against names") as database:
         await _must_fit(database)
         inspection = Inspection(
             known.sagas,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -119,22 +120,34 @@ def test_under_the_same_code_nothing_would_break(release: Release) -> None:
     )
 
 
-def test_a_method_that_would_raise_is_told_with_its_line_its_instances_and_the_remedy(release: Release) -> None:
+def test_a_method_that_would_raise_is_one_finding_with_its_line_and_its_instances(release: Release) -> None:
     release.begin("1", "2")
     release.write(
         TODAY.replace(
-            "def forget(self) -> Undo:\n        return", "def forget(self) -> Undo:\n        1 / 0\n        return"
+            "def forget(self) -> Undo:\n", "def forget(self) -> Undo:\n        raise KeyError(self.order_id)\n"
         )
     )
     [finding] = release.ask()["findings"]
     assert [finding[name] for name in ("code", "saga_type", "version", "amount")] == ["undo_needs_reply", "Tiny", 1, 2]
-    assert "Tiny.forget: ZeroDivisionError: division by zero (shop.py:" in finding["text"]
+    assert re.match(r"Tiny\.forget: KeyError: '[12]' \(shop\.py:\d+\), when step think has timed out", finding["text"])
     assert sorted(each["business_key"] for each in finding["examples"]) == ["1", "2"]
     shown = release.check()
     assert shown.returncode == 1
     first, *_, last = shown.stdout.splitlines()
     assert first == "undo_needs_reply  Tiny version 1  2 instances"
     assert last.startswith("1 thing would break: 2 live instances, ")
+
+
+def test_what_is_foretold_is_what_happens(release: Release) -> None:
+    release.begin("1")
+    assert release.office.sagas("skip", "1", "think", "--reason", "a test").returncode == 0
+    release.write(TODAY.replace("return Undo(", "return 1 / 0 or Undo("))
+    [finding] = release.ask()["findings"]
+    assert finding["code"] == "method_raises"
+    cancelled = json.loads(release.office.sagas("cancel", "1", "--reason", "a test", "--json").stdout)
+    assert cancelled["status"] == "parked"
+    assert finding["text"].startswith(cancelled["attention"]["method_raised"])
+    assert (release.found(), release.found("notes")) == ([], [("parked_still", 1)])
 
 
 def test_no_more_than_five_examples_are_kept(release: Release) -> None:
@@ -261,7 +274,7 @@ def test_a_database_that_cannot_be_looked_at_is_told_and_not_made(antiphon: Comm
     assert_told(missing, 78, "there is no database file", "nowhere.db")
     assert not (folder / "nowhere.db").exists()
     away = antiphon("check", "--against", "postgresql://ann:hunter2@127.0.0.1:1/shop")
-    assert_told(away, 69, "127.0.0.1:1")
+    assert_told(away, 69, "127.0.0.1:1", "start it, or correct what --against names")
 
 
 def test_a_schema_that_is_behind_is_told_and_not_brought_up_to_date(small: Office, antiphon: Command) -> None:
