@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from handlers.deciding import AWAITED, UNAWAITED, VERSION, SagaType
 from handlers.decoding import decode
 from messages import codec
 from messages.errors import (
@@ -20,6 +21,7 @@ from messages.errors import (
     IdConflict,
     MessageError,
     MethodRaised,
+    NotAwaited,
     UnknownMessage,
 )
 from sagas import difference, prospect
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 
 _PARTICIPANT = "participant."
-_VERSION = "version"
-_WAS_READ = {each.reason for each in (MethodRaised, HandlerRaised, IdConflict, CorrelationConflict, HeldTooLong)}
+_READ = (MethodRaised, HandlerRaised, IdConflict, CorrelationConflict, HeldTooLong, NotAwaited)
+_WAS_READ = {each.reason for each in _READ}
 """Why a message is dead-lettered that could be read."""
 
 _BESIDE = (
@@ -155,6 +157,7 @@ class Inspection:
     ) -> None:
         """`recorded` are the definitions of the database: what has changed since under its version is found at once."""
         self._sagas = sagas
+        self._read_by = {name: SagaType(versions, namespace).latest for name, versions in sagas.items()}
         self._participants = participants
         self._recorded = recorded
         self._namespace = namespace
@@ -237,7 +240,7 @@ class Inspection:
     def _held(self, message: Kept, now: datetime) -> None:
         self.checked["held"] += 1
         look = self._look(message, now)
-        waits = look.fate is _Fate.VERSION or (message.reason == _VERSION and isinstance(look.error, UnknownMessage))
+        waits = look.fate is _Fate.VERSION or (message.reason == VERSION and isinstance(look.error, UnknownMessage))
         self._tell("held_waits" if waits else _HELD.get(look.fate), message, look)
 
     def _letter(self, letter: Kept, now: datetime) -> None:
@@ -306,8 +309,9 @@ class Inspection:
             body=envelope.body,
             event=event,
             causation_id=envelope.causation_id,
+            kept=message.reason in (UNAWAITED, AWAITED),
         )
-        if envelope.name in definition.starts:
+        if envelope.name in definition.starts and (instance is None or envelope.name not in definition.heard):
             key = read.key or ""
             identity = saga_id(self._namespace, definition.type, key)
             return prospect.failure_of_start(definition, arrived, identity, key, now)
@@ -322,8 +326,8 @@ class Inspection:
         return self._sagas[message.consumer].get(message.instance.version)
 
     def _latest(self, saga_type: str) -> Definition | None:
-        versions = self._sagas.get(saga_type)
-        return None if not versions else versions[max(versions)]
+        """The version that starts new instances; it reads what those of the others wait for as well."""
+        return self._read_by.get(saga_type)
 
     # -- what was found
 

@@ -18,14 +18,39 @@ from messages.printable import in_words, printable
 from messages.value import value
 from sagas import decide
 from sagas.backward import DEADLINE, OVERDUE
-from sagas.definition import AlternativeNode, ChoiceNode, ParallelNode, Purpose, ReplyKind, SleepNode, children_of
-from sagas.instance import DONE, CallStatus, Phase
+from sagas.definition import (
+    AlternativeNode,
+    ChoiceNode,
+    ParallelNode,
+    Purpose,
+    ReplyKind,
+    SleepNode,
+    WaitNode,
+    children_of,
+    pauses_in,
+)
+from sagas.heard import KEPT
+from sagas.instance import (
+    ANSWERED,
+    DONE,
+    EXPIRED,
+    REFUSED,
+    RESTED,
+    RESTING,
+    SKIPPED,
+    TIMED_OUT,
+    WAITING,
+    WOKEN,
+    CallStatus,
+    Phase,
+)
 from sagas.outcome import Action, Arrived, GiveUp, Operated, TimerFired, Withdrawn
-from sagas.scopes import RESTED, RESTING, WOKEN, given_up, pivot_of
+from sagas.pauses import TIMEOUT
+from sagas.scopes import given_up, pivot_of
 from sagas.turn import Turn, sleep_timer, step_name, timer_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -41,6 +66,8 @@ _PARKED = {"method_raised": RAISES, "undo_needs_reply": NEEDS_REPLY}
 
 _CHECK = "check"
 _LOST = "/lost"
+_RESTS = frozenset((RESTING, RESTED, SKIPPED, WOKEN))
+_WAITS = frozenset((WAITING, ANSWERED, REFUSED, EXPIRED, TIMED_OUT, SKIPPED, WOKEN))
 
 
 @value
@@ -112,44 +139,59 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
         elif step.undo is not None and known.undo is None:
             text = f"the undo of step {path} is under way, and the step has none"
             yield Flaw(code=STEP, place=f"{path}/{Purpose.UNDO}", text=text)
-    timers = {DEADLINE, OVERDUE, *map(sleep_timer, definition.sleeps)}
+    timers = {DEADLINE, OVERDUE, *_timers_of_pauses(definition)}
     timers |= {timer_name(path, purpose) for path in instance.steps for purpose in Purpose}
     for name in instance.timers:
         if name not in timers:
             yield Flaw(code=TIMER, place=name, text=f"it has a timer {name}, and there is nothing that it could be for")
-    places = dict(_places(definition.flow))
+    places = {KEPT: None, **dict(_places(definition, definition.flow))}
     for path, choice in instance.choices.items():
-        node = places.get(path)
-        if node is None:
+        if path not in places:
             yield Flaw(code=CHOICE, place=path, text=f"it has come through {path}, and the flow has no such place")
-        elif not _fits(definition, node, choice):
+        elif not _fits(choice, places[path]):
             text = f"at {path} it has gone the way {choice!r}, and there is none"
             yield Flaw(code=CHOICE, place=path, text=printable(text))
 
 
-def _places(node: Node) -> Iterator[tuple[str, Node]]:
-    """The parts of a flow by the names under which an instance keeps its choices."""
+def _timers_of_pauses(definition: Definition) -> Iterator[str]:
+    for pause in pauses_in(definition.flow):
+        if isinstance(pause, SleepNode):
+            yield sleep_timer(pause.path)
+        else:
+            yield from _kept_below(definition, pause)
+
+
+def _kept_below(definition: Definition, node: WaitNode) -> Iterator[str]:
+    """What is kept for a wait under way: its timers, and by the same names what there is to know of each."""
+    return (f"{node.path}/{name}" for name in (TIMEOUT, *definition.waits[step_name(node.path)].notices))
+
+
+def _places(definition: Definition, node: Node) -> Iterator[tuple[str, Collection[str] | None]]:
+    """Under which names an instance keeps how it goes through a flow, and what may be kept there; None: anything."""
     match node:
-        case ChoiceNode(path=path) | AlternativeNode(path=path) | SleepNode(name=path):
-            yield path, node
-        case ParallelNode(path=path):
-            yield path, node
-            yield path + _LOST, node
+        case ChoiceNode(path=path, decision=decision):
+            yield path, definition.decisions[decision].answers
+        case AlternativeNode(path=path, children=children):
+            yield path, _numbers(children)
+        case ParallelNode(path=path, children=children):
+            yield path, _numbers(children)
+            yield path + _LOST, _numbers(children)
+        case SleepNode(path=path):
+            yield path, _RESTS
+        case WaitNode(path=path):
+            yield path, _WAITS
+            yield from ((name, None) for name in _kept_below(definition, node))
     for child in children_of(node):
-        yield from _places(child)
+        yield from _places(definition, child)
 
 
-def _fits(definition: Definition, node: Node, choice: str) -> bool:
-    match node:
-        case ChoiceNode(decision=decision):
-            answers = definition.decisions[decision].answers
-            return answers is None or choice in answers
-        case AlternativeNode(children=children):
-            return choice in map(str, range(len(children)))
-        case ParallelNode(children=children):
-            return set(filter(None, choice.split(","))) <= set(map(str, range(len(children))))
-        case _:
-            return choice in (RESTING, RESTED, WOKEN)
+def _numbers(children: Sequence[Node]) -> frozenset[str]:
+    return frozenset(map(str, range(len(children))))
+
+
+def _fits(choice: str, possible: Collection[str] | None) -> bool:
+    """Whether it is one of what is possible, or several of them."""
+    return possible is None or choice in possible or set(filter(None, choice.split(","))) <= set(possible)
 
 
 def _unloadable(definition: Definition, instance: Instance, now: datetime) -> Iterator[Flaw]:
@@ -199,12 +241,15 @@ def _happenings(
         fired, at = TimerFired(name=name, fence=timer.fence), max(timer.due_at, now)
         yield f"when its timer {name} is due", fired, instance, at
         path, _, purpose = name.rpartition("/")
-        if purpose == Purpose.DO and instance.steps[path].do.status is CallStatus.PENDING:
+        step = instance.steps.get(path)
+        if step is not None and purpose == Purpose.DO and step.do.status is CallStatus.PENDING:
             yield f"when step {path} has timed out", fired, _spent(definition, instance, path), at
     yield "when it is cancelled", _asked(Action.CANCEL), instance, now
     for path, step in instance.steps.items():
         for purpose in Purpose:
             yield from ((*each, instance, now) for each in _answers(definition, instance, path, step, purpose))
+    for name in (step_name(path) for path, state in instance.choices.items() if state == WAITING):
+        yield from ((*each, instance, now) for each in _ends_of_wait(definition, name))
 
 
 def _spent(definition: Definition, instance: Instance, path: str) -> Instance:
@@ -228,6 +273,15 @@ def _answers(
             name, event = reply.event.message_name, reply.event.model_construct()
             arrived = Arrived(message_id=_CHECK, name=name, body=b"{}", event=event, causation_id=asked)
             yield f"when {name} answers {call.name}", arrived
+
+
+def _ends_of_wait(definition: Definition, wait: str) -> Iterator[tuple[str, Input]]:
+    """The events of which nothing is kept that end a wait."""
+    for name, heard in definition.heard.items():
+        if heard.role == "wait" and heard.name == wait and heard.reply.hook is None:
+            said = dict.fromkeys(filter(None, (heard.by, heard.because)))
+            event = heard.reply.event.model_construct(**said)
+            yield f"when {name} ends {wait}", Arrived(message_id=_CHECK, name=name, body=b"{}", event=event)
 
 
 def _settled(definition: Definition, decision: Decision, now: datetime) -> Instance:

@@ -240,6 +240,15 @@ def _print_version(out: Console, version: Version) -> None:
     out.print()
     columns = ("method", "step", "sends", "waits", "attempts", "backoff", "at most", "answers")
     out.print(table(columns, list(_calls(shape["steps"], policy["steps"]))))
+    if waits := list(_waits(shape.get("notices", {}), policy.get("waits", {}))):
+        out.print()
+        out.print(table(("wait", "times out", "then", "tells"), waits))
+    if heard := shape.get("heard"):
+        out.print()
+        rows = [
+            (f"{name} version {each['version']}", each["role"], each["of"], each["key"]) for name, each in heard.items()
+        ]
+        out.print(table(("hears", "as", "method", "by its field"), rows))
 
 
 _HERE = {
@@ -272,6 +281,22 @@ def _calls(steps: Mapping[str, Any], policies: Mapping[str, Any]) -> Iterator[tu
                     f"{name} version {reply['version']} ({reply['kind']})" for name, reply in call["replies"].items()
                 ),
             )
+
+
+def _waits(sent: Mapping[str, Any], policies: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    for wait, policy in policies.items():
+        never = policy["timeout"] is None
+        told = [
+            f"{sent[f'{wait}/{name}']['command']} after {duration(each['after'])}"
+            + ("" if each["every"] is None else f", every {duration(each['every'])}")
+            for name, each in policy["notices"].items()
+        ]
+        yield (
+            wait,
+            "with the saga" if never else f"after {duration(policy['timeout'])}",
+            "" if never else "its default holds" if policy["default"] else "it has failed",
+            "; ".join(told),
+        )
 
 
 # -- two of them

@@ -224,6 +224,17 @@ def test_a_dead_letter_that_could_be_read_and_cannot_any_more_is_a_finding(relea
     assert all("by" in each["text"] for each in said)
 
 
+def test_what_only_an_older_version_reads_is_read_by_it(release: Release) -> None:
+    release.begin("1")
+    release.office.keep(reply("tiny.Done", "1"))
+    second = (
+        TODAY[TODAY.index("class Tiny(") :].replace("class Tiny(", "class Second(").replace("version=1", "version=2")
+    )
+    newer = second.replace("success=Done", "success=Ended").replace('order_id", ', 'order_id", name="Tiny", ')
+    release.write(f'{TODAY}\nclass Ended(Event, name="tiny.Ended", version=1):\n    order_id: str\n\n{newer}')
+    assert (release.found(), release.found("notes")) == ([], [("letter_replayable", 1)])
+
+
 def test_a_held_message_is_applied_to_see_whether_it_would_become_a_dead_letter(release: Release) -> None:
     release.begin("1")
     assert release.office.sagas("pause", "1", "--reason", "a test").returncode == 0

@@ -123,6 +123,44 @@ def test_one_version_is_shown_with_its_patience(definitions: Definitions) -> Non
     assert whole["document"]["policy"]["steps"]["work"]["do"]["timeout"] == 30
 
 
+WAITS = """
+from datetime import timedelta
+from sagas import wait
+
+class Nudge(Command, name="tiny.Nudge", version=1):
+    order_id: str
+
+class Patient(Saga, key="order_id", version=1):
+    order_id: str
+
+    @start
+    def asked(cls, event: Asked) -> "Patient":
+        return cls(order_id=event.order_id)
+
+    @wait(timeout=timedelta(days=3))
+    def approval(self, event: Done) -> None:
+        self.order_id = event.order_id
+
+    @approval.reminder(after=timedelta(hours=8), every=timedelta(hours=4))
+    def nudge(self) -> Nudge:
+        return Nudge(order_id=self.order_id)
+
+    @step(reply=False)
+    def work(self) -> Do:
+        return Do(order_id=self.order_id)
+
+    flow = approval >> work
+"""
+
+
+def test_what_a_version_waits_for_and_hears_is_shown_too(definitions: Definitions) -> None:
+    definitions.write(SAGA + WAITS)
+    shown = definitions("show", "Patient").stdout
+    assert "flow         approval >> work" in shown
+    assert "approval  after 3 d 0 h  it has failed  tiny.Nudge after 8 h 0 min, every 4 h 0 min" in shown
+    assert "tiny.Done version 1  wait  approval  order_id" in shown
+
+
 def test_what_is_not_there_is_told_with_what_is(definitions: Definitions) -> None:
     assert_told(
         definitions("show", "Tinny"), 1, "no saga is called 'Tinny', here or in the database (did you mean 'Tiny'?)"
