@@ -8,6 +8,7 @@ state. What only the content of a reply could tell is not seen.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from sagas.backward import DEADLINE, OVERDUE
 from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
+    LoopNode,
     ParallelNode,
     Purpose,
     ReplyKind,
@@ -29,6 +31,7 @@ from sagas.definition import (
     children_of,
     pauses_in,
 )
+from sagas.forward import ENOUGH
 from sagas.heard import KEPT
 from sagas.instance import (
     ANSWERED,
@@ -46,6 +49,7 @@ from sagas.instance import (
 )
 from sagas.outcome import Action, Arrived, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.pauses import TIMEOUT
+from sagas.replies import HEARD
 from sagas.scopes import given_up, pivot_of
 from sagas.turn import Turn, sleep_timer, step_name, timer_name
 
@@ -66,6 +70,7 @@ _PARKED = {"method_raised": RAISES, "undo_needs_reply": NEEDS_REPLY}
 
 _CHECK = "check"
 _LOST = "/lost"
+_TIMES = re.compile(r"\[\d+\]")
 _RESTS = frozenset((RESTING, RESTED, SKIPPED, WOKEN))
 _WAITS = frozenset((WAITING, ANSWERED, REFUSED, EXPIRED, TIMED_OUT, SKIPPED, WOKEN))
 
@@ -142,15 +147,29 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
     timers = {DEADLINE, OVERDUE, *_timers_of_pauses(definition)}
     timers |= {timer_name(path, purpose) for path in instance.steps for purpose in Purpose}
     for name in instance.timers:
-        if name not in timers:
+        if name not in timers and _anytime(name) not in timers:
             yield Flaw(code=TIMER, place=name, text=f"it has a timer {name}, and there is nothing that it could be for")
-    places = {KEPT: None, **dict(_places(definition, definition.flow))}
+    places = {KEPT: None, **dict(_places(definition, definition.flow)), **dict.fromkeys(_signs_of_life(instance))}
     for path, choice in instance.choices.items():
-        if path not in places:
-            yield Flaw(code=CHOICE, place=path, text=f"it has come through {path}, and the flow has no such place")
-        elif not _fits(choice, places[path]):
+        place = path if path in places else _anytime(path)
+        if place not in places:
+            yield Flaw(code=CHOICE, place=place, text=f"it has come through {path}, and the flow has no such place")
+        elif not _fits(choice, places[place]):
             text = f"at {path} it has gone the way {choice!r}, and there is none"
             yield Flaw(code=CHOICE, place=path, text=printable(text))
+
+
+def _anytime(path: str) -> str:
+    """The place of which this is one time that a loop has come to it."""
+    return _TIMES.sub("", path)
+
+
+def _signs_of_life(instance: Instance) -> Iterator[str]:
+    """What is kept of the commands under way: when they were last heard of, and what has come of several replies."""
+    for path in instance.steps:
+        for purpose in Purpose:
+            yield timer_name(path, purpose)
+            yield f"{timer_name(path, purpose)}/{HEARD}"
 
 
 def _timers_of_pauses(definition: Definition) -> Iterator[str]:
@@ -176,6 +195,9 @@ def _places(definition: Definition, node: Node) -> Iterator[tuple[str, Collectio
         case ParallelNode(path=path, children=children):
             yield path, _numbers(children)
             yield path + _LOST, _numbers(children)
+        case LoopNode(path=path):
+            yield path, None
+            yield f"{path}/{ENOUGH}", None
         case SleepNode(path=path):
             yield path, _RESTS
         case WaitNode(path=path):

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from sagas.turn import Turn
 
 
+HEARD = "heard"
+"""Below the timer of a command: which of several replies that are needed have come."""
+
+
 @value
 class Target:
     """The attempt of a command that a reply answers."""
@@ -315,7 +319,7 @@ def _hear_part(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: 
         return "already_answered"
     turn.run_hook(reply.hook, arrived.event)
     turn.record("reply_received", target.path, message=arrived, body=arrived.body, reply=reply.kind.value, part=True)
-    turn.choices[f"{timer_name(target.path, target.purpose)}/heard"] = ",".join((*heard, arrived.name))
+    turn.choices[f"{timer_name(target.path, target.purpose)}/{HEARD}"] = ",".join((*heard, arrived.name))
     if turn.progress(target.path, target.purpose).status is CallStatus.PENDING:
         _await_anew(turn, target, call)
     return None
@@ -326,7 +330,7 @@ def _is_enough(turn: Turn, arrived: Arrived, target: Target, call: Call) -> bool
 
 
 def _heard(turn: Turn, target: Target) -> tuple[str, ...]:
-    heard = turn.choices.get(f"{timer_name(target.path, target.purpose)}/heard", "")
+    heard = turn.choices.get(f"{timer_name(target.path, target.purpose)}/{HEARD}", "")
     return tuple(heard.split(",")) if heard else ()
 
 

@@ -18,7 +18,7 @@ from runtime import schema
 from runtime.addresses import shown
 from runtime.database import connected
 from runtime.exits import FAILED, OK
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.printing import console, counted, line, print_facts, print_folded, print_json
 from runtime.settings import load
 from storage import definitions
@@ -40,7 +40,7 @@ async def check(against: str, *, as_json: bool) -> int:
         DatabaseAway: it does not answer.
     """
     settings = load().settings.model_copy(update={"database_url": SecretStr(against)})
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     async with connected(settings, named="what --against names") as database:
         await _must_fit(database)
         inspection = Inspection(

@@ -10,7 +10,7 @@ from rich.text import Text
 from messages.errors import OperationRefused
 from runtime.database import opened
 from runtime.exits import FAILED, OK
-from runtime.loading import load_modules
+from runtime.loading import known_to
 from runtime.printing import console, line, print_facts, print_folded, print_json, table
 from runtime.settings import load
 from runtime.timeline import duration
@@ -142,7 +142,7 @@ async def diff(saga_type: str, old: int | None, new: int | None, *, as_json: boo
 
 async def _versions() -> list[Version]:
     settings = load().settings
-    known = load_modules(settings.modules, limits=settings.limits)
+    known = known_to(settings)
     async with opened(settings) as storage:
         recorded = await definitions.load(storage.database)
         standing = await Living(storage.database).standing()
