@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from sagas.compile import compile_saga
 from sagas.definition import Definition
-from sagas.flow import Flow, alternative, match, parallel, repeat, when
+from sagas.flow import Flow, alternative, lifecycle, match, parallel, repeat, when
 from sagas.keywords import all_of
-from sagas.listeners import Notice, Wait, cancel, query, signal, wait
+from sagas.listeners import Notice, Wait, cancel, on, query, signal, wait
 from sagas.steps import Compensation, Step, decision, sleep, start, step
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ __all__ = [
     "alternative",
     "cancel",
     "decision",
+    "lifecycle",
     "match",
+    "on",
     "parallel",
     "query",
     "repeat",

@@ -16,6 +16,7 @@ from sagas.checks import (
     hooks_of,
     uses_of,
 )
+from sagas.completeness import check_lifecycle
 from sagas.definition import (
     Call,
     DecisionDefinition,
@@ -128,6 +129,7 @@ class _Reading:
             sleeps=MappingProxyType(sleeps),
             waits=MappingProxyType(listening.waits),
             heard=MappingProxyType(listening.heard),
+            ways=MappingProxyType(listening.ways),
             queries=MappingProxyType(listening.queries),
             flow=self.flow(steps, decisions, listening),
             answers=MappingProxyType(answers),
@@ -314,6 +316,7 @@ class _Reading:
         """The tree of the flow, and nothing behind a pivot that would have to be taken back."""
         node = flow_of(self.source, self.problems, self.steps(), decisions)
         check_pivot(node, steps, listening.may_fail(), self.problems)
+        check_lifecycle(node, self.source, listening, self.problems)
         return node
 
     def decisions(self) -> dict[str, DecisionDefinition]:

@@ -157,6 +157,21 @@ class WaitDefinition:
     notices: Mapping[str, Notice]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayDefinition:
+    """A method that leads from one of its `states` to one of its `targets`: when an event has come, or `after` a time.
+
+    Where it `stays` it may say None, and nothing changes but the saga's own fields.
+    """
+
+    name: str
+    states: frozenset[str]
+    targets: frozenset[str]
+    stays: bool
+    take: Callable[..., object]
+    after: timedelta | None = None
+
+
 class Unfit(StrEnum):
     """What becomes of an event that does not fit now."""
 
@@ -167,19 +182,21 @@ class Unfit(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """An event that answers no command: the end of the wait `name`, a signal, or a cancel.
+    """An event that answers no command: the end of the wait `name`, a signal, a cancel, or a way out of a state.
 
     `missing` is what becomes of it where no instance has its key, `unexpected` where the instance is not at that point.
-    `by` and `because` are the fields that say who has decided, and why.
+    `by` and `because` are the fields that say who has decided, and why. `ways` are the names of the methods that take
+    it in a state, by state.
     """
 
-    role: Literal["wait", "signal", "cancel"]
+    role: Literal["wait", "signal", "cancel", "on"]
     name: str
     reply: Reply
     missing: Unfit
     unexpected: Unfit
     by: str | None = None
     because: str | None = None
+    ways: Mapping[str, str] = field(default_factory=dict)
 
 
 def label(answer: object) -> str | None:
@@ -267,7 +284,31 @@ class LoopNode:
     most: int
 
 
-Node = StepNode | SleepNode | WaitNode | LoopNode | SequenceNode | ParallelNode | AlternativeNode | ChoiceNode
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifecycleNode:
+    """States, of which it is in one, from that where it `begins` until one that is `final`.
+
+    `entering` is what is done when a state is entered; only then are events taken in it. The state is kept at `path`,
+    and below that the number of its entry, and whether it is open to events.
+    """
+
+    begins: str
+    entering: tuple[tuple[str, Node], ...]
+    final: frozenset[str]
+    path: str = "lifecycle"
+
+
+Node = (
+    StepNode
+    | SleepNode
+    | WaitNode
+    | LoopNode
+    | LifecycleNode
+    | SequenceNode
+    | ParallelNode
+    | AlternativeNode
+    | ChoiceNode
+)
 
 NOTHING = SequenceNode(())
 """What is done at once."""
@@ -280,6 +321,8 @@ def children_of(node: Node) -> tuple[Node, ...]:
             return ()
         case LoopNode(body=body):
             return (body,)
+        case LifecycleNode(entering=entering):
+            return tuple(node for _, node in entering)
         case ChoiceNode(cases=cases, otherwise=otherwise):
             return (*(case for _, case in cases), *(() if otherwise is None else (otherwise,)))
         case _:
@@ -302,6 +345,8 @@ def iteration(body: Node, number: int) -> Node:
             return replace(body, children=_iterations(children, number), path=f"{body.path}[{number}]")
         case LoopNode():
             return replace(body, body=iteration(body.body, number), path=f"{body.path}[{number}]")
+        case LifecycleNode():
+            raise TypeError("a lifecycle stands on the main line of a flow")
     cases = tuple((answer, iteration(case, number)) for answer, case in body.cases)
     otherwise = None if body.otherwise is None else iteration(body.otherwise, number)
     return replace(body, cases=cases, otherwise=otherwise, path=f"{body.path}[{number}]")
@@ -333,6 +378,12 @@ def loops_in(node: Node) -> Iterator[LoopNode]:
         yield node
     for child in children_of(node):
         yield from loops_in(child)
+
+
+def lifecycle_in(node: Node) -> LifecycleNode | None:
+    """The lifecycle on the main line of a flow."""
+    line = node.children if isinstance(node, SequenceNode) else (node,)
+    return next((each for each in line if isinstance(each, LifecycleNode)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -374,5 +425,11 @@ class Definition:
     digests: Digests
     waits: Mapping[str, WaitDefinition] = field(default_factory=dict)
     heard: Mapping[str, Heard] = field(default_factory=dict)
+    ways: Mapping[str, WayDefinition] = field(default_factory=dict)
     queries: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
     limits: Limits = DEFAULT_LIMITS
+
+    @property
+    def lifecycle(self) -> LifecycleNode | None:
+        """The lifecycle of the flow, where it has one."""
+        return lifecycle_in(self.flow)

@@ -92,6 +92,7 @@ def _shape(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     yield from _added_only("start event", old["starts"], new["starts"])
     yield from _steps(old["steps"], new["steps"])
     yield from _added_only("event", old.get("heard", {}), new.get("heard", {}))
+    yield from _ways(old.get("ways", {}), new.get("ways", {}))
     yield from _added_only("notice", old.get("notices", {}), new.get("notices", {}))
 
 
@@ -104,6 +105,10 @@ def _drawn(flow: object) -> str:
     for pause in ("sleep", "wait"):
         if pause in flow:
             return str(flow[pause])
+    if "lifecycle" in flow:
+        entering = ", ".join(f"{state}: {_drawn(each)}" for state, each in flow["lifecycle"]["entering"].items())
+        final = ", ".join(flow["lifecycle"]["final"])
+        return f"lifecycle({flow['lifecycle']['begins']}, entering={{{entering}}}, final=[{final}])"
     if "repeat" in flow:
         return f"repeat({_drawn(flow['repeat'])}, until={flow['until']})"
     if "alternative" in flow:
@@ -153,6 +158,16 @@ def _call(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterato
 
 def _needed(call: Mapping[str, Any]) -> str:
     return " and ".join(call["needed"]) if "needed" in call else "one reply"
+
+
+def _ways(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    for name in _all_names(old, new):
+        if name not in old:
+            yield Change(part="shape", text=f"way {name} is new")
+        elif name not in new:
+            yield _refused(f"way {name} is gone")
+        elif old[name] != new[name]:
+            yield _refused(f"way {name} led to {' or '.join(old[name])}, leads to {' or '.join(new[name])}")
 
 
 def _added_only(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:

@@ -19,6 +19,7 @@ from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
     Digests,
+    LifecycleNode,
     LoopNode,
     ParallelNode,
     SequenceNode,
@@ -99,7 +100,13 @@ def _listening(definition: Definition) -> dict[str, Any]:
         for wait in definition.waits.values()
         for name, notice in wait.notices.items()
     }
-    return {**({"heard": heard} if heard else {}), **({"notices": notices} if notices else {})}
+    ways = {
+        f"{state}: {name}": [*sorted(way.targets), *(["stay"] if way.stays else [])]
+        for name, way in definition.ways.items()
+        for state in sorted(way.states)
+    }
+    found = {"heard": heard, "notices": notices, "ways": ways}
+    return {part: content for part, content in found.items() if content}
 
 
 def _flow(node: Node) -> object:
@@ -116,6 +123,9 @@ def _flow(node: Node) -> object:
             return {"parallel": [_flow(child) for child in children], **({} if first is None else {"first": first})}
         case AlternativeNode(children=children):
             return {"alternative": [_flow(child) for child in children]}
+        case LifecycleNode(begins=begins, entering=entering, final=final):
+            states = {state: _flow(child) for state, child in entering}
+            return {"lifecycle": {"begins": begins, "entering": states, "final": sorted(final)}}
         case LoopNode(body=body, until=until):
             return {"repeat": _flow(body), "until": until}
         case ChoiceNode(path=path, cases=cases, otherwise=otherwise):
@@ -191,7 +201,8 @@ def _policy(definition: Definition) -> dict[str, Any]:
 
 def _repeating(definition: Definition) -> dict[str, Any]:
     most = {loop.path: loop.most for loop in loops_in(definition.flow)}
-    return {"repeats": most} if most else {}
+    after = {name: way.after.total_seconds() for name, way in definition.ways.items() if way.after is not None}
+    return {**({"repeats": most} if most else {}), **({"after": after} if after else {})}
 
 
 def _waiting(definition: Definition) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from messages.errors import DefinitionError
 from sagas.source import place_of_author
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Answer = TypeVar("Answer")
 
@@ -79,6 +79,15 @@ class Loop(Flow):
         self._most = most
 
 
+class Lifecycle(Flow):
+    """States, with what is done on entering them."""
+
+    def __init__(self, begins: object, entering: object, final: object) -> None:
+        self._begins = begins
+        self._entering = entering
+        self._final = final
+
+
 def leaves(flow: object) -> Iterator[object]:
     """What a sequence is made of, in order, whatever else an author put there by mistake; else the flow itself."""
     if isinstance(flow, Sequence):
@@ -123,6 +132,24 @@ def repeat(body: Flow, /, *, until: Callable[[Any], bool], most: int) -> Flow:
         most: How often the body is done at most, 1000 times at the longest; then the loop has failed, as a step fails.
     """
     return Loop(body, until, most)
+
+
+def lifecycle(
+    begins: Answer, /, *, entering: Mapping[Answer, Flow] | None = None, final: Iterable[Answer] = ()
+) -> Flow:
+    """States between which events and time lead, for a process that is not a line: a subscription, an account.
+
+    The methods over which `@on` stands say which way. All states are told by the Enum of which `begins` is a member, or
+    by those that are named. The class statement checks that each is reached and can be left, and that it is said what
+    becomes of every event in each of them.
+
+    Args:
+        begins: The state that it is in first.
+        entering: What is done when a state is entered; events are taken when that is done. What fails there turns the
+            saga back; what was done in a state that has been left stays done.
+        final: The states with which it ends: the flow goes on behind it.
+    """
+    return Lifecycle(begins, entering, final)
 
 
 def when(decision: Callable[[Any], bool], then: Flow, /, *, otherwise: Flow | None = None) -> Flow:

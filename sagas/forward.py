@@ -9,6 +9,7 @@ from sagas.backward import fail, undo_given_up, undo_next, unresolved
 from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
+    LifecycleNode,
     LoopNode,
     ParallelNode,
     Purpose,
@@ -19,14 +20,14 @@ from sagas.definition import (
     label,
 )
 from sagas.instance import DONE, PASSED, CallProgress, CallStatus, Phase
-from sagas.pauses import begin_rest, begin_wait
+from sagas.pauses import ENTRY, OPEN, begin_rest, begin_wait, close_state, open_state
 from sagas.scopes import (
     current_branches,
     failed_branches,
     first_branches,
+    forget,
     given_up,
     parts,
-    places_within,
     settle,
     steps_within,
     times_in_vain,
@@ -62,26 +63,39 @@ def _advance(turn: Turn) -> None:
         while turn.phase is Phase.RUNNING and (found := list(_frontier(turn, turn.definition.flow))):
             turns = [node for node in found if not isinstance(node, StepNode)]
             for node in turns or found:  # first it is decided where the flow goes, so that steps begin in its order
-                match node:
-                    case StepNode(step=path):
-                        _enter(turn, path)
-                    case ChoiceNode():
-                        _choose(turn, node)
-                    case SleepNode(path=path):
-                        begin_rest(turn, path)
-                    case WaitNode(path=path):
-                        begin_wait(turn, path)
-                    case LoopNode():
-                        _repeat(turn, node)
-                    case ParallelNode():
-                        settle(turn, node, [number for number, _ in _done(turn, node)][: node.first])
-                        undo_given_up(turn)
+                _arrive(turn, node)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
         over = turn.phase is Phase.RUNNING and finished(turn, turn.definition.flow)
         if over and not any(unresolved(turn, path) for path in given_up(turn)):
             turn.end(Phase.COMPLETED, "completed")
+
+
+def _arrive(turn: Turn, node: Node) -> None:
+    """Do what is to be done where the flow has come to.
+
+    Raises:
+        MethodRaised: it cannot be done, and nothing was.
+    """
+    match node:
+        case StepNode(step=path):
+            _enter(turn, path)
+        case ChoiceNode():
+            _choose(turn, node)
+        case SleepNode(path=path):
+            begin_rest(turn, path)
+        case WaitNode(path=path):
+            begin_wait(turn, path)
+        case LoopNode():
+            _repeat(turn, node)
+        case LifecycleNode() if node.path in turn.choices:
+            open_state(turn, node)
+        case LifecycleNode():
+            enter_state(turn, node, node.begins)
+        case ParallelNode():
+            settle(turn, node, [number for number, _ in _done(turn, node)][: node.first])
+            undo_given_up(turn)
 
 
 def ready(turn: Turn) -> Iterator[str]:
@@ -105,6 +119,8 @@ def finished(turn: Turn, node: Node) -> bool:
             return False
         case LoopNode():
             return f"{node.path}/{ENOUGH}" in turn.choices
+        case LifecycleNode() if turn.choices.get(node.path) not in node.final:
+            return False
     return _first_unfinished(turn, current_branches(turn, node)) is None
 
 
@@ -126,6 +142,8 @@ def _frontier(turn: Turn, node: Node) -> Iterator[Node]:
             due = path not in turn.choices
         case ParallelNode(first=first) if first is not None:
             due = first_branches(turn, node) is None and len(_done(turn, node)) >= first
+        case LifecycleNode():
+            due = node.path not in turn.choices or _is_entered(turn, node)
         case LoopNode():
             due = finished(turn, parts(turn, node)[-1]) and not finished(turn, node)
         case _:
@@ -177,20 +195,30 @@ def _repeat(turn: Turn, node: LoopNode) -> None:
     if answer == label(True):
         turn.choices[f"{node.path}/{ENOUGH}"] = str(times)
     elif times < node.most:
-        _forget(turn, parts(turn, node)[-1])
+        done = parts(turn, node)[-1]
+        if all(_is_past(turn, path) for path in steps_within(turn, done) if path in turn.steps):
+            forget(turn, done)
         turn.choices[node.path] = str(times)
     else:
         turn.record("loop_exhausted", node.path, times=times)
         fail(turn, node.path, "failed")
 
 
-def _forget(turn: Turn, body: Node) -> None:
-    """Keep no record of what will never be looked at again, so that long loops do not make large rows."""
-    if all(_is_past(turn, path) for path in steps_within(turn, body) if path in turn.steps):
-        places = frozenset(places_within(turn, body))
-        for kept in (turn.steps, turn.choices):
-            for path in [path for path in kept if path.partition("/")[0] in places]:
-                del kept[path]
+def enter_state(turn: Turn, node: LifecycleNode, state: str) -> None:
+    """The lifecycle is in another state now: what was done in the one before stays done, and is looked at no more."""
+    entered = turn.choices.get(f"{node.path}/{ENTRY}")
+    forget(turn, parts(turn, node)[0])
+    close_state(turn, node)
+    turn.choices[node.path] = state
+    turn.choices[f"{node.path}/{ENTRY}"] = "0" if entered is None else str(int(entered) + 1)
+    turn.record("state_entered", node.path, state=state)
+
+
+def _is_entered(turn: Turn, node: LifecycleNode) -> bool:
+    """Whether what is done on entering the state is done, and events are to be taken in it, and are not yet."""
+    [entering] = parts(turn, node)
+    awaited = turn.choices[node.path] not in node.final and f"{node.path}/{OPEN}" not in turn.choices
+    return awaited and finished(turn, entering) and not any(unresolved(turn, path) for path in given_up(turn))
 
 
 def _is_past(turn: Turn, path: str) -> bool:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from messages.value import value
 from sagas.backward import fail, turn_back
 from sagas.definition import AlternativeNode, ChoiceNode, LoopNode, ReplyKind, Unfit, WaitNode, children_of, pauses_in
-from sagas.forward import finished, go_on
+from sagas.forward import enter_state, finished, go_on
 from sagas.instance import ANSWERED, EXPIRED, REFUSED, TIMED_OUT, WAITING, Phase
-from sagas.pauses import end_pause
+from sagas.pauses import OPEN, end_pause
 from sagas.scopes import current_branches, failed_branches, pivot_of
 from sagas.turn import step_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sagas.definition import Heard, Node
+    from sagas.definition import Heard, LifecycleNode, Node
     from sagas.instance import Instance
     from sagas.outcome import Arrived
     from sagas.turn import Turn
@@ -47,7 +47,9 @@ def hear(turn: Turn, arrived: Arrived, heard: Heard) -> Misfit | None:
     """
     if arrived.kept:
         one_kept_less(turn)
-    misfit = {"wait": _end_wait, "signal": _take_signal, "cancel": _take_cancel}[heard.role](turn, arrived, heard)
+    misfit = {"wait": _end_wait, "signal": _take_signal, "cancel": _take_cancel, "on": _take_way}[heard.role](
+        turn, arrived, heard
+    )
     too_many = misfit is not None and misfit.policy is Unfit.KEEP and int(turn.choices.get(KEPT, "0")) >= MOST_KEPT
     return Misfit(reason="too_many_kept", policy=Unfit.DEAD_LETTER) if too_many else misfit
 
@@ -69,7 +71,10 @@ def newly_awaited(before: Instance | None, after: Instance) -> bool:
     if KEPT not in after.choices:
         return False
     old = before.choices if before is not None else {}
-    return any(state == WAITING and old.get(path) != WAITING for path, state in after.choices.items())
+    return any(
+        (state == WAITING or path.endswith(f"/{OPEN}")) and old.get(path) != state
+        for path, state in after.choices.items()
+    )
 
 
 def _end_wait(turn: Turn, arrived: Arrived, heard: Heard) -> Misfit | None:
@@ -131,6 +136,29 @@ def _holds(node: Node, name: str) -> bool:
     return any(step_name(pause.path) == name for pause in pauses_in(node))
 
 
+def _take_way(turn: Turn, arrived: Arrived, heard: Heard) -> Misfit | None:
+    node = turn.definition.lifecycle
+    if turn.phase is not Phase.RUNNING or node is None or finished(turn, node):
+        return Misfit(reason="turned_back" if turn.phase is Phase.COMPENSATING else "ended", policy=Unfit.IGNORE)
+    if f"{node.path}/{OPEN}" not in turn.choices:
+        return Misfit(reason="not_awaited_yet", policy=Unfit.KEEP)
+    state = turn.choices[node.path]
+    if state not in heard.ways:
+        return Misfit(reason=f"not_in_state_{state}", policy=heard.unexpected)
+    way = turn.definition.ways[heard.ways[state]]
+    target = turn.run_hook(way.take, arrived.event, way=way)
+    turn.record("event_received", node.path, message=arrived, body=arrived.body, state=state, way=way.name)
+    lead(turn, node, target)
+    return None
+
+
+def lead(turn: Turn, node: LifecycleNode, target: str | None) -> None:
+    """Go where a way leads to; None: stay."""
+    if target is not None:
+        enter_state(turn, node, target)
+    go_on(turn)
+
+
 def _said(arrived: Arrived, field: str | None) -> str | None:
     said = None if field is None else getattr(arrived.event, field)
     return None if said is None else str(said)
@@ -154,3 +182,6 @@ def _take_cancel(turn: Turn, arrived: Arrived, heard: Heard) -> Misfit | None:
     turn.record("cancelled", message=arrived, body=arrived.body, signal=heard.name)
     turn_back(turn, "cancelled")
     return None
+
+
+_TAKEN = {"wait": _end_wait, "signal": _take_signal, "cancel": _take_cancel, "on": _take_way}

@@ -149,6 +149,7 @@ LISTENER = {
     "missing": _UNFIT,
     "unexpected": Rule(lambda value: value in ("ignore", "dead_letter"), 'write "ignore" or "dead_letter"'),
 }
+ON = {"after": _SPAN, "elsewhere": _UNFIT, "missing": _UNFIT}
 NOTICE = {"after": _SPAN, "every": _SPAN}
 _KNOWN = {
     Purpose.DO: {**_CALL, **_STEP},

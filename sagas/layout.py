@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from types import FunctionType
+from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from sagas.definition import (
     NOTHING,
     AlternativeNode,
     ChoiceNode,
+    LifecycleNode,
     LoopNode,
     Node,
     ParallelNode,
@@ -23,7 +24,7 @@ from sagas.definition import (
     children_of,
     label,
 )
-from sagas.flow import Alternative, Choice, Flow, Loop, Parallel, Sequence
+from sagas.flow import Alternative, Choice, Flow, Lifecycle, Loop, Parallel, Sequence
 from sagas.listeners import Wait
 from sagas.problems import listed
 from sagas.steps import Compensation, Sleep, Step, is_decision
@@ -158,6 +159,8 @@ class _Layout:
                 return self._choice(flow)
             case Loop():
                 return self._loop(flow)
+            case Lifecycle():
+                return self._lifecycle(flow)
             case Sleep() | Wait():
                 return self._pause(flow)
             case _:
@@ -204,6 +207,28 @@ class _Layout:
         self._asked[decision.name] += 0
         self._check_yes_no(decision, "repeat")
         return LoopNode(path=path, body=body, until=decision.name, most=most)
+
+    def _lifecycle(self, written: Lifecycle) -> Node:
+        begins, entering = label(written._begins), written._entering
+        final = [label(state) for state in written._final] if isinstance(written._final, Iterable) else [None]
+        if begins is None or None in final or not isinstance(entering, (Mapping, NoneType)):
+            text = "lifecycle() names what is no state; a state is a string or a member of an Enum"
+            self._problems.of_class(f"{text}, lifecycle(Standing.ACTIVE, entering={{…}}, final=[Standing.ENDED])")
+            return NOTHING
+        if self._path("lifecycle") != "lifecycle":
+            self._problems.of_class("flow holds two lifecycles; write one, with the states of both")
+            return NOTHING
+        nodes = {label(state): self.node(flow) for state, flow in (entering or {}).items()}
+        if None in nodes:
+            self._problems.of_class(
+                "lifecycle(entering=) names what is no state; write a string or a member of an Enum"
+            )
+            del nodes[None]
+        return LifecycleNode(
+            begins=begins,
+            entering=tuple((str(state), node) for state, node in nodes.items()),
+            final=frozenset(map(str, final)),
+        )
 
     def _path(self, word: str) -> str:
         """Where is kept what becomes of a part of the flow without a name: its word, and its number from the second."""

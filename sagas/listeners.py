@@ -1,4 +1,4 @@
-"""The words over methods that take what nobody here asked for: `@wait`, `@signal`, `@cancel`; and `@query`.
+"""The words over methods that take what nobody here asked for: `@wait`, `@signal`, `@cancel`, `@on`; and `@query`.
 
 They only keep what was written. What it means, and what is wrong with it, is found when the class is compiled.
 """
@@ -29,6 +29,7 @@ E = TypeVar("E", bound=Event)
 E_contra = TypeVar("E_contra", bound=Event, contravariant=True)
 S = TypeVar("S", bound="Saga")
 M = TypeVar("M", bound="Callable[[Any], Any]")
+F = TypeVar("F", bound="Callable[..., Any]")
 
 LISTENS = "__antiphon_listens__"
 """The attribute that leads from a method that takes an event to its `Listener`."""
@@ -38,10 +39,15 @@ QUERIES = "__antiphon_queries__"
 
 
 class Listener:
-    """What stands over a `@signal` or a `@cancel`; the function itself stays what the author wrote."""
+    """What stands over a `@signal`, a `@cancel` or an `@on`; the function itself stays what the author wrote.
 
-    def __init__(self, word: Literal["signal", "cancel"], keywords: Mapping[str, object]) -> None:
-        self.word, self.keywords = word, dict(keywords)
+    `states` are those in which an `@on` takes the event.
+    """
+
+    def __init__(
+        self, word: Literal["signal", "cancel", "on"], keywords: Mapping[str, object], states: tuple[object, ...] = ()
+    ) -> None:
+        self.word, self.keywords, self.states = word, dict(keywords), states
 
 
 class Wait(Hooked, Flow, Generic[E_contra]):
@@ -212,6 +218,33 @@ def cancel(method: object = None, /, **keywords: object) -> object:
             has ended: "ignore" (default; its history tells of it) or "dead_letter".
     """
     return _listener("cancel", method, keywords)
+
+
+@overload
+def on(*states: object, elsewhere: Unfit = ..., missing: Unfit = ...) -> Callable[[F], F]: ...
+@overload
+def on(*states: object, after: timedelta) -> Callable[[F], F]: ...
+def on(*states: object, **keywords: object) -> Callable[[F], F]:
+    """In these states of a `lifecycle` the method takes an event, and says which state is next.
+
+    Its return annotation lists the states it may lead to, `-> Literal[Standing.PAST_DUE]`; where it may say None too,
+    nothing changes then but the fields that it has assigned.
+
+    Args:
+        states: The states in which it takes the event.
+        after: Instead of an event: so long after the state was entered. The method takes nothing but `self`.
+        elsewhere: What becomes of the event in the states that no `@on` for it names: "keep" it until the state is
+            another, "ignore" it (its history tells of it), or make it a "dead_letter". To be said where there are any.
+        missing: What becomes of an event for whose key there is no saga: "keep" (default), "ignore", "dead_letter".
+    """
+
+    def decorate(method: F, /) -> F:
+        if not isinstance(method, FunctionType):
+            raise wrong(f"@on stands over a plain method, not over {method!r}; remove what is between them")
+        setattr(method, LISTENS, Listener("on", keywords, states))
+        return method
+
+    return decorate
 
 
 def query(method: M, /) -> M:

@@ -3,13 +3,26 @@ wrong with them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from sagas.checks import check_signature, hooks_of
-from sagas.definition import Call, Heard, Notice, Purpose, Reply, ReplyKind, Unfit, WaitDefinition
-from sagas.keywords import LISTENER, NOTICE, RETRY, TIMEOUT, WAIT, is_span, reply_types, sound
+from sagas.definition import (
+    Call,
+    Heard,
+    Notice,
+    Purpose,
+    Reply,
+    ReplyKind,
+    Unfit,
+    WaitDefinition,
+    WayDefinition,
+    label,
+)
+from sagas.keywords import LISTENER, NOTICE, ON, RETRY, TIMEOUT, WAIT, is_span, reply_types, sound
+from sagas.layout import answers_of
 from sagas.listeners import Wait, is_query, listener_of
 
 if TYPE_CHECKING:
@@ -17,7 +30,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from messages import Event
+    from sagas.listeners import Listener
     from sagas.message_types import MessageTypes
+
+
+_LEADS = "-> Literal[Standing.PAST_DUE]"
 
 
 class Listening:
@@ -27,12 +44,17 @@ class Listening:
         self._types, self._source, self._problems = types, types.source, types.problems
         self.heard: dict[str, Heard] = {}
         self.waits: dict[str, WaitDefinition] = {}
+        self.elsewhere: dict[str, Unfit] = {}
+        self.ways: dict[str, WayDefinition] = {}
         self.queries: dict[str, Callable[[Any], object]] = {}
         for name, member in self._source.members.items():
             if isinstance(member, Wait) and member._name == name:
                 self.waits[name] = self._wait(member)
             elif isinstance(member, FunctionType) and (listener := listener_of(member)) is not None:
-                self._listen(member, listener.word, listener.keywords)
+                if listener.word == "on":
+                    self._lead(member, listener)
+                else:
+                    self._listen(member, listener.word, listener.keywords)
             elif isinstance(member, FunctionType) and is_query(member):
                 check_signature(member, "self", self._problems)
                 self.queries[name] = member
@@ -118,6 +140,52 @@ class Listening:
         for event in self._types.events(method, meaning):
             reply = Reply(kind=ReplyKind.SUCCESS, event=event, hook=method)
             self._hear(word, method, reply, good, default=Unfit.IGNORE)
+
+    # -- ways from state to state
+
+    def _lead(self, method: FunctionType, listener: Listener) -> None:
+        good = sound(listener.keywords, ON, partial(self._problems.of_method, method))
+        after = cast("timedelta | None", good.get("after"))
+        check_signature(method, "self, event" if after is None else "self", self._problems)
+        states = frozenset(name for state in listener.states if (name := label(state)) is not None)
+        if not states or len(states) < len(set(map(str, listener.states))):
+            text = "does not say in which states; write @on(Standing.ACTIVE), with strings or members of an Enum"
+            self._problems.of_method(method, text)
+        annotated = self._types.annotation(method, "return", "annotate the states that it leads to, " + _LEADS)
+        others = tuple(each for each in annotated if each not in (None, type(None)))
+        targets = answers_of(others) or frozenset()
+        if others and not targets:
+            self._problems.of_method(method, f"does not list the states that it leads to; annotate {_LEADS}")
+        name = method.__name__
+        stays = len(others) < len(annotated)
+        self.ways[name] = WayDefinition(
+            name=name, states=states, targets=targets, stays=stays, take=method, after=after
+        )
+        if after is not None:
+            return
+        for event in self._types.events(method, "the event that it takes"):
+            self._take(method, event, states, good)
+
+    def _take(
+        self, method: FunctionType, event: type[Event], states: frozenset[str], keywords: Mapping[str, object]
+    ) -> None:
+        """One more method that takes an event, in other states than those before it."""
+        known = self.heard.get(event.message_name)
+        if known is None or known.role != "on":
+            self._hear("on", method, Reply(kind=ReplyKind.SUCCESS, event=event), keywords, default=Unfit.IGNORE)
+            known = self.heard[event.message_name]
+        for state in sorted(states & known.ways.keys()):
+            other = known.ways[state]
+            text = f"takes {event.__name__} in the state {state!r}, as {other!r} does; keep one"
+            self._problems.of_method(method, text)
+        elsewhere = keywords.get("elsewhere")
+        if elsewhere is not None:
+            self.elsewhere[event.message_name] = Unfit(cast("str", elsewhere))
+        self.heard[event.message_name] = replace(
+            known,
+            ways={**known.ways, **dict.fromkeys(states, method.__name__)},
+            unexpected=self.elsewhere.get(event.message_name, Unfit.IGNORE),
+        )
 
     # -- both
 

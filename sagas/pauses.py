@@ -1,4 +1,4 @@
-"""Rests and waits: where the flow stands still until a moment comes, or an event.
+"""Rests, waits and states: where the flow stands still until a moment comes, or an event.
 
 How far each is, is kept at its path in the choices of the instance; while a wait is under way the moment at which it
 times out is kept below that, and how often each of its notices was sent.
@@ -12,9 +12,13 @@ from sagas.instance import RESTED, RESTING, WAITING
 from sagas.turn import sleep_timer, step_name
 
 if TYPE_CHECKING:
+    from sagas.definition import LifecycleNode
     from sagas.turn import Turn
 
 TIMEOUT = "timeout"
+
+ENTRY, OPEN = "entry", "open"
+"""Below the path of a lifecycle: the number of its entry into a state, and the same once events are taken in it."""
 
 
 def begin_rest(turn: Turn, path: str) -> None:
@@ -57,6 +61,23 @@ def end_pause(turn: Turn, path: str, state: str) -> None:
     for kept in (turn.timers, turn.choices):
         for name in [name for name in kept if name.rpartition("/")[0] == path]:
             del kept[name]
+
+
+def open_state(turn: Turn, node: LifecycleNode) -> None:
+    """What is done on entering a state is done: events are taken in it, and its time runs."""
+    state = turn.choices[node.path]
+    turn.choices[f"{node.path}/{OPEN}"] = turn.choices[f"{node.path}/{ENTRY}"]
+    turn.record("state_opened", node.path, state=state)
+    for way in turn.definition.ways.values():
+        if way.after is not None and state in way.states:
+            turn.set_timer(f"{node.path}/{way.name}", way.after)
+
+
+def close_state(turn: Turn, node: LifecycleNode) -> None:
+    """No event is taken any more, and no time runs."""
+    turn.choices.pop(f"{node.path}/{OPEN}", None)
+    for name in [name for name in turn.timers if name.rpartition("/")[0] == node.path]:
+        del turn.timers[name]
 
 
 def notify(turn: Turn, path: str, name: str) -> None:

@@ -22,6 +22,7 @@ from sagas.backward import DEADLINE, OVERDUE
 from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
+    LifecycleNode,
     LoopNode,
     ParallelNode,
     Purpose,
@@ -48,7 +49,7 @@ from sagas.instance import (
     Phase,
 )
 from sagas.outcome import Action, Arrived, GiveUp, Operated, TimerFired, Withdrawn
-from sagas.pauses import TIMEOUT
+from sagas.pauses import ENTRY, OPEN, TIMEOUT
 from sagas.replies import HEARD
 from sagas.scopes import given_up, pivot_of
 from sagas.turn import Turn, sleep_timer, step_name, timer_name
@@ -145,6 +146,8 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
             text = f"the undo of step {path} is under way, and the step has none"
             yield Flaw(code=STEP, place=f"{path}/{Purpose.UNDO}", text=text)
     timers = {DEADLINE, OVERDUE, *_timers_of_pauses(definition)}
+    if definition.lifecycle is not None:
+        timers |= {f"{definition.lifecycle.path}/{name}" for name in definition.ways}
     timers |= {timer_name(path, purpose) for path in instance.steps for purpose in Purpose}
     for name in instance.timers:
         if name not in timers and _anytime(name) not in timers:
@@ -195,6 +198,9 @@ def _places(definition: Definition, node: Node) -> Iterator[tuple[str, Collectio
         case ParallelNode(path=path, children=children):
             yield path, _numbers(children)
             yield path + _LOST, _numbers(children)
+        case LifecycleNode(path=path):
+            yield path, None
+            yield from ((f"{path}/{name}", None) for name in (ENTRY, OPEN))
         case LoopNode(path=path):
             yield path, None
             yield f"{path}/{ENOUGH}", None

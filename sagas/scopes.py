@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagas.definition import (
+    NOTHING,
     AlternativeNode,
     ChoiceNode,
+    LifecycleNode,
     LoopNode,
     ParallelNode,
     SequenceNode,
@@ -20,7 +22,7 @@ from sagas.definition import (
     iteration,
 )
 from sagas.instance import DONE, PAUSED, WOKEN, Phase
-from sagas.pauses import end_pause
+from sagas.pauses import ENTRY, close_state, end_pause
 from sagas.turn import step_name
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ def wake_given_up(turn: Turn) -> None:
         paused = [path for path in paused if path in gone]
     for path in paused:
         end_pause(turn, path, WOKEN)
+    if (node := turn.definition.lifecycle) is not None and turn.phase is Phase.COMPENSATING:
+        close_state(turn, node)
 
 
 def steps_within(turn: Turn, node: Node) -> Iterator[str]:
@@ -77,7 +81,13 @@ def places_within(turn: Turn, node: Node) -> Iterator[str]:
 
 
 def parts(turn: Turn, node: Node) -> tuple[Node, ...]:
-    """The parts of a part of the flow; of a loop its body, once for each time that it has come to."""
+    """The parts of a part of the flow; of a loop its body, once for each time that it has come to.
+
+    Of a lifecycle what is done on entering the state it is in: what it has left is no part of it any more.
+    """
+    if isinstance(node, LifecycleNode):
+        entering = dict(node.entering).get(turn.choices.get(node.path, ""), NOTHING)
+        return (iteration(entering, int(turn.choices.get(f"{node.path}/{ENTRY}", "0"))),)
     if isinstance(node, LoopNode):
         return tuple(iteration(node.body, number) for number in range(times_in_vain(turn, node) + 1))
     return children_of(node)
@@ -86,6 +96,14 @@ def parts(turn: Turn, node: Node) -> tuple[Node, ...]:
 def times_in_vain(turn: Turn, node: LoopNode) -> int:
     """How often the body of a loop was done, and it was not enough."""
     return int(turn.choices.get(node.path, "0"))
+
+
+def forget(turn: Turn, body: Node) -> None:
+    """Keep no record of what will never be looked at again, so that what goes on for long does not make large rows."""
+    places = frozenset(places_within(turn, body))
+    for kept in (turn.steps, turn.choices):
+        for path in [path for path in kept if path.partition("/")[0] in places]:
+            del kept[path]
 
 
 def lost_branches(turn: Turn, node: ParallelNode) -> frozenset[int]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from sagas.backward import DEADLINE, OVERDUE, fail, turn_back
 from sagas.definition import Purpose
 from sagas.forward import go_on
+from sagas.heard import lead
 from sagas.instance import EXPIRED, RESTED, TIMED_OUT, WAITING, CallStatus, Phase
-from sagas.pauses import TIMEOUT, end_pause, notify, wait_entry
+from sagas.pauses import OPEN, TIMEOUT, end_pause, notify, wait_entry
 from sagas.replies import doubted, note_doubts, note_exhausted
 from sagas.scopes import given_up, must_succeed, pivot_of
 from sagas.turn import SLEEP, step_name, timer_name
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
-    from sagas.definition import Call
+    from sagas.definition import Call, LifecycleNode
     from sagas.instance import CallProgress, Timer
     from sagas.turn import Turn
 
@@ -49,7 +50,9 @@ def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
         wake(turn, name.rpartition("/")[0])
     else:
         path, _, what = name.rpartition("/")
-        if step_name(path) not in turn.definition.waits:
+        if f"{path}/{OPEN}" in turn.choices:
+            _ask_to_give_up(turn, name, turn.choices[f"{path}/{OPEN}"], _MARKER_PATIENCE, unsent)
+        elif step_name(path) not in turn.definition.waits:
             _fire_call(turn, path, Purpose(what), unsent)
         elif what == TIMEOUT:
             _ask_to_give_up(turn, name, wait_entry(turn, path), _MARKER_PATIENCE, unsent)
@@ -69,6 +72,8 @@ def give_up(turn: Turn, timer: str, entry: str) -> str | None:
     if timer == DEADLINE:
         return _strike(turn)
     path, _, purpose = timer.rpartition("/")
+    if (node := turn.definition.lifecycle) is not None and path == node.path:
+        return _pass(turn, node, purpose, entry)
     if step_name(path) in turn.definition.waits:
         return _expire(turn, path, entry)
     step = turn.steps.get(path)
@@ -88,6 +93,18 @@ def _strike(turn: Turn) -> str | None:
     else:
         turn.timers.pop(DEADLINE, None)
         turn.attention["deadline_passed"] = f"it has not ended in time; since the pivot {pivot} nothing is undone"
+    return None
+
+
+def _pass(turn: Turn, node: LifecycleNode, name: str, entry: str) -> str | None:
+    """The time of a state is over, and every event that came before is taken."""
+    way = turn.definition.ways.get(name)
+    if way is None or turn.choices.get(f"{node.path}/{OPEN}") != entry or f"{node.path}/{name}" not in turn.timers:
+        return "stale_marker"
+    target = turn.run_hook(way.take, way=way)
+    del turn.timers[f"{node.path}/{name}"]
+    turn.record("time_passed", node.path, state=turn.choices[node.path], way=name)
+    lead(turn, node, target)
     return None
 
 

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from messages import Event
     from messages.errors import MessageError
     from sagas.authoring import Saga
-    from sagas.definition import Call, DecisionDefinition, Definition, Notice, SleepDefinition, StepDefinition
+    from sagas.definition import (
+        Call,
+        DecisionDefinition,
+        Definition,
+        Notice,
+        SleepDefinition,
+        StepDefinition,
+        WayDefinition,
+    )
     from sagas.instance import CallProgress, CallStatus, Phase
     from sagas.outcome import Arrived
 
@@ -105,23 +113,30 @@ class Turn:
     def _loaded(self, state: bytes) -> Saga:
         return self.definition.saga_class._load(state, now=self.now, saga_id=self.before.saga_id)
 
-    def run_hook(self, hook: Callable[..., None] | None, *event: Event) -> None:
+    def run_hook(
+        self, hook: Callable[..., object] | None, *event: Event, way: WayDefinition | None = None
+    ) -> str | None:
         """Let the hook keep what it needs of an event. The state changes only if all of it succeeded.
+
+        Returns:
+            The state that a `way` leads to, None where it stays.
 
         Raises:
             MethodRaised: the hook raised, or left a state that does not survive its own JSON.
         """
         if hook is None:
-            return
+            return None
         try:
             saga = self.saga()
-            hook(saga, *event)
+            said = hook(saga, *event)
+            target = None if way is None else _target(way, said)
             state = saga._dump()
             proven = self._loaded(state) if state != self.state else None
         except BaseException as error:
             raise self.raised(hook, error) from error
         self.state, self._proven = state, proven
         self._healed(self.method_name(hook))
+        return target
 
     def build(self, call: Call) -> bytes:
         """The bytes of a step's command.
@@ -379,6 +394,16 @@ class Turn:
 
     def _waiting_for(self) -> str | None:
         return waiting_for(self.definition, self.steps, self.choices, self.timers, self.attention, paused=self.paused)
+
+
+def _target(way: WayDefinition, said: object) -> str | None:
+    if said is None and way.stays:
+        return None
+    target = label(said)
+    if target is None or target not in way.targets:
+        message = f"returned {said!r}, which is none of the states that its annotation lists"
+        raise TypeError(message)
+    return target
 
 
 def told(name: str, method: Callable[..., Any], error: BaseException) -> str:

@@ -31,9 +31,16 @@ def waiting_for(
             waits.append(f"{timer.due_at.isoformat(timespec='seconds')} (rest {name})")
     if choices:
         waits += [_heard(definition, path, timers) for path in choices if _is_open(definition, path, choices[path])]
+    if (node := definition.lifecycle) is not None and f"{node.path}/open" in choices:
+        waits.append(_in_state(definition, choices[node.path]))
     for path, step in steps.items():
         waits += _waits(definition.steps[path.partition("[")[0]], path, step, choices)
     return "; ".join(waits) or None
+
+
+def _in_state(definition: Definition, state: str) -> str:
+    events = " or ".join(event for event, heard in definition.heard.items() if state in heard.ways)
+    return f"{events or 'its time'} (state {state})"
 
 
 def _is_open(definition: Definition, path: str, state: str) -> bool:

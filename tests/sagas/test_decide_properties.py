@@ -21,12 +21,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from messages import Command, Event, codec
 from messages.errors import OperationRefused
-from sagas import Retry, Saga, cancel, decision, definition_of, signal, sleep, start, step, wait, when
+from sagas import Retry, Saga, cancel, decision, definition_of, lifecycle, on, signal, sleep, start, step, wait, when
 from sagas.decide import decide, first_state
 from sagas.decide import start as begin
 from sagas.definition import (
     AlternativeNode,
     ChoiceNode,
+    LifecycleNode,
     LoopNode,
     ParallelNode,
     Purpose,
@@ -37,6 +38,7 @@ from sagas.definition import (
     WaitNode,
     children_of,
     iteration,
+    lifecycle_in,
     loops_in,
     pauses_in,
     steps_in,
@@ -117,6 +119,10 @@ class Shook(Heard, name="machine.Shook"):
 
 
 class Told(Heard, name="machine.Told"):
+    pass
+
+
+class Pushed(Heard, name="machine.Pushed"):
     pass
 
 
@@ -240,13 +246,24 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
     def stop(self, event: Stop) -> None:
         _maybe_raise("stop")
 
-    flow = a >> b >> nap >> c >> nod >> when(odd, d)
+    @on("u", "v")
+    def pushed(self, event: Pushed) -> Literal["u", "v", "w"] | None:
+        _maybe_raise("pushed")
+        self.done = (*self.done, event.step)
+        return {"x": "u", "y": "v", "z": "w"}.get(event.step)  # type: ignore[return-value]
+
+    @on("v", after=timedelta(seconds=15))
+    def drifted(self) -> Literal["u"]:
+        _maybe_raise("drifted")
+        return "u"
+
+    flow = a >> b >> nap >> c >> nod >> when(odd, d) >> lifecycle("u", final=["w"])
 
 
 METHODS = (
     [f"{word}{step}" for step in "abcd" for word in ("", "undo_")]
     + [f"{step}_done" for step in "abcd"]
-    + ["odd", "nap", "nod", "no", "nobody_nods", "nudge", "told", "stop"]
+    + ["odd", "nap", "nod", "no", "nobody_nods", "nudge", "told", "stop", "pushed", "drifted"]
 )
 
 
@@ -280,9 +297,14 @@ def definitions(draw: st.DrawFn) -> Definition:
     steps = draw(st.lists(shapes, min_size=1, max_size=4))
     names = list(whole.steps)[: len(steps)]
     chosen = {name: _step(whole.steps[name], shape) for name, shape in zip(names, steps, strict=True)}
-    flow = _flow(draw, names, Counter())
+    flow = _with_lifecycle(draw, names) if draw(st.integers(0, 3)) == 0 else _flow(draw, names, Counter())
     line = flow.children if isinstance(flow, SequenceNode) else (flow,)
-    if draw(st.booleans()) and isinstance(line[-2 % len(line)], StepNode) and not list(loops_in(line[-1])):
+    if (
+        draw(st.booleans())
+        and isinstance(line[-2 % len(line)], StepNode)
+        and not lifecycle_in(flow)
+        and not list(loops_in(line[-1]))
+    ):
         *before, last = line if len(line) == 1 else line[:-1]
         _without_return(chosen, pivot=last, after=line[len(before) + 1 :])
     nap = whole.sleeps["nap"]
@@ -294,6 +316,21 @@ def definitions(draw: st.DrawFn) -> Definition:
     elif draw(st.booleans()):
         nod = replace(nod, expire=None)
     return replace(whole, steps=chosen, sleeps=sleeps, waits={"nod": nod}, heard=heard, flow=flow)
+
+
+def _with_lifecycle(draw: st.DrawFn, names: list[str]) -> Node:
+    """Some of the steps before a lifecycle, some on entering a state, and the rest behind it."""
+    used, first, second = Counter[str](), draw(st.integers(0, len(names))), draw(st.integers(0, len(names)))
+    before, within, after = (
+        _flow(draw, part, used) if part else SequenceNode(())
+        for part in (
+            names[: min(first, second)],
+            names[min(first, second) : max(first, second)],
+            names[max(first, second) :],
+        )
+    )
+    states = LifecycleNode(begins=draw(st.sampled_from("uv")), entering=(("v", within),), final=frozenset("w"))
+    return SequenceNode((before, states, after))
 
 
 def _without_return(steps: dict[str, StepDefinition], *, pivot: Node, after: Sequence[Node]) -> None:
@@ -349,6 +386,9 @@ def _path(word: str, used: Counter[str]) -> str:
 def unrolled(node: Node, choices: Mapping[str, str]) -> Node:
     """The same with the times that each loop has come to in place of the loop."""
     match node:
+        case LifecycleNode():
+            entering = dict(node.entering).get(choices.get(node.path, ""), SequenceNode(()))
+            return unrolled(iteration(entering, int(choices.get(f"{node.path}/entry", "0"))), choices)
         case LoopNode():
             times = range(int(choices.get(node.path, "0")) + 1)
             return SequenceNode(tuple(unrolled(iteration(node.body, number), choices) for number in times))
@@ -451,14 +491,14 @@ class World(RuleBasedStateMachine):
     def answer_without_naming_the_command(self, kind: type[Answer]) -> None:
         self._decide(self._arrived(kind(step="?"), None))
 
-    @rule(kind=st.sampled_from([Nodded, Nodded, Shook, Told, Told, Stop]), step=st.sampled_from("xy"))
+    @rule(kind=st.sampled_from([Nodded, Shook, Told, Pushed, Pushed, Pushed, Stop]), step=st.sampled_from("xyyz-"))
     def something_happens(self, kind: type[Heard], step: str) -> None:
         before = self.instance
         decision = self._decide(self._arrived(kind(key="k", step=step), None))
         if decision.disposition is Disposition.HELD:
-            assert kind in (Nodded, Shook)
+            assert kind in (Nodded, Shook, Pushed)
             assert before == decision.instance
-            assert not self._waits
+            assert not (self._waits and kind is not Pushed)
             assert before.phase is Phase.RUNNING
 
     @precondition(lambda self: self._waits)
