@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.crash.ledger import Effect
     from tests.crash.views import HistoryRow, Picture, SagaRow
 
+    Check = Callable[["Picture", "Expected"], Iterator[str]]
+
 ENDED = ("completed", "compensated")
 FORWARD, BACKWARD = "command_sent", "compensation_sent"
 TAKEN = {"started", "reply_received", "reply_transient", "late_success"}  # history of a message that was applied
@@ -43,9 +45,9 @@ class Expected:
         return self.allowed.get(order, ENDED)
 
 
-def violations(picture: Picture, expected: Expected) -> list[str]:
-    """Everything that is wrong at the end of a run, one sentence each."""
-    return [sentence for check in CHECKS for sentence in check(picture, expected)]
+def violations(picture: Picture, expected: Expected, checks: Sequence[Check] | None = None) -> list[str]:
+    """Everything that is wrong at the end of a run, one sentence each; by the checks of a line or by these."""
+    return [sentence for check in checks or CHECKS for sentence in check(picture, expected)]
 
 
 def stalls(picture: Picture) -> list[str]:
@@ -105,7 +107,7 @@ def nothing_is_left_to_send(picture: Picture, expected: Expected) -> Iterator[st
 def every_command_arrived(picture: Picture, expected: Expected) -> Iterator[str]:
     """What was decided and not withdrawn reached its participant; what reached one had been decided."""
     arrived = {arrival.message_id for arrival in picture.arrivals}
-    withdrawn = {row.message_id for row in picture.history if row.kind == "command_withdrawn"}
+    withdrawn = _withdrawn(picture)
     decided = {row.message_id: row for row in picture.history if row.kind in (FORWARD, BACKWARD)}
     mine = tuple(f"{participant}." for participant in expected.participants)
     for message_id, row in decided.items():
@@ -277,7 +279,7 @@ def dead_letters_are_those_expected(picture: Picture, expected: Expected) -> Ite
         yield f"{len(still_open)} open dead letters instead of {expected.dead_letters}: {_list(listed)}"
 
 
-CHECKS: Sequence[Callable[[Picture, Expected], Iterator[str]]] = (
+SOUND: Sequence[Check] = (
     every_order_has_one_saga,
     every_saga_ended_as_allowed,
     nothing_is_left_to_send,
@@ -285,16 +287,22 @@ CHECKS: Sequence[Callable[[Picture, Expected], Iterator[str]]] = (
     no_effect_happens_twice,
     every_message_is_applied_once,
     every_command_has_one_body,
-    effects_are_all_or_nothing,
-    effects_are_undone_in_reverse,
-    compensations_follow_completions_in_reverse,
     nothing_goes_forward_once_turned_back,
-    whatever_completed_is_compensated,
     history_has_no_gaps,
     history_is_told_in_the_order_of_time,
     inbox_and_history_agree,
     dead_letters_are_those_expected,
 )
+"""What holds of every flow."""
+
+CHECKS: Sequence[Check] = (
+    *SOUND,
+    effects_are_all_or_nothing,
+    effects_are_undone_in_reverse,
+    compensations_follow_completions_in_reverse,
+    whatever_completed_is_compensated,
+)
+"""What holds of a flow that is a line."""
 
 
 def _histories(picture: Picture) -> Mapping[str, list[HistoryRow]]:
@@ -310,6 +318,19 @@ def _first(rows: Iterable[HistoryRow], *kinds: str) -> dict[str, int]:
     for row in rows:
         if row.kind in kinds and row.step is not None:
             found.setdefault(row.step, row.seq)
+    return found
+
+
+def _withdrawn(picture: Picture) -> set[str | None]:
+    """The commands that were taken back before they were sent: the last ones of the steps of which that is told."""
+    found: set[str | None] = set()
+    for rows in _histories(picture).values():
+        last: dict[str | None, str | None] = {}
+        for row in rows:
+            if row.kind == FORWARD:
+                last[row.step] = row.message_id
+            elif row.kind == "command_withdrawn":
+                found.add(last.get(row.step))
     return found
 
 

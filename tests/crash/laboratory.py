@@ -108,9 +108,9 @@ class Laboratory:
         started = await Sidecar.start(setup, name, command=command, **settings)
         return await (await self._stack.enter_async_context(started)).ready()
 
-    async def participants(self, broker_url: str = "") -> Child:
-        """All three participants, with ledgers; at another address of the broker, if one is given."""
-        started = await participants(self.setup, broker_url or self.setup.broker_url)
+    async def participants(self, broker_url: str = "", names: Sequence[str] = ()) -> Child:
+        """Participants with ledgers, of the ordering process if none is named; at another address, if one is given."""
+        started = await participants(self.setup, broker_url or self.setup.broker_url, *names)
         return await self._stack.enter_async_context(started)
 
     async def place(self, *orders: str) -> Mapping[str, str]:

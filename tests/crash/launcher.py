@@ -51,7 +51,7 @@ from runtime.telemetry import Telemetry
 from sagas import Patience, Policies, Retry
 from storage import Database, database, engine
 from tests.crash.ledger import Book, Command
-from tests.crash.script import TRADES, Word, directives
+from tests.crash.script import EVERY_TRADE, Word, directives
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -271,7 +271,7 @@ class MortalTransport:
 
 def booked(book: Book) -> Around:
     """Writes down what reaches a participant and what it does, and keeps silent where an order's id says so."""
-    trade = TRADES[book.participant]
+    trade = EVERY_TRADE[book.participant]
 
     async def around(
         command: messages.Command, context: Context, proceed: Callable[[], Awaitable[Event | None]]
@@ -317,7 +317,7 @@ def hosted(known: Known, folder: Path | None) -> Known:
     if folder is None:
         return known
     with_book = {
-        name: participant.around(booked(Book(name, folder / f"{name}.ledger"))) if name in TRADES else participant
+        name: participant.around(booked(Book(name, folder / f"{name}.ledger"))) if name in EVERY_TRADE else participant
         for name, participant in known.participants.items()
     }
     return replace(known, participants=with_book)

@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tests.crash.script import TRADES, Behaviour, Word
+from tests.crash.script import EVERY_TRADE, TRADES, Behaviour, Word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ class Book:
     """One participant's book, open for writing."""
 
     def __init__(self, participant: str, file: Path) -> None:
-        self.participant, self._trade = participant, TRADES[participant]
+        self.participant, self._trade = participant, EVERY_TRADE[participant]
         self._db = sqlite3.connect(file, isolation_level=None, timeout=30)
         self._db.execute("pragma journal_mode=wal")
         self._db.execute("pragma synchronous=normal")  # outlives the process; the machine is not what we kill

@@ -24,7 +24,7 @@ import aio_pika
 from aio_pika.abc import DeliveryMode, ExchangeType
 
 from tests.crash.ledger import Book, Command
-from tests.crash.script import TRADES, Script, Word
+from tests.crash.script import EVERY_TRADE, TRADES, Script, Word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Participant:
         queue = await channel.declare_queue(
             f"{self._namespace}.ledger.{self.name}", durable=True, arguments=queue_arguments(self._namespace)
         )
-        for command in (TRADES[self.name].do, TRADES[self.name].undo):
+        for command in EVERY_TRADE[self.name].commands:
             await queue.bind(commands, command)
         self._channel, self._events = channel, events
         for reply in self._book.unsent():
@@ -84,7 +84,7 @@ class Participant:
 
     async def _handle(self, message: AbstractIncomingMessage) -> None:
         command = read_command(message)
-        behaviour = self._script.behaviour(command.order_id, self.name, TRADES[self.name].purpose(command.name))
+        behaviour = self._script.behaviour(command.order_id, self.name, EVERY_TRADE[self.name].purpose(command.name))
         reply = self._book.take(command, behaviour)
         if reply is not None and (reply.due_at or 0) <= time.time():
             await self._send(reply)
@@ -243,7 +243,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--namespace", default="antiphon")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mix", default="{}")
-    parser.add_argument("names", nargs="+", choices=list(TRADES))
+    parser.add_argument("names", nargs="+", choices=list(EVERY_TRADE))
     return parser.parse_args()
 
 

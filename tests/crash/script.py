@@ -41,7 +41,10 @@ DIRECTIVE = re.compile(r"~(?P<who>\w+)(?P<undo>\.undo)?=(?P<word>[a-z]+)(?::(?P<
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trade:
-    """The commands one participant takes and the events it answers with, by their wire names."""
+    """The commands one participant takes and the events it answers with, by their wire names.
+
+    Of one that cannot undo `undo` and `undone` are empty; one that never refuses has no `failures`.
+    """
 
     do: str
     done: str
@@ -50,6 +53,11 @@ class Trade:
     undo: str
     undone: str
     receipt: str  # the field of `done` that carries the participant's own number
+
+    @property
+    def commands(self) -> Sequence[str]:
+        """What this participant takes."""
+        return [command for command in (self.do, self.undo) if command]
 
     def purpose(self, command: str) -> Purpose:
         """Whether a command does or undoes.
@@ -61,7 +69,7 @@ class Trade:
             return "do"
         if command == self.undo:
             return "undo"
-        raise ValueError(f"{command} is not a command of this participant ({self.do}, {self.undo})")
+        raise ValueError(f"{command} is not a command of this participant ({', '.join(self.commands)})")
 
 
 TRADES: Mapping[str, Trade] = {
@@ -94,6 +102,29 @@ TRADES: Mapping[str, Trade] = {
     ),
 }
 """The participants of the ordering process, in the order in which a saga calls them."""
+
+
+def _travel(name: str, *, fails: bool = True, busy: bool = False, undoes: bool = True) -> Trade:
+    """They all answer with the same events: whom one answers is told by the command it names."""
+    return Trade(
+        do=f"{name}.Do",
+        done="travel.Done",
+        failures=("travel.Failed",) if fails else (),
+        transient="travel.Busy" if busy else None,
+        undo=f"{name}.Undo" if undoes else "",
+        undone="travel.Undone" if undoes else "",
+        receipt="receipt",
+    )
+
+
+TRAVEL: Mapping[str, Trade] = {
+    **{name: _travel(name) for name in ("plane", "lounge", "train", "inn", "hostel", "car")},
+    "cashier": _travel("cashier", undoes=False),
+    "post": _travel("post", fails=False, busy=True, undoes=False),
+}
+"""The participants of `travelling`, whose flow has branches."""
+
+EVERY_TRADE = {**TRADES, **TRAVEL}
 
 
 class Word(StrEnum):
@@ -151,7 +182,7 @@ class Script:
         for word, share in self.mix.items():
             if (lot := lot - share) < 0:
                 drawn = Behaviour(word=Word(word), number=_number(Word(word), dice))
-                knows = drawn.word is not Word.TRANSIENT or TRADES[participant].transient is not None
+                knows = drawn.word is not Word.TRANSIENT or EVERY_TRADE[participant].transient is not None
                 return drawn if knows else Behaviour()
         return Behaviour()
 
@@ -180,10 +211,10 @@ def directives(order_id: str) -> Mapping[tuple[str, Purpose], Behaviour]:
 
 
 def _checked(who: str, purpose: str, told: Behaviour) -> Behaviour:
-    if who not in TRADES:
-        raise ValueError(f"no participant {who}; there are {', '.join(TRADES)}")
-    if told.word is Word.TRANSIENT and (purpose == "undo" or TRADES[who].transient is None):
+    if who not in EVERY_TRADE:
+        raise ValueError(f"no participant {who}; there are {', '.join(EVERY_TRADE)}")
+    if told.word is Word.TRANSIENT and (purpose == "undo" or EVERY_TRADE[who].transient is None):
         raise ValueError(f"{who} has no transient reply to {purpose}")
-    if told.word in (Word.FAIL, Word.CONTRADICT) and purpose == "undo":
-        raise ValueError(f"{who} has no failure reply to undo")
+    if told.word in (Word.FAIL, Word.CONTRADICT) and (purpose == "undo" or not EVERY_TRADE[who].failures):
+        raise ValueError(f"{who} has no failure reply to {purpose}")
     return told

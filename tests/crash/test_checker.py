@@ -12,7 +12,7 @@ import pytest
 
 from tests.crash.checker import CHECKS, Expected, stalls, violations
 from tests.crash.ledger import Arrival, Effect, Ledger
-from tests.crash.script import TRADES
+from tests.crash.script import EVERY_TRADE
 from tests.crash.views import (
     VIEWS,
     DeadRow,
@@ -40,6 +40,8 @@ EXPECTED = Expected(starts={"o-1": START})
 class Story:
     """Tells a saga's life the way an orchestrator would record it, and the participants would."""
 
+    saga_type: str = "PlaceOrder"
+    order: str = "o-1"
     history: list[HistoryRow] = field(default_factory=list)
     inbox: list[InboxRow] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
@@ -53,11 +55,11 @@ class Story:
 
     def take(self, kind: str, step: str | None, message_id: str) -> None:
         self.note(kind, step, message_id)
-        self.inbox.append(InboxRow(consumer="PlaceOrder", source="", message_id=message_id, disposition="applied"))
+        self.inbox.append(InboxRow(consumer=self.saga_type, source="", message_id=message_id, disposition="applied"))
 
     def send(self, step: str, purpose: str, *, effect: bool = True) -> None:
-        participant = STEPS[step]
-        trade, key = TRADES[participant], f"s/{step}/1/"
+        participant = STEPS.get(step, step)
+        trade, key = EVERY_TRADE[participant], f"s/{step}/1/"
         name, at = trade.do if purpose == "do" else trade.undo, len(self.arrivals)
         message_id = f"{step}-{purpose}"
         self.note("command_sent" if purpose == "do" else "compensation_sent", step, message_id, name)
@@ -67,7 +69,7 @@ class Story:
             message_id=message_id,
             name=name,
             purpose=purpose,
-            order_id="o-1",
+            order_id=self.order,
             idempotency_key=key + purpose,
             compensates=key + "do" if purpose == "undo" else "",
             correlation_id="s",
@@ -82,7 +84,7 @@ class Story:
                     participant=participant,
                     at=at,
                     purpose=purpose,
-                    order_id="o-1",
+                    order_id=self.order,
                     idempotency_key=arrival.idempotency_key,
                     compensates=arrival.compensates,
                     message_id=message_id,
@@ -100,8 +102,9 @@ class Story:
         self.note("step_compensated", step)
 
     def picture(self, phase: str) -> Picture:
+        saga = SagaRow(saga_id="s", saga_type=self.saga_type, business_key=self.order, status=phase, phase=phase)
         return Picture(
-            sagas=[SagaRow(saga_id="s", saga_type="PlaceOrder", business_key="o-1", status=phase, phase=phase)],
+            sagas=[saga],
             history=self.history,
             inbox=self.inbox,
             arrivals=self.arrivals,
@@ -154,7 +157,22 @@ def contradicted() -> Picture:
     return story.picture("compensated")
 
 
-@pytest.mark.parametrize("sound", [completed(), compensated(), contradicted()])
+def withdrawn() -> Picture:
+    """The label was taken back before anybody had heard of it."""
+    story = Story()
+    story.take("started", None, START)
+    story.do("reserve")
+    story.do("pay")
+    story.note("command_sent", "label", "label-do", "warehouse.CreateShippingLabel")
+    story.note("compensation_started")
+    story.note("command_withdrawn", "label")
+    for step in ("pay", "reserve"):
+        story.undo(step)
+    story.note("compensated")
+    return story.picture("compensated")
+
+
+@pytest.mark.parametrize("sound", [completed(), compensated(), contradicted(), withdrawn()])
 def test_a_sound_picture_has_no_violations(sound: Picture) -> None:
     assert violations(sound, EXPECTED) == []
     assert stalls(sound) == []
@@ -216,6 +234,10 @@ WRONGS: dict[str, tuple[Callable[[], Picture], str]] = {
     "a command was lost": (
         lambda: replace(completed(), arrivals=completed().arrivals[1:]),
         "stock.ReserveStock reserve-do was decided and never arrived",
+    ),
+    "a command was lost that was not withdrawn": (
+        lambda: without_history(withdrawn(), "command_withdrawn"),
+        "warehouse.CreateShippingLabel label-do was decided and never arrived",
     ),
     "a command is a ghost": (lambda: arrival_again(completed(), message_id="ghost"), "no saga decided to send it"),
     "an effect happened twice": (lambda: effect_again(completed(), 0), "two effects 'do' in a row"),

@@ -13,12 +13,15 @@ import aio_pika
 from tests.services.keeping import RABBITMQ, ask
 from tests.services.management import Management
 
-_SAGAS = ("A", "B", "BookTrip", "GrimOrder", "PlaceOrder", "Test", "Tiny")
+_SAGAS = ("A", "B", "BookTrip", "GrimOrder", "PlaceOrder", "Test", "Tiny", "TravelOrder")
 _PARTICIPANTS = (
     *("audit", "grim", "p", "payment", "rival", "stock", "warehouse", "worker"),
     *("airline", "bank", "hotel", "post", "railway", "rental"),
 )
-_LEDGERS = ("payment", "stock", "warehouse")
+_LEDGERS = (
+    *("payment", "stock", "warehouse"),
+    *("car", "cashier", "hostel", "inn", "lounge", "plane", "post", "train"),
+)
 
 QUEUES = (
     "dead",
