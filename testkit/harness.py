@@ -34,7 +34,7 @@ from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerF
 from sagas.turn import step_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from messages import Command, Event
     from sagas import Saga
@@ -59,6 +59,16 @@ class Sent:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """Something that a test did, by the name of its method, when, and the decisions that followed, in their order."""
+
+    method: str
+    happened: Arrived | Operated | timedelta
+    at: datetime
+    decisions: tuple[Decision, ...]
+
+
 class Harness:
     """One instance of one saga class. Every method returns the harness, so that a test can be read as a story."""
 
@@ -68,13 +78,32 @@ class Harness:
         self.now = now
         self.log: list[Sent] = []
         self.history: list[HistoryEntry] = []
+        self.acts: list[Act] = []
         self.disposition: Disposition | None = None
         self.reason = ""
         self._instance: Instance | None = None
         self._latest: list[Sent] = []
         self._bodies: dict[str, bytes] = {}
+        self._decisions: list[Decision] = []
         self._messages = 0
         self._kept: list[Arrived] = []
+
+    @classmethod
+    def resumed(
+        cls,
+        saga: type[Saga] | Definition,
+        instance: Instance,
+        *,
+        now: datetime,
+        bodies: Mapping[str, bytes],
+        kept: Sequence[Arrived] = (),
+    ) -> Self:
+        """A story in its midst: an instance as it was stored, what it has sent by id, and what is kept for it."""
+        story = cls(saga, now=now)
+        story._instance = instance
+        story._bodies.update(bodies)
+        story._kept += kept
+        return story
 
     def __repr__(self) -> str:
         """What a failed assertion shows: the type and key, how far it is, what it waits for."""
@@ -89,18 +118,12 @@ class Harness:
 
     def given(self, event: Event) -> Self:
         """The event that starts the saga. A second one finds the instance there, as in production."""
-        arrived = self._arrived(event, None)
-        if self._instance is not None:
-            return self._take(ignored(self.definition, self._instance, arrived, "duplicate_start", self.now))
-        state = first_state(self.definition, arrived)
-        key = business_key(getattr(event, self.definition.key_fields[event.message_name]))
-        identity = saga_id("antiphon", self.definition.type, key)
-        return self._take(start(self.definition, arrived, state=state, saga_id=identity, key=key, n=1, now=self.now))
+        return self.act("given", self._arrived(event, None))
 
     def receives(self, reply: Event, *, to: Sent | None = None) -> Self:
         """A reply, to the latest command that declares it or to the one given."""
         asked = to or self._asked(reply)
-        return self._decide(self._arrived(reply, asked.message_id))
+        return self.act("receives", self._arrived(reply, asked.message_id))
 
     def hears(self, event: Event) -> Self:
         """An event that answers no command: what a `@wait`, `@signal` or `@cancel` takes.
@@ -108,18 +131,11 @@ class Harness:
         One that comes too early and is kept is applied as soon as the flow has come to it. Also a reply without
         `causation-id`, from a participant that echoes only the correlation id.
         """
-        return self._hear(self._arrived(event, None))
+        return self.act("hears", self._arrived(event, None))
 
     def advance(self, by: timedelta) -> Self:
         """Let time pass. Every timer that falls due on the way fires at its moment."""
-        until, sent = self.now + by, list[Sent]()
-        while (due := self._next_timer(until)) is not None:
-            name, fence, self.now = due
-            self._decide(TimerFired(name=name, fence=fence))
-            sent += self._latest
-        self.now = until
-        self._latest = sent
-        return self
+        return self.act("advance", by)
 
     def operator(self, action: Action | str, step: str | None = None, *, reason: str = "a test") -> Self:
         """An operator acts: `cancel`, `retry`, `skip`, `resolve`, `undo`, `pause` or `resume`.
@@ -129,9 +145,24 @@ class Harness:
         """
         self._messages += 1
         request_id = str(uuid5(_NAMESPACE, str(self._messages)))
-        return self._decide(
-            Operated(action=Action(action), actor="operator", reason=reason, request_id=request_id, step=step)
+        return self.act(
+            "operator",
+            Operated(action=Action(action), actor="operator", reason=reason, request_id=request_id, step=step),
         )
+
+    def act(self, method: str, happened: Arrived | Operated | timedelta) -> Self:
+        """Do what a method of this name did before, with the same ids."""
+        at, self._decisions = self.now, []
+        if isinstance(happened, timedelta):
+            self._let_pass(happened)
+        elif isinstance(happened, Arrived) and method == "given":
+            self._begin(happened)
+        elif isinstance(happened, Arrived) and method == "hears":
+            self._hear(happened)
+        else:
+            self._decide(happened)
+        self.acts.append(Act(method=method, happened=happened, at=at, decisions=tuple(self._decisions)))
+        return self
 
     def asks(self, query: str) -> Any:  # noqa: ANN401 - whatever the query returns
         """What a `@query` answers, as what JSON is made of."""
@@ -174,6 +205,23 @@ class Harness:
 
     # -- how it is done
 
+    def _begin(self, arrived: Arrived) -> Self:
+        if self._instance is not None:
+            return self._take(ignored(self.definition, self._instance, arrived, "duplicate_start", self.now))
+        state = first_state(self.definition, arrived)
+        key = business_key(getattr(arrived.event, self.definition.key_fields[arrived.name]))
+        identity = saga_id("antiphon", self.definition.type, key)
+        return self._take(start(self.definition, arrived, state=state, saga_id=identity, key=key, n=1, now=self.now))
+
+    def _let_pass(self, time: timedelta) -> None:
+        until, sent = self.now + time, list[Sent]()
+        while (due := self._next_timer(until)) is not None:
+            name, fence, self.now = due
+            self._decide(TimerFired(name=name, fence=fence))
+            sent += self._latest
+        self.now = until
+        self._latest = sent
+
     def _decide(self, happened: Input) -> Self:
         before = self.instance
         self._take(decide(self.definition, before, happened, self.now))
@@ -195,6 +243,7 @@ class Harness:
 
     def _take(self, decision: Decision) -> Self:
         self._instance = decision.instance
+        self._decisions.append(decision)
         self.disposition, self.reason = decision.disposition, decision.reason
         self.history += decision.history
         self._latest = [self._note(send) for send in decision.sends if not send.marker]

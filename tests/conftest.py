@@ -28,6 +28,8 @@ from tests.storage.databases import ASYNCPG, PSYCOPG
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+pytest_plugins = ["testkit.plugin"]
+
 # How busy the machine is says nothing about the code, so no generated test fails for being slow.
 settings.register_profile("antiphon", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("antiphon")
