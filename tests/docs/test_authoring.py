@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,40 +14,16 @@ from messages.errors import DefinitionError
 from sagas import Retry
 from sagas.definition import Purpose
 from sagas.keywords import DEADLINE, RETRY, TIMEOUT, class_keywords
+from testkit import Golden
+from tests.docs.pages import DOCS, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "authoring.md"
+PAGE = DOCS / "authoring.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(?P<language>\w+)(?P<note> \w+)?\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 PLACE = re.compile(r"\([^()]+:\d+\)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A block of the page; `line` is that of its first line of code."""
-
-    language: str
-    raises: bool
-    code: str
-    line: int
-
-    def run(self, module: ModuleType) -> None:
-        """Run it where the page has it: places in errors are lines of the page."""
-        exec(compile("\n" * (self.line - 1) + self.code, str(PAGE), "exec", dont_inherit=True), vars(module))  # noqa: S102
-
-
-def blocks() -> list[Block]:
-    return [
-        Block(
-            language=match["language"],
-            raises=(match["note"] or "").strip() == "raises",
-            code=match["code"],
-            line=TEXT.count("\n", 0, match.start("code")) + 1,
-        )
-        for match in BLOCK.finditer(TEXT)
-    ]
 
 
 @pytest.fixture
@@ -60,7 +35,7 @@ def module() -> Iterator[ModuleType]:
 
 
 def test_the_page_runs_from_top_to_bottom(module: ModuleType) -> None:
-    remaining = iter(blocks())
+    remaining = iter(blocks_of(PAGE))
     for block in remaining:
         if block.language != "python":
             continue
@@ -73,6 +48,15 @@ def test_the_page_runs_from_top_to_bottom(module: ModuleType) -> None:
         assert shown.language == "text"
         assert PLACE.sub("", str(caught.value)) == PLACE.sub("", shown.code).rstrip("\n")
         assert _lines(str(caught.value), since=block.line) == _lines(shown.code)
+
+
+def test_the_golden_of_the_page_is_written_and_holds(module: ModuleType, tmp_path: Path) -> None:
+    for block in blocks_of(PAGE):
+        if block.language == "python" and not block.raises:
+            block.run(module)
+    for update in (True, False):
+        vars(module)["test_who_cannot_fly_goes_by_rail"](Golden(folder=tmp_path, update=update))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.json")] == ["LongTrip-1/by_rail.json"]
 
 
 def _lines(text: str, since: int = 1) -> list[int]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,43 +18,20 @@ from messages.errors import DefinitionError, MessageError
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from storage import Database
+from tests.docs.pages import DOCS, blocks_of
 from tests.handlers.desk import Desk, asked, undo_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from handlers import Participant
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "participants.md"
+PAGE = DOCS / "participants.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(?P<language>\w+)(?P<note> \w+)?\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A block of the page; `line` is that of its first line of code."""
-
-    language: str
-    raises: bool
-    code: str
-    line: int
-
-    def run(self, module: ModuleType) -> None:
-        """Run it where the page has it: places in errors are lines of the page."""
-        code = compile("\n" * (self.line - 1) + self.code, "docs/participants.md", "exec", dont_inherit=True)
-        exec(code, vars(module))  # noqa: S102
-
-
-BLOCKS = [
-    Block(
-        language=match["language"],
-        raises=bool(match["note"]),
-        code=match["code"],
-        line=TEXT.count("\n", 0, match.start("code")) + 1,
-    )
-    for match in BLOCK.finditer(TEXT)
-]
+BLOCKS = blocks_of(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +106,7 @@ def test_the_mistake_is_told_as_the_page_says(page: Any) -> None:  # noqa: ANN40
     [told] = [block.code for block in BLOCKS if block.language == "text"]
     with pytest.raises(DefinitionError) as raised:
         wrong.run(page)
-    assert f"{raised.value}\n" == told
+    assert f"{raised.value}\n".replace(f"{DOCS.parent}/", "") == told
 
 
 def table(heading: str) -> dict[str, str]:
