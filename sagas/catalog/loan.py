@@ -78,7 +78,7 @@ class ApproveLoan(Saga, key="loan_id", version=1, deadline=90 * DAY):
     @open_file.compensation
     def close_file(self) -> CloseFile:
         """There will be no loan, and this is why."""
-        return CloseFile(loan_id=self.loan_id, because=self.because or "there was no answer in time")
+        return CloseFile(loan_id=self.loan_id, because=self.because or "it could not be concluded")
 
     @close_file.on_success
     def closed(self, reply: FileClosed) -> None:

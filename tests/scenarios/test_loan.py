@@ -184,11 +184,16 @@ def test_the_clerk_is_asked_every_day_and_the_manager_after_three() -> None:
 
 def test_a_week_without_an_answer_is_a_no() -> None:
     saga = checked(MIDDLE_SUM).advance(7 * DAY)
-    assert saga.sent[-1:] == closing("there was no answer in time")
+    assert saga.sent[-1:] == closing("it could not be concluded")
     assert "wait_timed_out" in saga.kinds
-    saga.receives(FileClosed(loan_id="l-1", because="there was no answer in time"))
+    saga.receives(FileClosed(loan_id="l-1", because="it could not be concluded"))
     assert (saga.status, saga.instance.end_reason) == ("compensated", "timed_out")
-    assert saga.asks("standing")["because"] == "there was no answer in time"
+    assert saga.asks("standing")["because"] == "it could not be concluded"
+
+
+def test_an_operator_gives_no_reason_and_the_letter_invents_none() -> None:
+    saga = checked(MIDDLE_SUM).operator("cancel", reason="the wrong customer")
+    assert saga.sent == closing("it could not be concluded")
 
 
 @pytest.mark.parametrize("votes", [(BY_FRONT_OFFICE, BY_RISK), (BY_RISK, BY_FRONT_OFFICE)])
@@ -263,7 +268,7 @@ def test_a_withdrawal_after_that_comes_too_late() -> None:
     ("event", "because"),
     [
         (OfferDeclined(loan_id="l-1"), "the offer was turned down"),
-        (None, "there was no answer in time"),
+        (None, "it could not be concluded"),
     ],
 )
 def test_an_offer_that_is_not_signed_frees_the_money_that_was_set_aside(event: Event | None, because: str) -> None:
