@@ -82,7 +82,7 @@ class Saga(BaseModel):
     """
 
     # What the engine gives a copy; no part of its state.
-    __slots__ = ("_identity", "_time")
+    __slots__ = ("_identity", "_reason", "_time")
 
     model_config = ConfigDict(
         extra="forbid",
@@ -131,20 +131,27 @@ class Saga(BaseModel):
         identity: UUID = _bound(self, "_identity", "saga_id")
         return identity
 
-    def _bind(self, *, now: datetime, saga_id: UUID) -> None:
-        """Give the copy its time and identity."""
+    @property
+    def end_reason(self) -> str | None:
+        """Why the saga has turned back: `failed`, `timed_out`, `cancelled` or `deadline`; None while it has not."""
+        reason: str | None = _bound(self, "_reason", "end_reason")
+        return reason
+
+    def _bind(self, *, now: datetime, saga_id: UUID, end_reason: str | None = None) -> None:
+        """Give the copy its time and identity, and tell it why it is taken back."""
         object.__setattr__(self, "_time", now)
+        object.__setattr__(self, "_reason", end_reason)
         object.__setattr__(self, "_identity", saga_id)
 
     @classmethod
-    def _load(cls, state: bytes, *, now: datetime, saga_id: UUID) -> Self:
+    def _load(cls, state: bytes, *, now: datetime, saga_id: UUID, end_reason: str | None = None) -> Self:
         """A fresh copy of a stored state. Fields that the class no longer has are passed over.
 
         Raises:
             ValueError: the state does not fit the class.
         """
         saga = cls.model_validate_json(state, extra="ignore")
-        saga._bind(now=now, saga_id=saga_id)
+        saga._bind(now=now, saga_id=saga_id, end_reason=end_reason)
         return saga
 
     def _dump(self) -> bytes:

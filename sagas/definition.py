@@ -148,12 +148,13 @@ class Notice:
 class WaitDefinition:
     """How long the flow waits for one of its events, whom it reminds, and what holds when nobody says anything.
 
-    Without `expire` a wait that has timed out has failed.
+    `expire` keeps that then; a wait that `fails` has failed, else the flow goes on.
     """
 
     name: str
     timeout: timedelta | None
     expire: Callable[[Any], None] | None
+    fails: bool
     notices: Mapping[str, Notice]
 
 

@@ -209,7 +209,7 @@ def _waiting(definition: Definition) -> dict[str, Any]:
     waits = {
         wait.name: {
             "timeout": _seconds(wait.timeout),
-            "default": wait.expire is not None,
+            "default": not wait.fails,
             "notices": {
                 name: {"after": notice.after.total_seconds(), "every": _seconds(notice.every)}
                 for name, notice in wait.notices.items()

@@ -70,6 +70,10 @@ def is_span(value: object) -> bool:
     return isinstance(value, timedelta) and timedelta(0) < value <= LONGEST
 
 
+def _is_pause(value: object) -> bool:
+    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -150,7 +154,8 @@ LISTENER = {
     "unexpected": Rule(lambda value: value in ("ignore", "dead_letter"), 'write "ignore" or "dead_letter"'),
 }
 ON = {"after": _SPAN, "elsewhere": _UNFIT, "missing": _UNFIT}
-NOTICE = {"after": _SPAN, "every": _SPAN}
+_AFTER = Rule(_is_pause, "write a timedelta of at most 100 years; timedelta(0) is at once")
+NOTICE = {"after": _AFTER, "every": _SPAN}
 _KNOWN = {
     Purpose.DO: {**_CALL, **_STEP},
     Purpose.UNDO: _CALL,
@@ -215,10 +220,6 @@ def retry_problems(retry: Retry) -> list[str]:
         "jitter": (_is_number(retry.jitter) and 0 <= retry.jitter <= 1, "write a fraction from 0 to 1"),
     }
     return [f"Retry({name}={getattr(retry, name)!r}); {remedy}" for name, (sound, remedy) in rules.items() if not sound]
-
-
-def _is_pause(value: object) -> bool:
-    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST
 
 
 def _is_number(value: object) -> bool:

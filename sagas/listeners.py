@@ -73,13 +73,25 @@ class Wait(Hooked, Flow, Generic[E_contra]):
         self._hook("on_failure", ReplyKind.FAILURE, method)
         return method
 
-    def on_timeout(self, method: M, /) -> M:
+    @overload
+    def on_timeout(self, method: M, /) -> M: ...
+    @overload
+    def on_timeout(self, /, *, fails: bool) -> Callable[[M], M]: ...
+    def on_timeout(self, method: object = None, /, *, fails: bool = False) -> object:
         """The method sets the default outcome: nobody has said anything in time, and the flow goes on with that.
 
         It takes nothing but `self`. Without it a wait that has timed out has failed.
+
+        Args:
+            method: Bare use.
+            fails: The default outcome is a no: the method keeps what there is to keep, and the wait has failed.
         """
-        self._hook("on_timeout", None, method)
-        return method
+
+        def decorate(method: M, /) -> M:
+            self._hook("on_timeout", ReplyKind.FAILURE if fails else None, method, timeout=True)
+            return method
+
+        return decorate if method is None else decorate(method)  # type: ignore[type-var]
 
     def reminder(self, /, *, after: timedelta, every: timedelta | None = None) -> NoticeDecorator:
         """The method builds a command that is sent when nobody has said anything for so long. Nobody answers it.

@@ -21,7 +21,7 @@ from sagas.definition import (
     WayDefinition,
     label,
 )
-from sagas.keywords import LISTENER, NOTICE, ON, RETRY, TIMEOUT, WAIT, is_span, reply_types, sound
+from sagas.keywords import LISTENER, NOTICE, ON, RETRY, TIMEOUT, WAIT, reply_types, sound
 from sagas.layout import answers_of
 from sagas.listeners import Wait, is_query, listener_of
 
@@ -62,7 +62,7 @@ class Listening:
     def may_fail(self) -> dict[str, FunctionType]:
         """The waits that may fail, and their methods: by an event that says no, or because nobody says anything."""
         refused = {heard.name for heard in self.heard.values() if heard.role == "wait" and _says_no(heard)}
-        given_up = {name for name, wait in self.waits.items() if wait.timeout is not None and wait.expire is None}
+        given_up = {name for name, wait in self.waits.items() if wait.timeout is not None and wait.fails}
         return {name: cast("Any", self._source.members[name])._method for name in refused | given_up}
 
     # -- waits
@@ -71,10 +71,12 @@ class Listening:
         method = wait._method
         check_signature(method, "self, event", self._problems)
         good = sound(wait._keywords, WAIT, partial(self._problems.of_method, method))
-        hooks = [(hook.kind, self._source.effective(hook.method)) for hook in hooks_of(wait, self._source)]
-        for reply in self._replies(wait, [(kind, hook) for kind, hook in hooks if kind is not None]):
+        hooks = hooks_of(wait, self._source)
+        noes = [(hook.kind, self._source.effective(hook.method)) for hook in hooks if hook.kind and not hook.timeout]
+        for reply in self._replies(wait, noes):
             self._hear("wait", wait._method, reply, good, default=Unfit.KEEP)
-        expiries = [hook for kind, hook in hooks if kind is None]
+        self._check_said(wait, good)
+        expiries = [self._source.effective(hook.method) for hook in hooks if hook.timeout]
         for hook in expiries:
             check_signature(hook, "self", self._problems)
         for surplus in expiries[1:]:
@@ -88,6 +90,7 @@ class Listening:
             name=wait._name,
             timeout=timeout,
             expire=next(iter(expiries), None),
+            fails=not any(hook.timeout and hook.kind is None for hook in hooks),
             notices=MappingProxyType(self._notices(wait, timeout)),
         )
 
@@ -112,7 +115,7 @@ class Listening:
             after = cast("timedelta", good.get("after", TIMEOUT))
             if notice._name == "timeout":
                 self._problems.of_method(method, "is called as the timer of the wait itself is; choose another name")
-            if timeout is not None and is_span(after) and after >= timeout:
+            if timeout is not None and after >= timeout:
                 text = f"is sent after {after}, when {wait._name!r} has timed out already, after {timeout}; be earlier"
                 self._problems.of_method(method, text)
             notices[notice._name] = Notice(
@@ -197,7 +200,7 @@ class Listening:
             text = f"{event.__name__} is taken by {other.name!r} already; an event is for one thing in a saga, keep one"
             self._problems.of_method(method, text)
             return
-        by, because = (self._field(method, event, keywords.get(word)) for word in ("by", "because"))
+        by, because = (self._field(event, keywords.get(word)) for word in ("by", "because"))
         self.heard[event.message_name] = Heard(
             role=role,  # type: ignore[arg-type]
             name=method.__name__,
@@ -208,11 +211,16 @@ class Listening:
             because=because,
         )
 
-    def _field(self, method: FunctionType, event: type[Event], name: object) -> str | None:
-        if name is not None and name not in event.model_fields:
-            text = f"{event.__name__} has no field {name!r} that says it; name one that all events of the wait have"
-            self._problems.of_method(method, text)
-        return cast("str | None", name)
+    def _field(self, event: type[Event], name: object) -> str | None:
+        """The field that says it, where the event has it: a yes may need no reason."""
+        return cast("str | None", name) if name in event.model_fields else None
+
+    def _check_said(self, wait: Wait[Any], keywords: Mapping[str, object]) -> None:
+        heard = [each for each in self.heard.values() if each.role == "wait" and each.name == wait._name]
+        for word in ("by", "because"):
+            name = keywords.get(word)
+            if name is not None and all(getattr(each, word) is None for each in heard):
+                self._problems.of_method(wait._method, f"says {word}={name!r}, and none of its events has that field")
 
 
 def _says_no(heard: Heard) -> bool:

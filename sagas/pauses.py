@@ -88,8 +88,9 @@ def notify(turn: Turn, path: str, name: str) -> None:
     """
     notice = turn.definition.waits[step_name(path)].notices[name]
     n = int(turn.choices.get(f"{path}/{name}", "0")) + 1
-    del turn.timers[f"{path}/{name}"]
+    due_at = turn.timers.pop(f"{path}/{name}").due_at
     turn.choices[f"{path}/{name}"] = str(n)
     turn.notify(path, notice, n)
     if notice.every is not None:
-        turn.set_timer(f"{path}/{name}", notice.every)
+        late = (turn.now - due_at) % notice.every  # so that "every morning" stays in the morning
+        turn.set_timer(f"{path}/{name}", notice.every - late)

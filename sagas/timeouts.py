@@ -112,11 +112,11 @@ def _expire(turn: Turn, path: str, entry: str) -> str | None:
     """Nobody has said anything in time: the default holds, or the wait has failed."""
     if turn.choices.get(path) != WAITING or wait_entry(turn, path) != entry:
         return "stale_marker"
-    expire = turn.definition.waits[step_name(path)].expire
-    turn.run_hook(expire)
-    end_pause(turn, path, TIMED_OUT if expire is None else EXPIRED)
-    turn.record("wait_timed_out", path, default=None if expire is None else True)
-    if expire is None:
+    wait = turn.definition.waits[step_name(path)]
+    turn.run_hook(wait.expire)
+    end_pause(turn, path, TIMED_OUT if wait.fails else EXPIRED)
+    turn.record("wait_timed_out", path, default=None if wait.fails else True)
+    if wait.fails:
         fail(turn, path, "timed_out")
     go_on(turn)
     return None

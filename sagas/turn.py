@@ -108,10 +108,14 @@ class Turn:
     def saga(self) -> Saga:
         """A fresh copy of the author's state, for one method."""
         fresh, self._proven = self._proven, None
-        return fresh or self._loaded(self.state)
+        if fresh is not None and self.end_reason == self.before.end_reason:
+            return fresh
+        return self._loaded(self.state)
 
     def _loaded(self, state: bytes) -> Saga:
-        return self.definition.saga_class._load(state, now=self.now, saga_id=self.before.saga_id)
+        return self.definition.saga_class._load(
+            state, now=self.now, saga_id=self.before.saga_id, end_reason=self.end_reason
+        )
 
     def run_hook(
         self, hook: Callable[..., object] | None, *event: Event, way: WayDefinition | None = None

@@ -46,11 +46,13 @@ class Written:
 class Hook:
     """A method that is called when something has happened; the function itself stays what the author wrote.
 
-    `kind` is None for what happens without an event.
+    `kind` says how a command or wait ends by it, None: well. At a `timeout` there is no event.
     """
 
-    def __init__(self, word: Hooked, kind: ReplyKind | None, method: FunctionType, body: Body) -> None:
-        self.word, self.kind, self.method, self.body = word, kind, method, body
+    def __init__(
+        self, word: Hooked, kind: ReplyKind | None, method: FunctionType, body: Body, *, timeout: bool = False
+    ) -> None:
+        self.word, self.kind, self.method, self.body, self.timeout = word, kind, method, body, timeout
 
 
 class Hooked(Written):
@@ -60,10 +62,10 @@ class Hooked(Written):
         super().__init__(method)
         self._hooks: list[Hook] = []
 
-    def _hook(self, name: str, kind: ReplyKind | None, method: Callable[..., Any]) -> None:
+    def _hook(self, name: str, kind: ReplyKind | None, method: Callable[..., Any], *, timeout: bool = False) -> None:
         if not isinstance(method, FunctionType):
             raise wrong(f"@{self._name}.{name} stands over a plain method, not over {method!r}; write it over a `def`")
-        hook = Hook(self, kind, method, self._body_beside(name))
+        hook = Hook(self, kind, method, self._body_beside(name), timeout=timeout)
         setattr(method, MARK, hook)
         self._hooks.append(hook)
 

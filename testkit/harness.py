@@ -186,7 +186,9 @@ class Harness:
     def state(self) -> Any:  # noqa: ANN401 - the saga's own class, which the test knows
         """The author's state, as an object of the saga class."""
         instance = self.instance
-        return self.definition.saga_class._load(instance.state, now=self.now, saga_id=instance.saga_id)
+        return self.definition.saga_class._load(
+            instance.state, now=self.now, saga_id=instance.saga_id, end_reason=instance.end_reason
+        )
 
     @property
     def status(self) -> str:

@@ -314,7 +314,7 @@ def definitions(draw: st.DrawFn) -> Definition:
     if any(each.pivot for each in chosen.values()):
         del heard[Shook.message_name]
     elif draw(st.booleans()):
-        nod = replace(nod, expire=None)
+        nod = replace(nod, expire=draw(st.sampled_from([nod.expire, None])), fails=True)
     return replace(whole, steps=chosen, sleeps=sleeps, waits={"nod": nod}, heard=heard, flow=flow)
 
 

@@ -102,10 +102,10 @@ def a_signal_that_would_be_kept_for_ever() -> None:
         def told(self, event: Yes) -> None: ...
 
 
-@reads("X.yes: No has no field 'by' that says it; name one that all events of the wait have")
-def a_wait_whose_events_do_not_all_say_who() -> None:
+@reads("X.yes: says because='why', and none of its events has that field")
+def a_wait_whose_events_never_say_why() -> None:
     class X(Booking, key="key"):
-        @wait(by="by", failure=No)
+        @wait(by="by", because="why", failure=No)
         def yes(self, event: Yes) -> None: ...
 
         flow = yes >> Booking.a >> Booking.b >> Booking.c >> Booking.d

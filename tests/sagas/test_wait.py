@@ -9,10 +9,11 @@ import pytest
 
 from messages import Command, Event
 from sagas import Saga, alternative, cancel, definition_of, parallel, query, signal, sleep, step, wait
+from sagas.decide import decide
 from sagas.instance import Phase
-from sagas.outcome import Disposition
+from sagas.outcome import Disposition, TimerFired
 from testkit.harness import Harness
-from tests.sagas.test_branches import Booked, Booking, Do, answered, sent, undone
+from tests.sagas.test_branches import Booked, Booking, Do, Undo, Undone, answered, sent, undone
 
 if TYPE_CHECKING:
     from sagas.outcome import HistoryEntry
@@ -143,6 +144,43 @@ def test_a_wait_may_end_with_a_default_instead() -> None:
     saga.hears(REJECTED)
     assert (saga.disposition, saga.reason) == (Disposition.IGNORED, "too_late")
     assert saga.state.refused_by is None
+
+
+def test_a_default_may_be_a_no_and_whatever_undoes_is_told_why() -> None:
+    class Strict(Approval, key="key", version=1):
+        @Approval.approval.on_timeout(fails=True)
+        def nobody_said_yes(self) -> None:
+            self.refused_by = "the rule"
+
+        @Booking.a.compensation(success=Undone)
+        def undo_a(self) -> Undo:
+            return Undo(what=f"{self.end_reason} {self.refused_by}")
+
+        flow = Booking.a >> Approval.approval >> Booking.b >> Booking.c >> Booking.d
+
+    saga = waiting(Strict).advance(timedelta(days=3))
+    assert saga.sent[-1] == Undo(what="timed_out the rule")
+    assert saga.instance.choices["approval"] == "timed_out"
+
+
+def test_reminders_may_begin_at_once_and_an_outage_does_not_move_them() -> None:
+    class Urgent(Booking, key="key", version=1):
+        @wait
+        def approval(self, event: Approved) -> None: ...
+
+        @approval.reminder(after=timedelta(0), every=timedelta(days=1))
+        def nudge(self) -> Remind:
+            return Remind(key=self.key)
+
+        flow = approval >> Booking.a >> Booking.b >> Booking.c >> Booking.d
+
+    saga = Harness(Urgent).given(Booked(key="k"))
+    began = saga.now
+    assert saga.advance(timedelta(0)).sent == [Remind(key="k")]
+    fence = saga.instance.timers["approval/nudge"].fence
+    late = began + timedelta(days=2, hours=5)
+    after = decide(saga.definition, saga.instance, TimerFired(name="approval/nudge", fence=fence), late)
+    assert after.instance.timers["approval/nudge"].due_at == began + timedelta(days=3)
 
 
 def test_a_failed_wait_is_replaced_by_the_alternative() -> None:
