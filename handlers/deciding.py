@@ -23,7 +23,8 @@ from messages.errors import (
     NotAwaited,
     UnknownMessage,
 )
-from outbox.interface import Changes, DeadLetter, Held, KeyClaim, Locked
+from outbox.holding import Held
+from outbox.interface import Changes, DeadLetter, KeyClaim, Locked
 from sagas import decide, heard
 from sagas.definition import Unfit
 from sagas.instance import saga_id
@@ -221,6 +222,8 @@ class Deciding:
             reassigned=self._reassigned,
             released=[o.saga_id for o in self.owners.values() if o.mine and o.saga_id not in self._used],
             history=work.history(),
+            listed=work.listed,
+            rested=work.rested,
             dispositions=self.dispositions,
             dead_letters=self.dead_letters,
             held=self._held,

@@ -102,8 +102,7 @@ def _event(raw: Raw, envelope: Envelope, definition: Definition, limits: Limits)
 def _key(envelope: Envelope, event: Event, definition: Definition) -> str | None:
     """The business key: what is found by it must have one, unless it names its instance; a reply may."""
     field = definition.key_fields.get(envelope.name)
-    claimed = envelope.name not in definition.starts and uuid_of(envelope.correlation_id) is not None
-    if field is not None and not claimed:
+    if field is not None and (envelope.name in definition.starts or uuid_of(envelope.correlation_id) is None):
         try:
             return business_key(getattr(event, field, None))
         except MissingKey as error:

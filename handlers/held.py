@@ -22,7 +22,8 @@ from handlers.routing import Router
 from handlers.suspects import Suspects, accused_held, held_crowd, killed_process
 from messages.errors import HeldTooLong, MessageError, Trouble
 from outbox.facts import LoopTroubled
-from outbox.interface import Changes, DeadLetter, KnownType
+from outbox.holding import KnownType
+from outbox.interface import Changes, DeadLetter
 from running import happens
 from sagas.outcome import Disposition
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from handlers.deciding import SagaType
     from messages.codec import Limits
-    from outbox.interface import Held, RipeHeld, Storage, Unit
+    from outbox.holding import Held, RipeHeld
+    from outbox.interface import Storage, Unit
     from outbox.relay import Relay
     from running import Runner
 

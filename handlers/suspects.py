@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from messages.envelope import Raw
-    from outbox.interface import DueTimer, Held, Storage
+    from outbox.holding import Held
+    from outbox.interface import DueTimer, Storage
     from running import Runner
     from transport.interface import Delivery
 

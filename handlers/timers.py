@@ -228,6 +228,8 @@ class Timers:
                 consumer=_CONSUMER,
                 updated=work.updated(),
                 history=work.history(),
+                listed=work.listed,
+                rested=work.rested,
                 ripened=[after.saga_id for before, after in work.updated() if newly_awaited(before, after)],
                 outgoing=await work.outgoing(unit),
                 claim=(lease.token, lease.seconds),

@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING
 
 from handlers.facts import SagaMoved
 from messages.envelope import Envelope
-from messages.errors import MessageError, OperationRefused
+from messages.errors import MessageError, OperationRefused, Trouble
 from messages.printable import in_words
 from outbox.interface import HistoryRow, Outgoing
 from sagas import decide
+from sagas.items import NeedsItems
 from sagas.outcome import Arrived, Decision, Disposition, Withdrawn
 from sagas.patch import patch
 from sagas.turn import step_name
 from transport.topology import commands_exchange, saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from outbox.interface import Unit
     from sagas.definition import Definition
     from sagas.instance import Instance
+    from sagas.items import Rested
     from sagas.outcome import HistoryEntry, Input, Send
 
 Definitions = Mapping[int, "Definition"]
@@ -81,6 +83,8 @@ class Work:
         self.namespace = namespace
         self.now = now
         self.folds: dict[UUID, Fold] = {}
+        self.listed: dict[UUID, Mapping[str, Sequence[bytes]]] = {}
+        self.rested: list[tuple[UUID, Rested]] = []
 
     def load(self, definition: Definition, instance: Instance) -> Fold:
         """Begin the fold of an instance that was locked, or return the one begun."""
@@ -92,16 +96,25 @@ class Work:
         fold = Fold(definition, None, decision.instance)
         self.folds[decision.instance.saga_id] = fold
         fold.take(decision, self.now, trace)
+        self._put_beside(fold, decision)
 
     async def decide(self, unit: Unit, fold: Fold, happened: Input, trace: str | None = None) -> Decision:
         """Decide on the instance as the fold left it, and take back from the outbox what the decision proposes to."""
-        decision = self._decided(fold, happened)
+        decision = await self._decided(unit, fold, happened)
         fold.take(decision, self.now, trace)
+        if decision.rested:
+            self._put_beside(fold, decision)
         if decision.withdraw:
             gone = await self._withdraw(unit, fold, decision.withdraw)
-            after = decide.decide(fold.definition, fold.current, Withdrawn(message_ids=gone), self.now)
+            after = await self._decided(unit, fold, Withdrawn(message_ids=gone))
             fold.take(after, self.now, trace)
+            self._put_beside(fold, after)
         return decision
+
+    def _put_beside(self, fold: Fold, decision: Decision) -> None:
+        if decision.listed:
+            self.listed[fold.current.saga_id] = decision.listed
+        self.rested += [(fold.current.saga_id, each) for each in decision.rested]
 
     def ignore(self, fold: Fold, arrived: Arrived, reason: str) -> Decision:
         """Record on the instance that a message changes nothing."""
@@ -118,15 +131,22 @@ class Work:
         """Record on the instance, which stands still already, that a message that was held for it failed."""
         fold.take(decide.failed_later(fold.definition, fold.current, arrived, str(error), self.now), self.now, None)
 
-    def _decided(self, fold: Fold, happened: Input) -> Decision:
+    async def _decided(self, unit: Unit, fold: Fold, happened: Input) -> Decision:
         """A definition that does not fit its instance harms that instance alone.
 
         Raises:
             OperationRefused: see `sagas.decide.decide`.
         """
         try:
-            return decide.decide(fold.definition, fold.current, happened, self.now)
-        except OperationRefused:
+            while True:
+                try:
+                    return decide.decide(fold.definition, fold.current, happened, self.now)
+                except NeedsItems as needs:
+                    have = fold.current.items
+                    fold.current = replace(fold.current, items=await unit.items(fold.current.saga_id, have, needs.want))
+                    if fold.current.items == have:
+                        raise LookupError(f"the items of {needs.want} are not there") from needs
+        except (OperationRefused, Trouble):
             raise
         except Exception as error:  # whatever it is, the rest of the batch goes on
             text = f"{fold.definition.type} version {fold.definition.version} cannot go on: {in_words(error)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from messages.printable import printable
-from outbox.interface import Held, RipeHeld
+from outbox.holding import Held, RipeHeld
 from storage.properties import packed, unpacked
 from storage.statements import Statement, Write, as_uuid
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-    from outbox.interface import KnownType
+    from outbox.holding import KnownType
     from storage.database import Session
     from storage.statements import Batch
 
@@ -191,7 +191,8 @@ def save(
     )
     again = sorted(reheld, key=lambda each: each.held_id or 0)
     batch.add(REHOLD, [(each.held_id, each.reason, each.saga_id, each.expires_in) for each in again])
-    batch.add(RIPEN, [(saga_id,) for saga_id in sorted(ripened)])
+    if ripened:
+        batch.add(RIPEN, [(saga_id,) for saga_id in sorted(ripened)])
     batch.add(RELEASE, [(held_id,) for held_id in sorted(unheld)])
 
 

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from messages.envelope import Raw
+    from outbox.holding import Held, KnownType, RipeHeld
     from outbox.pressure import Backlog
     from outbox.unlocked import Unlocked
     from sagas.instance import Instance
+    from sagas.items import Items, Rested, Want
     from sagas.outcome import HistoryEntry
     from sagas.watching import Watched
 
@@ -138,28 +140,6 @@ class DeadLetter:
 
 
 @value
-class Held:
-    """A valid message that cannot be applied now, raw, with why.
-
-    `saga_id` is the instance that it is for, there or not. `expires_in` is in seconds from now; None: never. `held_id`
-    is None until it is stored.
-    """
-
-    saga_type: str
-    source: str
-    message_id: str
-    body_hash: bytes
-    name: str
-    schema_version: int
-    raw: Raw
-    reason: str
-    business_key: str | None = None
-    saga_id: UUID | None = None
-    expires_in: float | None = None
-    held_id: int | None = None
-
-
-@value
 class GivenBack:
     """A dead letter on its way back to its queue: `raw` is what is published, as it is."""
 
@@ -231,9 +211,10 @@ class Changes:
     """Everything one transaction writes, gathered so that it takes a handful of multi-row statements.
 
     `updated` holds (before, after); the row's revision must still be the one of `before`. Timer rows are the difference
-    of their `armed` timers, attention rows that of their `attention`. `held` are messages to hold, `reheld` those that
-    are held on for another reason, `unheld` the numbers of those that are held no more, `ripened` instances that have
-    come to what events are held for. Of the keys that were claimed, `released` were not used, and `reassigned` by
+    of their `armed` timers, attention rows that of their `attention`. `listed` are the lists of newborn instances that
+    are kept item by item, `rested` the items that are done with for now. `held` are messages to hold, `reheld` those
+    that are held on for another reason, `unheld` the numbers of those that are held no more, `ripened` instances that
+    have come to what events are held for. Of the keys that were claimed, `released` were not used, and `reassigned` by
     another start, because the first raised. `claim` is (token, lease in seconds) for rows that this process publishes.
     """
 
@@ -243,6 +224,8 @@ class Changes:
     released: Sequence[UUID] = ()
     reassigned: Sequence[KeyClaim] = ()
     history: Sequence[HistoryRow] = ()
+    listed: Mapping[UUID, Mapping[str, Sequence[bytes]]] = field(default_factory=dict)
+    rested: Sequence[tuple[UUID, Rested]] = ()
     dispositions: Mapping[MessageKey, str] = field(default_factory=dict)
     dead_letters: Sequence[DeadLetter] = ()
     held: Sequence[Held] = ()
@@ -265,23 +248,6 @@ class DueTimer:
     name: str
     fence: int
     late: float
-
-
-@value
-class KnownType:
-    """What a process knows of a saga type: its versions, and the highest schema-version of each event it consumes."""
-
-    saga_type: str
-    versions: frozenset[int]
-    events: Mapping[str, int]
-
-
-@value
-class RipeHeld:
-    """A candidate: a held message as it was seen without a lock. `expired`: it is to become a dead letter."""
-
-    held: Held
-    expired: bool
 
 
 @value
@@ -353,6 +319,10 @@ class Unit(Protocol):
 
     async def withdraw(self, message_ids: Collection[str]) -> frozenset[str]:
         """Delete those outbox rows that are still `new` or `returned`, and say which they were."""
+        ...
+
+    async def items(self, saga_id: UUID, have: Items, want: Want) -> Items:
+        """What is at hand of an instance's items, with what is wanted of them."""
         ...
 
     async def unsent(self, saga_ids: Collection[UUID]) -> Mapping[UUID, frozenset[str]]:

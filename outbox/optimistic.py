@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-    from outbox.interface import Changes, Held, InboxEntry, KeyClaim, MessageKey, Outgoing, Suspect
+    from outbox.holding import Held
+    from outbox.interface import Changes, InboxEntry, KeyClaim, MessageKey, Outgoing, Suspect
     from outbox.unlocked import Wanted
     from sagas.instance import Instance
     from storage.database import Database, Session

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from outbox import abandoned, accused, enqueue, held, inbox, keys, store
 from outbox.interface import CLAIM_BYTES, Accused, Claimed, DueTimer, HistoryRow, Locked, Suspect
-from storage import definitions, instances, stalls, timers
+from sagas.items import with_bodies, with_owed
+from storage import definitions, instances, items, stalls, timers
 from storage.dead_letters import Letters
 from storage.statements import Batch, Part, Statement
 
@@ -21,21 +22,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from outbox.interface import (
-        Changes,
-        ClaimedRow,
-        Destination,
-        Held,
-        InboxEntry,
-        KeyClaim,
-        KeyOwner,
-        KnownType,
-        Outgoing,
-        RipeHeld,
-        RowOutcome,
-    )
+    from outbox.holding import Held, KnownType, RipeHeld
+    from outbox.interface import Changes, ClaimedRow, Destination, InboxEntry, KeyClaim, KeyOwner, Outgoing, RowOutcome
     from outbox.pressure import Backlog
     from outbox.unlocked import Unlocked
+    from sagas.items import Items, Want
     from storage.database import Database, Session
 
 _KEEP_ORDER = Statement.both("select pg_advisory_xact_lock(hashtextextended(cast(:lane as text), 0))")
@@ -98,6 +89,14 @@ class SqlUnit:
     async def withdraw(self, message_ids: Collection[str]) -> frozenset[str]:
         """See `outbox.interface.Unit.withdraw`."""
         return await store.withdraw(self.session, message_ids)
+
+    async def items(self, saga_id: UUID, have: Items, want: Want) -> Items:
+        """See `outbox.interface.Unit.items`."""
+        if want.path is not None:
+            owed = await items.owed(self.session, saga_id, want.path, want.before)
+            return with_owed(have, want.path, owed)
+        bodies = await items.bodies(self.session, saga_id, want.list_field, want.indexes)
+        return with_bodies(have, want.list_field, bodies)
 
     async def unsent(self, saga_ids: Collection[UUID]) -> Mapping[UUID, frozenset[str]]:
         """See `outbox.interface.Unit.unsent`."""
@@ -164,6 +163,8 @@ def _gather(batch: Batch, changes: Changes) -> None:
     )
     held.save(batch, held=changes.held, reheld=changes.reheld, ripened=changes.ripened, unheld=changes.unheld)
     _dead_letters(changes).save(batch)
+    if changes.listed or changes.rested:
+        items.save(batch, changes.listed, changes.rested)
     timers.save(batch, [*((None, instance) for instance in changes.inserted), *changes.updated])
     store.confirm(batch, changes.confirmed)
 

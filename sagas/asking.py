@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import from_json, to_json
 
 from messages.errors import MethodRaised, OperationRefused
-from sagas.problems import listed, suggestion
-from sagas.turn import told
+from sagas.problems import listed, suggestion, told
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -6,7 +6,7 @@ methods are the engine's: they carry the state between its bytes and the copy on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,9 @@ from sagas.compile import compile_saga
 from sagas.definition import Definition
 from sagas.flow import Flow, alternative, lifecycle, match, parallel, repeat, when
 from sagas.keywords import all_of
+from sagas.listed import each
 from sagas.listeners import Notice, Wait, cancel, on, query, signal, wait
+from sagas.lists import NotHere, with_lists
 from sagas.steps import Compensation, Step, decision, sleep, start, step
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = [
     "alternative",
     "cancel",
     "decision",
+    "each",
     "lifecycle",
     "match",
     "on",
@@ -97,6 +100,7 @@ class Saga(BaseModel):
     """The order of the steps. Without it they run in the order written."""
 
     _definition: ClassVar[Definition | None] = None
+    _apart: ClassVar[frozenset[str]] = frozenset()
     _local_names: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(
@@ -118,6 +122,7 @@ class Saga(BaseModel):
     def __pydantic_init_subclass__(cls, **keywords: object) -> None:
         super().__pydantic_init_subclass__()
         cls._definition = compile_saga(cls, Saga, keywords)
+        cls._apart = cls._definition.lists if cls._definition is not None else frozenset()
 
     @property
     def now(self) -> datetime:
@@ -144,23 +149,41 @@ class Saga(BaseModel):
         object.__setattr__(self, "_identity", saga_id)
 
     @classmethod
-    def _load(cls, state: bytes, *, now: datetime, saga_id: UUID, end_reason: str | None = None) -> Self:
+    def _load(
+        cls,
+        state: bytes,
+        *,
+        now: datetime,
+        saga_id: UUID,
+        end_reason: str | None = None,
+        lists: Mapping[str, Sequence[bytes]] | None = None,
+    ) -> Self:
         """A fresh copy of a stored state. Fields that the class no longer has are passed over.
+
+        Of its lists that are kept item by item only those in `lists` are there.
 
         Raises:
             ValueError: the state does not fit the class.
         """
-        saga = cls.model_validate_json(state, extra="ignore")
+        apart = cls._apart
+        saga = cls.model_validate_json(with_lists(state, apart, lists or {}) if apart else state, extra="ignore")
+        for name in apart - (lists or {}).keys():
+            saga.__dict__[name] = NotHere(name)
         saga._bind(now=now, saga_id=saga_id, end_reason=end_reason)
         return saga
 
-    def _dump(self) -> bytes:
+    def _dump(self, *, whole: bool = False) -> bytes:
         """The state as JSON. Whoever keeps it loads it once first: what does not survive its own JSON is an error.
+
+        Only the `whole` has the lists that are kept item by item.
 
         Raises:
             ValueError: a field holds what its annotation does not allow.
         """
-        return self.__pydantic_serializer__.to_json(self, by_alias=False, round_trip=True, warnings="error")
+        apart = None if whole else set(self._apart) or None
+        return self.__pydantic_serializer__.to_json(
+            self, by_alias=False, round_trip=True, warnings="error", exclude=apart
+        )
 
 
 def _bound(saga: Saga, slot: str, name: str) -> Any:  # noqa: ANN401 - slots are not declared: they would be fields

@@ -15,7 +15,9 @@ from messages.errors import MethodRaised
 from sagas.definition import Purpose
 from sagas.instance import CallProgress, CallStatus, Phase
 from sagas.scopes import given_up, spare, wake_given_up
+from sagas.tally import items_at_hand, tally, whole_of, wholes
 from sagas.waits import reply_wait
+from sagas.working_off import is_owed, recall, stop, tolerated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -41,7 +43,13 @@ def turn_back(turn: Turn, reason: str, path: str | None = None) -> None:
 
 def fail(turn: Turn, path: str, reason: str) -> None:
     """A step or wait has failed: its branch is given up where the flow can do without it, else the whole turns back."""
-    if turn.phase is not Phase.RUNNING or path in given_up(turn):
+    if turn.phase is not Phase.RUNNING:
+        return
+    if (whole := whole_of(turn, path)) != path:
+        if not tolerated(turn, whole, reason):
+            fail(turn, whole, reason)
+        return
+    if path in given_up(turn):
         return
     if spare(turn, path):
         undo_given_up(turn)
@@ -52,7 +60,10 @@ def fail(turn: Turn, path: str, reason: str) -> None:
 def undo_given_up(turn: Turn) -> None:
     """Begin to undo what was given up: what is pending of it is held back or awaited."""
     wake_given_up(turn)
-    for path in [path for path in given_up(turn) if path in turn.steps]:
+    among = given_up(turn)
+    for path in [path for path in wholes(turn) if path in among]:
+        stop(turn, path)
+    for path in [path for path in among if path in turn.steps]:
         do = turn.steps[path].do
         if do.status is CallStatus.WAITING:
             stop_retrying(turn, path)
@@ -81,14 +92,23 @@ def undo_next(turn: Turn) -> None:
     if turn.halted or (turn.phase is not Phase.COMPENSATING and not given_up(turn)):
         return
     try:
+        _recall(turn)
         while paths := list(due(turn)):
             for path in paths:
                 send_undo(turn, path)
+            _recall(turn)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
-        if turn.phase is Phase.COMPENSATING and not any(unresolved(turn, path) for path in turn.steps):
+        if turn.phase is Phase.COMPENSATING and not any(unresolved(turn, path) for path in given_up(turn)):
             turn.end(Phase.COMPENSATED, "compensated")
+
+
+def _recall(turn: Turn) -> None:
+    """Let the items go that are undone, and fetch back those that are to be undone next."""
+    among = given_up(turn) if turn.definition.eaches else ()
+    for whole in [path for path in wholes(turn) if path in among]:
+        recall(turn, whole, resolved=[item for item in items_at_hand(turn, whole) if not unresolved(turn, item)])
 
 
 def exhausted(progress: CallProgress, retry: Retry) -> bool:
@@ -110,13 +130,15 @@ def _later_ones(turn: Turn, step: StepProgress, among: Collection[str]) -> bool:
     return any(
         path in among and other.do.dispatched > step.do.ended and unresolved(turn, path)
         for path, other in turn.steps.items()
-    )
+    ) or any(path in among and is_owed(turn, path, step.do.ended) for path in wholes(turn))
 
 
 def unresolved(turn: Turn, path: str) -> bool:
     """Whether something of a step is still to be awaited or undone; of one that was never entered there is nothing."""
     if path not in turn.steps:
-        return False
+        return path in wholes(turn) and (
+            tally(turn, path).owed > 0 or any(unresolved(turn, item) for item in items_at_hand(turn, path))
+        )
     step = turn.steps[path]
     undone = step.undo is not None and step.undo.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
     return step.do.status.open or (_in_set(turn, path) and not undone)

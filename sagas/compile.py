@@ -28,12 +28,15 @@ from sagas.definition import (
     SleepDefinition,
     Start,
     StepDefinition,
+    lifecycle_in,
 )
 from sagas.digests import documented
 from sagas.fingerprint import fingerprints
+from sagas.itemised import each_of, readers_of
 from sagas.keys import body_field, key_problem
 from sagas.keywords import AllOf, ClassKeywords, call_keywords, class_keywords, reply_types
 from sagas.layout import answers_of, check_pivot, flow_of
+from sagas.listed import EachStep
 from sagas.listening import Listening
 from sagas.message_types import MessageTypes
 from sagas.problems import Problems, listed
@@ -111,6 +114,7 @@ class _Reading:
         listening = Listening(self.types)
         notices = [notice.call for wait in listening.waits.values() for notice in wait.notices.values()]
         answers = _answers(steps)
+        lists = frozenset(step.each.list_field for step in steps.values() if step.each is not None)
         heard = {name: each.reply.event for name, each in listening.heard.items()}
         self.check_roles(starts, heard, answers)
         keyed = {name: start.event for name, start in starts.items()} | heard
@@ -131,7 +135,11 @@ class _Reading:
             heard=MappingProxyType(listening.heard),
             ways=MappingProxyType(listening.ways),
             queries=MappingProxyType(listening.queries),
-            flow=self.flow(steps, decisions, listening),
+            eaches=frozenset(name for name, step in steps.items() if step.each is not None),
+            lists=lists,
+            readers=MappingProxyType(readers_of(self.source, lists, self.problems)),
+            flow=(flow := self.flow(steps, decisions, listening)),
+            lifecycle=lifecycle_in(flow),
             answers=MappingProxyType(answers),
             events=MappingProxyType(keyed | replies),
             commands=MappingProxyType({call.command.message_name: call.command for call in (*calls, *notices)}),
@@ -199,13 +207,14 @@ class _Reading:
             in_doubt=keywords.in_doubt,
             on_silence=keywords.on_silence,
             pivot=keywords.pivot,
+            each=each_of(step, self.source, self.problems) if isinstance(step, EachStep) else None,
             undo_reads=self.undo_reads(step, undo) if undo else frozenset(),
         )
 
     def call(self, word: Word, purpose: Purpose) -> Call:
         """One command of a step, its replies and its patience."""
         method = word._method
-        check_signature(method, "self", self.problems)
+        check_signature(method, "self, item" if _is_of_items(word) else "self", self.problems)
         keywords = call_keywords(purpose, word._keywords, lambda text: self.problems.of_method(method, text))
         replies = self.replies(word)
         self.check_replies(word, replies, awaited=keywords.reply)
@@ -218,6 +227,7 @@ class _Reading:
             timeout=keywords.timeout,
             retry=keywords.retry,
             needed=self.needed(word, replies),
+            heartbeats=frozenset(name for name, reply in replies.items() if reply.kind is ReplyKind.HEARTBEAT),
         )
 
     def undo_reads(self, step: Step[Any], undo: Compensation[Any]) -> frozenset[str]:
@@ -244,7 +254,7 @@ class _Reading:
                     self.add_reply(replies, Reply(kind=kind, event=event), word._method)
         for hook in hooks_of(word, self.source):
             method = self.source.effective(hook.method)
-            check_signature(method, "self, reply", self.problems)
+            check_signature(method, "self, reply, item" if _is_of_items(word) else "self, reply", self.problems)
             for event in self.types.events(method, f"the reply of {word._name!r} that it takes"):
                 if hook.kind is not None:
                     self.add_reply(replies, Reply(kind=hook.kind, event=event, hook=method), method)
@@ -331,6 +341,10 @@ class _Reading:
                 )
                 found[name] = DecisionDefinition(name=name, ask=method, answers=answers_of(annotated))
         return found
+
+
+def _is_of_items(word: Word) -> bool:
+    return isinstance(getattr(word, "_of", word), EachStep)
 
 
 def _answers(steps: Mapping[str, StepDefinition]) -> dict[str, tuple[tuple[str, Purpose], ...]]:

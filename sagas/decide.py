@@ -13,8 +13,11 @@ from messages.errors import MethodRaised, NotAwaited
 from sagas import backward, forward, heard, operations, replies, timeouts
 from sagas.definition import Unfit
 from sagas.instance import Instance, Phase
+from sagas.items import Items
+from sagas.lists import apart
 from sagas.outcome import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
-from sagas.turn import Turn, told
+from sagas.problems import told
+from sagas.turn import ITEMS, Turn
 from sagas.watching import UNREAD
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ def first_state(definition: Definition, arrived: Arrived) -> bytes:
     """
     build = definition.starts[arrived.name].build
     try:
-        state = build(definition.saga_class, arrived.event)._dump()
+        state = build(definition.saga_class, arrived.event)._dump(whole=True)
         definition.saga_class.model_validate_json(state, extra="ignore")  # it must be loadable from now on
     except BaseException as error:  # see `Turn.raised`
         text = told(f"{definition.type}.{build.__name__}", build, error)
@@ -45,6 +48,9 @@ def start(
     definition: Definition, arrived: Arrived, *, state: bytes, saga_id: UUID, key: str, n: int, now: datetime
 ) -> Decision:
     """The birth of an instance from its start event, with the `state` that `first_state` made of it."""
+    listed: dict[str, list[bytes]] = {}
+    if definition.lists:
+        state, listed = apart(state, definition.lists)
     instance = Instance(
         saga_id=saga_id,
         saga_type=definition.type,
@@ -57,13 +63,16 @@ def start(
         updated_at=now,
         deadline_at=now + definition.deadline,
         revision=0,
+        choices={f"{name}/{ITEMS}": str(len(items)) for name, items in listed.items()},
+        items=Items(bodies={name: dict(enumerate(items)) for name, items in listed.items()}),
     )
     turn = Turn(definition, instance, now, causation_id=arrived.message_id)
     turn.record("started", message=arrived, body=arrived.body, version=definition.version)
     turn.set_timer(backward.DEADLINE, definition.deadline)
     turn.applied = 1
     forward.go_on(turn)
-    return turn.finish()
+    decision = turn.finish()
+    return replace(decision, listed=listed) if listed else decision
 
 
 def decide(definition: Definition, instance: Instance, happened: Input, now: datetime) -> Decision:

@@ -84,6 +84,24 @@ class Call:
     timeout: timedelta
     retry: Retry
     needed: frozenset[str] = frozenset()
+    heartbeats: frozenset[str] = frozenset()  # those of the replies that only say that it is being worked on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EachDefinition:
+    """A step for each item of the list in `list_field`: `at_once` so many, and `tolerate` so many may fail.
+
+    A fraction below 1 is one of all items. `parse` makes an item of its JSON.
+    """
+
+    list_field: str
+    at_once: int
+    tolerate: float
+    parse: Callable[[bytes], object]
+
+    def most_failures(self, items: int) -> int:
+        """How many of so many items may fail."""
+        return int(self.tolerate * items) if isinstance(self.tolerate, float) else self.tolerate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +119,7 @@ class StepDefinition:
     in_doubt: Literal["undo", "wait"] = "undo"
     on_silence: Literal["resend", "new_attempt"] = "resend"
     pivot: bool = False
+    each: EachDefinition | None = None
     undo_reads: frozenset[str] = frozenset()
 
     def call(self, purpose: Purpose) -> Call | None:
@@ -404,7 +423,8 @@ class Definition:
     `key_fields` maps the name of each event that is found by its business key, a start or one `heard`, to the field of
     its body that holds it. `answers` maps a reply's message name to the (step, purpose) pairs that declare it.
     `document` is canonical JSON-able data, its four parts under "shape", "state", "policy" and "code". `limits` are
-    those of the process, and of its commands.
+    those of the process, and of its commands. `eaches` are the steps that work off one of its `lists`, `readers` the
+    methods that read one, with those that they read.
     """
 
     type: str
@@ -428,9 +448,8 @@ class Definition:
     heard: Mapping[str, Heard] = field(default_factory=dict)
     ways: Mapping[str, WayDefinition] = field(default_factory=dict)
     queries: Mapping[str, Callable[[Any], object]] = field(default_factory=dict)
+    eaches: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
+    readers: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    lifecycle: LifecycleNode | None = None
     limits: Limits = DEFAULT_LIMITS
-
-    @property
-    def lifecycle(self) -> LifecycleNode | None:
-        """The lifecycle of the flow, where it has one."""
-        return lifecycle_in(self.flow)

@@ -130,6 +130,10 @@ def _steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
         else:
             yield from _call(f"step {name}", old[name]["do"], new[name]["do"])
             yield from _undo(name, old[name]["undo"], new[name]["undo"])
+            if old[name].get("each") != new[name].get("each"):
+                yield _refused(
+                    f"step {name} worked off {_shown(old[name].get('each'))}, works off {_shown(new[name].get('each'))}"
+                )
             if old[name].get("pivot") != new[name].get("pivot"):
                 yield _refused(f"step {name} {'is' if new[name].get('pivot') else 'was'} the pivot")
 

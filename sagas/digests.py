@@ -138,7 +138,8 @@ def _flow(node: Node) -> object:
 
 def _step(step: StepDefinition) -> dict[str, Any]:
     pivot = {"pivot": True} if step.pivot else {}  # absent otherwise, as in documents from before there was one
-    return {"do": _call(step.do), "undo": _call(step.undo) if step.undo else None, **pivot}
+    each = {"each": step.each.list_field} if step.each is not None else {}
+    return {"do": _call(step.do), "undo": _call(step.undo) if step.undo else None, **pivot, **each}
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -191,6 +192,7 @@ def _policy(definition: Definition) -> dict[str, Any]:
                 "on_silence": step.on_silence,
                 "do": _patience(step.do),
                 "undo": _patience(step.undo) if step.undo else None,
+                **({"at_once": step.each.at_once, "tolerate": step.each.tolerate} if step.each is not None else {}),
             }
             for step in definition.steps.values()
         },

@@ -32,7 +32,9 @@ from sagas.scopes import (
     steps_within,
     times_in_vain,
 )
+from sagas.tally import SUCCEEDED, tally, wholes
 from sagas.waits import reply_wait
+from sagas.working_off import begin, tend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,6 +62,8 @@ def _advance(turn: Turn) -> None:
     if turn.halted or turn.phase is not Phase.RUNNING:
         return
     try:
+        if turn.definition.eaches:
+            _tend(turn)
         while turn.phase is Phase.RUNNING and (found := list(_frontier(turn, turn.definition.flow))):
             turns = [node for node in found if not isinstance(node, StepNode)]
             for node in turns or found:  # first it is decided where the flow goes, so that steps begin in its order
@@ -108,6 +112,8 @@ def finished(turn: Turn, node: Node) -> bool:
     match node:
         case StepNode(step=path):
             entered = turn.steps.get(path)
+            if entered is None and path in turn.choices:
+                return tally(turn, path).state == SUCCEEDED
             return entered is not None and entered.do.status in DONE
         case SleepNode(path=path) | WaitNode(path=path):
             return turn.choices.get(path) in PASSED
@@ -135,7 +141,7 @@ def _frontier(turn: Turn, node: Node) -> Iterator[Node]:
     """What the flow has come to: steps that may be entered, rests, waits, choices, what has been done enough."""
     match node:
         case StepNode(step=path):
-            if path not in turn.steps:
+            if path not in turn.steps and path not in turn.choices:
                 yield node
             return
         case SleepNode(path=path) | WaitNode(path=path) | ChoiceNode(path=path):
@@ -225,7 +231,17 @@ def _is_past(turn: Turn, path: str) -> bool:
     return turn.steps[path].do.status is CallStatus.SUCCEEDED and turn.step(path).undo is None
 
 
+def _tend(turn: Turn) -> None:
+    """Go on with every step that works off a list and is not given up."""
+    among = given_up(turn)
+    for path in [path for path in wholes(turn) if path not in among]:
+        tend(turn, path)
+
+
 def _enter(turn: Turn, path: str) -> None:
+    if turn.step(path).each is not None:
+        begin(turn, path)
+        return
     call = turn.step(path).do
     progress = CallProgress(status=CallStatus.PENDING)
     turn.send(path, call, progress, reply_wait(call, 1))

@@ -18,6 +18,7 @@ from pydantic_core import from_json, to_json
 
 from messages.value import value
 from sagas.definition import Purpose
+from sagas.items import Items
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +127,8 @@ class Instance:
     """One running or ended business process.
 
     `state` is the JSON of the author's fields. `choices` holds what was decided on the way through the flow, by path.
-    `seq` is the number of the last history row, `revision` counts applied messages. `timers` are kept while
+    `seq` is the number of the last history row, `revision` counts applied messages. `items` are those at hand of the
+    lists that are kept beside it, and no part of what is stored. `timers` are kept while
     the instance is parked by `method_raised` or paused, but only `armed` ones exist as rows. `attention` maps a reason
     word to its detail.
     """
@@ -152,6 +154,7 @@ class Instance:
     skipped: int = 0
     revision: int = 1
     seq: int = 0
+    items: Items = field(default_factory=Items, compare=False, repr=False)
 
     @property
     def halted(self) -> bool:
@@ -235,6 +238,11 @@ def pack_step(step: StepProgress) -> list[Any]:
     return [_pack_call(step.do)] if step.undo is None else [_pack_call(step.do), _pack_call(step.undo)]
 
 
+def unpack_step(packed: list[Any]) -> StepProgress:
+    """What `pack_step` made."""
+    return StepProgress(do=_unpack_call(packed[0]), undo=_unpack_call(packed[1]) if len(packed) > 1 else None)
+
+
 def pack_timer(timer: Timer) -> list[Any]:
     """A timer as what JSON is made of."""
     return [timer.due_at, timer.fence] if timer.asked_at is None else [timer.due_at, timer.fence, timer.asked_at]
@@ -252,10 +260,7 @@ class Progress:
 
 def unpack_parts(parts: Mapping[str, Mapping[str, Any]]) -> Progress:
     """The steps, choices, timers and attention that were packed, each under its name."""
-    steps = {
-        path: StepProgress(do=_unpack_call(calls[0]), undo=_unpack_call(calls[1]) if len(calls) > 1 else None)
-        for path, calls in parts["steps"].items()
-    }
+    steps = {path: unpack_step(calls) for path, calls in parts["steps"].items()}
     timers = {
         name: Timer(
             due_at=datetime.fromisoformat(due_at),

@@ -23,6 +23,7 @@ RETRY = {
 }
 
 _SAGA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+_MOST_AT_ONCE = 1000
 _MAX_VERSION = 2**31 - 1
 
 LONGEST = timedelta(days=36_525)
@@ -156,6 +157,16 @@ LISTENER = {
 ON = {"after": _SPAN, "elsewhere": _UNFIT, "missing": _UNFIT}
 _AFTER = Rule(_is_pause, "write a timedelta of at most 100 years; timedelta(0) is at once")
 NOTICE = {"after": _AFTER, "every": _SPAN}
+EACH_KEYWORDS = {
+    "at_once": Rule(
+        lambda value: _is_whole(value) and 1 <= cast("int", value) <= _MOST_AT_ONCE,
+        "write a whole number from 1 to 1000",
+    ),
+    "tolerate": Rule(
+        lambda value: (_is_whole(value) and cast("int", value) >= 0) or (isinstance(value, float) and 0 < value < 1),
+        "write how many items may fail, or a fraction below 1",
+    ),
+}
 _KNOWN = {
     Purpose.DO: {**_CALL, **_STEP},
     Purpose.UNDO: _CALL,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from messages.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from messages import Event
     from messages.errors import MessageError
     from sagas.definition import Purpose
     from sagas.instance import Instance
+    from sagas.items import Rested
 
 
 @value
@@ -138,7 +139,9 @@ class Decision:
     """What follows from one input: the next instance, what to write and what to send.
 
     `withdraw` proposes commands to take back from the outbox; whoever carries the decision out calls `decide` again
-    with `Withdrawn` before anything is written. `error` is set when the message becomes a dead letter.
+    with `Withdrawn` before anything is written. `listed` are the items of a newborn instance's lists, by field, and
+    `rested` those that are done with for now: both are kept beside it. `error` is set when the message becomes a dead
+    letter.
     """
 
     instance: Instance
@@ -147,4 +150,6 @@ class Decision:
     history: tuple[HistoryEntry, ...] = ()
     sends: tuple[Send, ...] = ()
     withdraw: tuple[str, ...] = ()
+    listed: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    rested: tuple[Rested, ...] = ()
     error: MessageError | None = None

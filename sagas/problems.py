@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from messages.errors import DefinitionError
+from messages.printable import in_words, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import FunctionType
+    from typing import Any
+
+
+MAX_RAISED = 2_000
+"""Longest text of what an author's method raised, in characters."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,6 +83,17 @@ def raised_at(file: str, error: BaseException) -> tuple[Place | None, str]:
         if own is not None:
             return own, origin
     return None, ""
+
+
+def told(name: str, method: Callable[..., Any], error: BaseException) -> str:
+    """What happened in a method, in one line: `PlaceOrder.reserve: KeyError: 'x' (ordering.py:42)`.
+
+    The line is the deepest of the method's own file; where it was raised below that stands behind it.
+    """
+    code = getattr(method, "__code__", None)
+    place, origin = raised_at(code.co_filename, error) if code is not None else (None, "")
+    line = "" if place is None else printable(f" ({PurePath(place.file).name}:{place.line}{origin})")
+    return printable(f"{name}: {in_words(error, MAX_RAISED)}", MAX_RAISED - len(line)) + line
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

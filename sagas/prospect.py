@@ -48,11 +48,12 @@ from sagas.instance import (
     CallStatus,
     Phase,
 )
+from sagas.items import NeedsItems
 from sagas.outcome import Action, Arrived, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.pauses import ENTRY, OPEN, TIMEOUT
 from sagas.replies import HEARD
 from sagas.scopes import given_up, pivot_of
-from sagas.turn import Turn, sleep_timer, step_name, timer_name
+from sagas.turn import ITEMS, Turn, sleep_timer, step_name, timer_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -104,13 +105,18 @@ def prospect(definition: Definition, instance: Instance, now: datetime) -> Prosp
     try:
         standing, mended = _let_go_on(definition, instance, now)
         return Prospect(flaws=_once(_ahead(definition, instance, standing, now)), mended=mended)
+    except NeedsItems:
+        return Prospect()
     except Exception as error:  # that the engine stumbles over an instance is what was asked
         return Prospect(flaws=(Flaw(code=UNDECIDED, place=type(error).__name__, text=in_words(error)),))
 
 
 def failure(definition: Definition, instance: Instance, arrived: Arrived, now: datetime) -> str | None:
     """Why a message that is kept for an instance would fail if it were applied; None when it would not."""
-    decision = decide.decide(definition, replace(instance, paused=False), arrived, now)
+    try:
+        decision = decide.decide(definition, replace(instance, paused=False), arrived, now)
+    except NeedsItems:
+        return None
     if decision.error is not None:
         return str(decision.error)
     return next((flaw.text for flaw in _newly_parked(instance, decision.instance)), None)
@@ -152,7 +158,9 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
     for name in instance.timers:
         if name not in timers and _anytime(name) not in timers:
             yield Flaw(code=TIMER, place=name, text=f"it has a timer {name}, and there is nothing that it could be for")
-    places = {KEPT: None, **dict(_places(definition, definition.flow)), **dict.fromkeys(_signs_of_life(instance))}
+    places: dict[str, Collection[str] | None] = dict.fromkeys((KEPT, *definition.eaches, *_signs_of_life(instance)))
+    places |= dict.fromkeys(f"{name}/{ITEMS}" for name in definition.lists)
+    places |= dict(_places(definition, definition.flow))
     for path, choice in instance.choices.items():
         place = path if path in places else _anytime(path)
         if place not in places:
@@ -255,7 +263,7 @@ def _ahead(definition: Definition, instance: Instance, standing: Instance, now: 
     for when, happened, before, at in _happenings(definition, standing, now):
         try:
             after = _settled(definition, decide.decide(definition, before, happened, at), at)
-        except OperationRefused:
+        except (OperationRefused, NeedsItems):  # what only the items could tell is not seen
             continue
         yield from _newly_parked(before, after, when)
     yield from _unbuildable(definition, standing, now)
@@ -349,12 +357,13 @@ def _unbuildable(definition: Definition, instance: Instance, now: datetime) -> I
     for path, step in instance.steps.items():
         known = definition.steps[step_name(path)]
         if step.do.status.open:
-            yield from _build(turn, known.do, RAISES, f"when step {path} is attempted once more")
+            yield from _build(turn, known.do, path, RAISES, f"when step {path} is attempted once more")
         if known.undo is not None and step.undo is not None and step.undo.status.open:
-            yield from _build(turn, known.undo, RAISES, f"when the undo of step {path} is attempted once more")
+            yield from _build(turn, known.undo, path, RAISES, f"when the undo of step {path} is attempted once more")
         elif known.undo is not None and step.undo is None and _may_be_undone(turn, path):
             known_reply = step.do.status in DONE
-            yield from _build(turn, known.undo, RAISES if known_reply else NEEDS_REPLY, f"when step {path} is undone")
+            code = RAISES if known_reply else NEEDS_REPLY
+            yield from _build(turn, known.undo, path, code, f"when step {path} is undone")
 
 
 def _may_be_undone(turn: Turn, path: str) -> bool:
@@ -364,8 +373,10 @@ def _may_be_undone(turn: Turn, path: str) -> bool:
     return do.status.open or do.status is CallStatus.IN_DOUBT or (do.status in DONE and do.spent > 0)
 
 
-def _build(turn: Turn, call: Call, code: str, when: str) -> Iterator[Flaw]:
+def _build(turn: Turn, call: Call, path: str, code: str, when: str) -> Iterator[Flaw]:
     try:
-        turn.build(call)
+        turn.build(call, path)
+    except NeedsItems:
+        return
     except MethodRaised as error:
         yield Flaw(code=code, place=_method_in(str(error)), text=f"{error}, {when}")

@@ -107,7 +107,7 @@ def _answer_do(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: 
     if not do.status.open:
         return _answer_closed_do(turn, arrived, target, reply)
     match reply.kind:
-        case ReplyKind.SUCCESS if not _is_enough(turn, arrived, target, call):
+        case ReplyKind.SUCCESS if call.needed and not _is_enough(turn, arrived, target, call):
             return _hear_part(turn, arrived, target, call, reply)
         case ReplyKind.SUCCESS:
             _succeed(turn, arrived, target.path, reply)
@@ -123,7 +123,7 @@ def _answer_do(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: 
 
 
 def _succeed(turn: Turn, arrived: Arrived, path: str, reply: Reply) -> None:
-    turn.run_hook(reply.hook, arrived.event)
+    turn.run_hook(reply.hook, arrived.event, path=path)
     turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value)
     turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, turn.record("step_completed", path))
     settled(turn, path)
@@ -131,7 +131,7 @@ def _succeed(turn: Turn, arrived: Arrived, path: str, reply: Reply) -> None:
 
 
 def _fail(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, late: bool | None = None) -> None:
-    turn.run_hook(reply.hook, arrived.event)
+    turn.run_hook(reply.hook, arrived.event, path=path)
     turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value, late=late)
     ended = turn.record("step_failed", path, reason=arrived.name)
     turn.close(path, Purpose.DO, CallStatus.FAILED, ended)
@@ -140,7 +140,7 @@ def _fail(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, late: bool |
 
 
 def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply) -> None:
-    turn.run_hook(reply.hook, arrived.event)
+    turn.run_hook(reply.hook, arrived.event, path=path)
     turn.record("reply_transient", path, message=arrived, body=arrived.body)
     do = turn.steps[path].do
     forward = turn.phase is Phase.RUNNING and path not in given_up(turn)
@@ -201,7 +201,7 @@ def _said(status: CallStatus) -> ReplyKind | None:
 
 
 def _late_success(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, undo_sent: bool) -> None:
-    turn.run_hook(reply.hook, arrived.event)
+    turn.run_hook(reply.hook, arrived.event, path=path)
     seq = turn.record("late_success", path, message=arrived, body=arrived.body)
     if undo_sent:
         return  # the participant's tombstone covers it
@@ -232,9 +232,9 @@ def _answer_undo(turn: Turn, arrived: Arrived, target: Target, call: Call, reply
         return "superseded"
     if reply.kind is ReplyKind.HEARTBEAT:
         return _hear_heartbeat(turn, arrived, target, call, reply)
-    if reply.kind is ReplyKind.SUCCESS and not _is_enough(turn, arrived, target, call):
+    if reply.kind is ReplyKind.SUCCESS and call.needed and not _is_enough(turn, arrived, target, call):
         return _hear_part(turn, arrived, target, call, reply)
-    turn.run_hook(reply.hook, arrived.event)
+    turn.run_hook(reply.hook, arrived.event, path=target.path)
     kind = "reply_transient" if reply.kind is ReplyKind.TRANSIENT else "reply_received"
     turn.record(kind, target.path, message=arrived, body=arrived.body, reply=reply.kind.value)
     match reply.kind:
@@ -306,7 +306,7 @@ def _hear_heartbeat(turn: Turn, arrived: Arrived, target: Target, call: Call, re
     """Whoever has the command is at work: the timeout begins anew, and the marker of the one before is stale."""
     if not _is_current(turn, target):
         return "superseded"
-    turn.run_hook(reply.hook, arrived.event)
+    turn.run_hook(reply.hook, arrived.event, path=target.path)
     turn.record("heartbeat", target.path, message=arrived, body=arrived.body)
     _await_anew(turn, target, call)
     return None
@@ -317,7 +317,7 @@ def _hear_part(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: 
     heard = _heard(turn, target)
     if arrived.name in heard:
         return "already_answered"
-    turn.run_hook(reply.hook, arrived.event)
+    turn.run_hook(reply.hook, arrived.event, path=target.path)
     turn.record("reply_received", target.path, message=arrived, body=arrived.body, reply=reply.kind.value, part=True)
     turn.choices[f"{timer_name(target.path, target.purpose)}/{HEARD}"] = ",".join((*heard, arrived.name))
     if turn.progress(target.path, target.purpose).status is CallStatus.PENDING:
@@ -326,7 +326,7 @@ def _hear_part(turn: Turn, arrived: Arrived, target: Target, call: Call, reply: 
 
 
 def _is_enough(turn: Turn, arrived: Arrived, target: Target, call: Call) -> bool:
-    return not call.needed or call.needed <= {arrived.name, *_heard(turn, target)}
+    return call.needed <= {arrived.name, *_heard(turn, target)}
 
 
 def _heard(turn: Turn, target: Target) -> tuple[str, ...]:

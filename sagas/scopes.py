@@ -21,8 +21,9 @@ from sagas.definition import (
     children_of,
     iteration,
 )
-from sagas.instance import DONE, PAUSED, WOKEN, Phase
+from sagas.instance import DONE, PAUSED, WOKEN, CallStatus, Phase
 from sagas.pauses import ENTRY, close_state, end_pause
+from sagas.tally import whole_of, wholes
 from sagas.turn import step_name
 
 if TYPE_CHECKING:
@@ -35,11 +36,19 @@ if TYPE_CHECKING:
 def given_up(turn: Turn) -> Collection[str]:
     """The steps of which everything that was done is to be undone."""
     if turn.phase is Phase.COMPENSATING:
-        return turn.steps
+        return {*turn.steps, *wholes(turn)} if turn.definition.eaches else turn.steps
     if turn.phase is not Phase.RUNNING or not turn.choices:
         return ()
+    branches = _branches_given_up(turn, turn.definition.flow)
+    found = frozenset(path for branch in branches for path in steps_within(turn, branch))
+    return found | _items_given_up(turn, found) if turn.definition.eaches else found
+
+
+def _items_given_up(turn: Turn, found: Collection[str]) -> frozenset[str]:
+    """The items of wholes that are given up, and those in doubt that a whole goes on without."""
+    items = [(path, whole) for path in turn.steps if (whole := whole_of(turn, path)) != path]
     return frozenset(
-        path for branch in _branches_given_up(turn, turn.definition.flow) for path in steps_within(turn, branch)
+        path for path, whole in items if whole in found or turn.steps[path].do.status is CallStatus.IN_DOUBT
     )
 
 
@@ -170,7 +179,7 @@ def must_succeed(turn: Turn, path: str) -> bool:
     """Whether a step is sent until it succeeds, however often: the pivot, and what comes after it and must be done."""
     if turn.phase is not Phase.RUNNING or path in given_up(turn):
         return False
-    return pivot_of(turn) is not None and _sparing(turn, path) is None
+    return pivot_of(turn) is not None and _sparing(turn, whole_of(turn, path)) is None
 
 
 def settle(turn: Turn, node: ParallelNode, done: Collection[int]) -> None:

@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from messages import codec
 from messages.errors import MethodRaised
-from messages.printable import in_words, printable
 from sagas.definition import Purpose, label
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
+from sagas.items import AT_HAND, NeedsItems, Want
 from sagas.keywords import LONGEST
 from sagas.outcome import Decision, Disposition, HistoryEntry, Send
-from sagas.problems import raised_at
+from sagas.problems import told
 from sagas.waiting import waiting_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-    from messages import Event
     from messages.errors import MessageError
     from sagas.authoring import Saga
     from sagas.definition import (
@@ -38,11 +36,12 @@ if TYPE_CHECKING:
         WayDefinition,
     )
     from sagas.instance import CallProgress, CallStatus, Phase
+    from sagas.items import Rested
     from sagas.outcome import Arrived
 
 
-MAX_RAISED = 2_000
-"""Longest text of what an author's method raised, in characters."""
+ITEMS = "items"
+"""Below the field of a list that is worked off item by item: how many there are."""
 
 
 class Turn:
@@ -70,6 +69,10 @@ class Turn:
         self.history: list[HistoryEntry] = []
         self.sends: list[Send] = []
         self.withdraw: list[str] = []
+        self.items = instance.items
+        owed = instance.items.owed
+        self.owed = {path: list(owed[path]) for path in owed} if owed else {}
+        self.rested: list[Rested] = []
         self._proven: Saga | None = None
 
     @property
@@ -105,22 +108,63 @@ class Turn:
 
     # -- the author's methods
 
-    def saga(self) -> Saga:
-        """A fresh copy of the author's state, for one method."""
-        fresh, self._proven = self._proven, None
-        if fresh is not None and self.end_reason == self.before.end_reason:
-            return fresh
-        return self._loaded(self.state)
+    def saga(self, method: Callable[..., object] | None = None) -> Saga:
+        """A fresh copy of the author's state, for one method; with the lists that it reads.
 
-    def _loaded(self, state: bytes) -> Saga:
+        Raises:
+            NeedsItems: their items are not at hand.
+        """
+        fresh, self._proven = self._proven, None
+        lists = self._lists(method) if self.definition.readers else {}
+        if fresh is not None and self.end_reason == self.before.end_reason and not lists:
+            return fresh
+        return self._loaded(self.state, lists)
+
+    def _lists(self, method: Callable[..., object] | None) -> Mapping[str, Sequence[bytes]]:
+        lists = {}
+        for name in self.definition.readers.get(getattr(method, "__name__", ""), ()):
+            bodies, items = self.items.bodies.get(name, {}), self.items_in(name)
+            if len(bodies) < items:
+                raise NeedsItems(Want(list_field=name, indexes=None))
+            lists[name] = [bodies[index] for index in range(items)]
+        return lists
+
+    def _loaded(self, state: bytes, lists: Mapping[str, Sequence[bytes]] | None = None) -> Saga:
         return self.definition.saga_class._load(
-            state, now=self.now, saga_id=self.before.saga_id, end_reason=self.end_reason
+            state, now=self.now, saga_id=self.before.saga_id, end_reason=self.end_reason, lists=lists
         )
 
+    def items_in(self, list_field: str) -> int:
+        """How many items the list has."""
+        return int(self.choices[f"{list_field}/{ITEMS}"])
+
+    def item_of(self, path: str) -> tuple[object, ...]:
+        """The item that a path is about: what the methods of its step get beside the state; nothing for other paths.
+
+        Raises:
+            NeedsItems: it is not at hand.
+        """
+        each = self.step(path).each
+        if each is None:
+            return ()
+        index = int(path.rpartition("[")[2].rstrip("]"))
+        body = self.items.bodies.get(each.list_field, {}).get(index)
+        if body is None:
+            upcoming = range(index, min(index + AT_HAND, self.items_in(each.list_field)))
+            under_way = (int(one.rpartition("[")[2][:-1]) for one in self.steps if self.step(one).each is each)
+            raise NeedsItems(Want(list_field=each.list_field, indexes=frozenset((*upcoming, *under_way))))
+        return (each.parse(body),)
+
     def run_hook(
-        self, hook: Callable[..., object] | None, *event: Event, way: WayDefinition | None = None
+        self,
+        hook: Callable[..., object] | None,
+        *event: object,
+        path: str | None = None,
+        way: WayDefinition | None = None,
     ) -> str | None:
         """Let the hook keep what it needs of an event. The state changes only if all of it succeeded.
+
+        Of a `path` that is an item's it gets the item, too.
 
         Returns:
             The state that a `way` leads to, None where it stays.
@@ -130,30 +174,37 @@ class Turn:
         """
         if hook is None:
             return None
+        if path is not None and self.definition.eaches:
+            event = (*event, *self.item_of(path))
         try:
-            saga = self.saga()
+            saga = self.saga(hook)
             said = hook(saga, *event)
             target = None if way is None else _target(way, said)
             state = saga._dump()
             proven = self._loaded(state) if state != self.state else None
+        except NeedsItems:
+            raise
         except BaseException as error:
             raise self.raised(hook, error) from error
         self.state, self._proven = state, proven
         self._healed(self.method_name(hook))
         return target
 
-    def build(self, call: Call) -> bytes:
-        """The bytes of a step's command.
+    def build(self, call: Call, path: str | None = None) -> bytes:
+        """The bytes of the command of a step; `path` says of which item, if it is one.
 
         Raises:
             MethodRaised: the method raised, or its command does not fit the wire contract.
         """
         try:
-            command = call.build(self.saga())
+            item = self.item_of(path) if path is not None and self.definition.eaches else ()
+            command = call.build(self.saga(call.build), *item)
             if not isinstance(command, call.command):
                 message = f"returned {type(command).__name__} instead of {call.command.__name__}"
                 raise TypeError(message)
             return codec.encode(command, self.definition.limits)
+        except NeedsItems:
+            raise
         except BaseException as error:
             raise self.raised(call.build, error) from error
 
@@ -164,11 +215,13 @@ class Turn:
             MethodRaised: the method raised, or gave an answer that it said it never would.
         """
         try:
-            answer = decision.ask(self.saga())
+            answer = decision.ask(self.saga(decision.ask))
             found = label(answer)
             if found is None or (decision.answers is not None and found not in decision.answers):
                 message = f"answered {answer!r}, which its annotation does not allow"
                 raise TypeError(message)
+        except NeedsItems:
+            raise
         except BaseException as error:
             raise self.raised(decision.ask, error) from error
         return found
@@ -180,13 +233,15 @@ class Turn:
             MethodRaised: the method raised, or said neither how long nor until when.
         """
         try:
-            said = sleep.ask(self.saga())
+            said = sleep.ask(self.saga(sleep.ask))
             if isinstance(said, timedelta) and said <= LONGEST:
                 return self.now + said
             if isinstance(said, datetime) and said.tzinfo is not None and said <= self.now + LONGEST:
                 return said
             message = f"returned {said!r}; a rest is a timedelta of at most 100 years, or an aware datetime before that"
             raise TypeError(message)
+        except NeedsItems:
+            raise
         except BaseException as error:
             raise self.raised(sleep.ask, error) from error
 
@@ -210,7 +265,7 @@ class Turn:
         Raises:
             MethodRaised: the command cannot be built; nothing was changed.
         """
-        body = self.build(call)
+        body = self.build(call, path)
         send = self._message(path, call, progress, body)
         self._emit("compensation_sent" if call.purpose is Purpose.UNDO else "command_sent", call, send, progress, wait)
 
@@ -385,6 +440,7 @@ class Turn:
             skipped=self.skipped,
             revision=before.revision + self.applied,
             seq=self.seq,
+            items=replace(self.items, owed=self.owed) if self.rested or self.owed else self.items,
         )
         return Decision(
             instance=instance,
@@ -393,6 +449,7 @@ class Turn:
             history=tuple(self.history),
             sends=tuple(self.sends),
             withdraw=tuple(self.withdraw),
+            rested=tuple(self.rested),
             error=error,
         )
 
@@ -408,17 +465,6 @@ def _target(way: WayDefinition, said: object) -> str | None:
         message = f"returned {said!r}, which is none of the states that its annotation lists"
         raise TypeError(message)
     return target
-
-
-def told(name: str, method: Callable[..., Any], error: BaseException) -> str:
-    """What happened in a method, in one line: `PlaceOrder.reserve: KeyError: 'x' (ordering.py:42)`.
-
-    The line is the deepest of the method's own file; where it was raised below that stands behind it.
-    """
-    code = getattr(method, "__code__", None)
-    place, origin = raised_at(code.co_filename, error) if code is not None else (None, "")
-    line = "" if place is None else printable(f" ({PurePath(place.file).name}:{place.line}{origin})")
-    return printable(f"{name}: {in_words(error, MAX_RAISED)}", MAX_RAISED - len(line)) + line
 
 
 MARKER = "antiphon.GiveUp"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagas.definition import Purpose, ReplyKind
+from sagas.definition import Purpose
 from sagas.instance import PARKING, WAITING, CallStatus
+from sagas.tally import RUNNING, told, wholes_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +34,11 @@ def waiting_for(
         waits += [_heard(definition, path, timers) for path in choices if _is_open(definition, path, choices[path])]
     if (node := definition.lifecycle) is not None and f"{node.path}/open" in choices:
         waits.append(_in_state(definition, choices[node.path]))
+    eaches = list(wholes_in(choices, definition.eaches)) if definition.eaches else ()
+    waits += [_of_list(definition, path, choices, steps) for path in eaches if told(choices[path]).state == RUNNING]
     for path, step in steps.items():
+        if path.rpartition("[")[0] in eaches:
+            continue
         waits += _waits(definition.steps[path.partition("[")[0]], path, step, choices)
     return "; ".join(waits) or None
 
@@ -41,6 +46,14 @@ def waiting_for(
 def _in_state(definition: Definition, state: str) -> str:
     events = " or ".join(event for event, heard in definition.heard.items() if state in heard.ways)
     return f"{events or 'its time'} (state {state})"
+
+
+def _of_list(definition: Definition, path: str, choices: Mapping[str, str], steps: Mapping[str, StepProgress]) -> str:
+    each, now = definition.steps[path.partition("[")[0]], told(choices[path])
+    items = choices.get(f"{each.each.list_field if each.each else ''}/items", "?")
+    failed = f", {now.failed} failed" if now.failed else ""
+    under_way = sum(one.rpartition("[")[0] == path for one in steps)
+    return f"{' or '.join(each.do.replies)} (step {path}: {now.done} of {items} done{failed}, {under_way} under way)"
 
 
 def _is_open(definition: Definition, path: str, state: str) -> bool:
@@ -68,13 +81,14 @@ def _wait(path: str, call: Call, progress: CallProgress, choices: Mapping[str, s
         return f"the next attempt at {call.command.message_name} ({doing}, attempt {progress.attempt} got no further)"
     name = f"{path}/{call.purpose}"
     sign = f", last sign of life {choices[name][:19]}" if name in choices else ""
-    replies = _replies(call, choices.get(f"{name}/heard", ""))
+    plain = not call.needed and not call.heartbeats
+    replies = " or ".join(call.replies) if plain else _replies(call, choices.get(f"{name}/heard", ""))
     return f"{replies} ({doing}, attempt {progress.attempt}, send {progress.sends}{sign})"
 
 
 def _replies(call: Call, heard: str) -> str:
     """What would end the wait, without what only says that it goes on, or has come already."""
-    wanted = [name for name, reply in call.replies.items() if reply.kind is not ReplyKind.HEARTBEAT]
+    wanted = [name for name in call.replies if name not in call.heartbeats]
     if not call.needed:
         return " or ".join(wanted)
     missing = " and ".join(name for name in wanted if name in call.needed and name not in heard.split(","))

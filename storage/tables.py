@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 metadata = MetaData()
 
-REVISION = "0001"
+REVISION = "0002"
 """The migration that these tables are the result of."""
 
 
@@ -172,6 +172,38 @@ timer = Table(
     _key("timer", "saga_id", "name"),
     comment="Armed timers; generation is the history number at which it was set. asked_at: when the first of the "
     "markers was sent that have not come back.",
+)
+saga_item = Table(
+    "saga_item",
+    metadata,
+    _needed("saga_id", identity),
+    _needed("list_field", bytewise),
+    _needed("item", whole),
+    _needed("body", octets),
+    _key("saga_item", "saga_id", "list_field", "item"),
+    comment="The items of lists that are worked off one by one, as JSON.",
+)
+
+saga_item_step = Table(
+    "saga_item_step",
+    metadata,
+    _needed("saga_id", identity),
+    _needed("path", bytewise),
+    _needed("item", whole),
+    _needed("progress", octets),
+    _optional("owed", whole),
+    _key("saga_item_step", "saga_id", "path", "item"),
+    comment="How the step of an item went that is done with for now; owed is the history number at which it ended, "
+    "where it is still to be undone.",
+)
+_OWED = text("owed is not null")
+Index(
+    "saga_item_owed",
+    saga_item_step.c.saga_id,
+    saga_item_step.c.path,
+    saga_item_step.c.owed,
+    postgresql_where=_OWED,
+    sqlite_where=_OWED,
 )
 Index("timer_due", timer.c.due_at)
 _ASKED = text("asked_at is not null")

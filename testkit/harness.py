@@ -16,7 +16,7 @@ survives its own JSON.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid5
@@ -30,8 +30,11 @@ from sagas.decide import decide, first_state, held, ignored, start
 from sagas.definition import Purpose
 from sagas.heard import newly_awaited
 from sagas.instance import saga_id
+from sagas.items import NeedsItems
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
+from sagas.tally import index_of
 from sagas.turn import step_name
+from testkit.items import ItemsBeside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,6 +90,7 @@ class Harness:
         self._decisions: list[Decision] = []
         self._messages = 0
         self._kept: list[Arrived] = []
+        self._items = ItemsBeside()
 
     @classmethod
     def resumed(
@@ -185,9 +189,15 @@ class Harness:
     @property
     def state(self) -> Any:  # noqa: ANN401 - the saga's own class, which the test knows
         """The author's state, as an object of the saga class."""
-        instance = self.instance
+        return self._loaded(self.instance.state)
+
+    def _loaded(self, state: bytes) -> Saga:
         return self.definition.saga_class._load(
-            instance.state, now=self.now, saga_id=instance.saga_id, end_reason=instance.end_reason
+            state,
+            now=self.now,
+            saga_id=self.instance.saga_id,
+            end_reason=self.instance.end_reason,
+            lists=self._items.lists,
         )
 
     @property
@@ -226,7 +236,7 @@ class Harness:
 
     def _decide(self, happened: Input) -> Self:
         before = self.instance
-        self._take(decide(self.definition, before, happened, self.now))
+        self._take(self._decided(happened))
         if newly_awaited(before, self.instance):
             latest, disposition, reason = self._latest, self.disposition, self.reason
             kept, self._kept = self._kept, []
@@ -236,6 +246,15 @@ class Harness:
             self._latest, self.disposition, self.reason = latest, disposition, reason
         return self
 
+    def _decided(self, happened: Input) -> Decision:
+        """Decide with the items that are needed, as a database would bring them."""
+        instance = self.instance
+        while True:
+            try:
+                return decide(self.definition, instance, happened, self.now)
+            except NeedsItems as needs:
+                instance = replace(instance, items=self._items.bring(instance.items, needs.want))
+
     def _hear(self, arrived: Arrived) -> Self:
         self._decide(arrived)
         if self.disposition is Disposition.HELD:
@@ -244,7 +263,7 @@ class Harness:
         return self
 
     def _take(self, decision: Decision) -> Self:
-        self._instance = decision.instance
+        self._instance = self._items.put(decision)
         self._decisions.append(decision)
         self.disposition, self.reason = decision.disposition, decision.reason
         self.history += decision.history
@@ -312,16 +331,21 @@ class Harness:
             if undo is None:
                 continue
             try:
-                codec.encode(undo.build(self.state))
+                codec.encode(undo.build(self.state, *self._item(send.path)))
             except Exception as error:
                 raise AssertionError(
                     f"{self.definition.type}.{undo.name} cannot be built before the reply of {send.path} is known "
                     f"({type(error).__name__}: {error}); a step that times out must be undone without it"
                 ) from error
 
+    def _item(self, path: str) -> tuple[object, ...]:
+        """The item that a command is about, if it is about one."""
+        each = self.definition.steps[step_name(path)].each
+        return () if each is None else (each.parse(self._items.lists[each.list_field][index_of(path)]),)
+
     def _prove_state(self) -> None:
         state = self.state
-        again = self.definition.saga_class._load(state._dump(), now=self.now, saga_id=self.instance.saga_id)
+        again = self._loaded(state._dump())
         if again != state:
             raise AssertionError(
                 f"the state of {self.definition.type} does not survive its own JSON: {state} != {again}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from handlers.watchdog import Watchdog
 from messages.catalog.ordering import StockReserved
 from messages.envelope import Raw
-from outbox.interface import KnownType
+from outbox.holding import KnownType
 from outbox.unit import SqlStorage
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder

@@ -17,7 +17,8 @@ from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
 from messages import Event, codec
 from messages.catalog.ordering import OrderPlaced, PaymentCompleted, ShippingLabelCreated, StockReserved
-from outbox.interface import Changes, Held, KnownType
+from outbox.holding import Held, KnownType
+from outbox.interface import Changes
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from sagas import definition_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from handlers.operations import Outcome
     from messages.envelope import Raw
-    from outbox.interface import RipeHeld
+    from outbox.holding import RipeHeld
     from sagas import Definition
     from sagas.instance import Instance
     from storage import Database

@@ -22,7 +22,7 @@ from tests.services.waiting import until_async
 
 if TYPE_CHECKING:
     from messages.envelope import Raw
-    from outbox.interface import Held
+    from outbox.holding import Held
     from storage import Database
 
 RESERVED = "stock.StockReserved"

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from messages.envelope import Raw
 from messages.errors import DatabaseBusy
-from outbox.interface import Changes, Claimed, Held, KeyOwner, Locked
+from outbox.holding import Held
+from outbox.interface import Changes, Claimed, KeyOwner, Locked
 from outbox.optimistic import Optimistic
 from outbox.unit import SqlStorage
 from outbox.unlocked import NeedsTransaction, Unlocked, Wanted

@@ -11,7 +11,8 @@ import pytest
 
 import migrations
 from messages.envelope import Raw
-from outbox.interface import Changes, Held
+from outbox.holding import Held
+from outbox.interface import Changes
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
 from sagas.instance import message_id, saga_id

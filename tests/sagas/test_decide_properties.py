@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 
 from hypothesis import HealthCheck, note, settings
@@ -21,7 +21,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from messages import Command, Event, codec
 from messages.errors import OperationRefused
-from sagas import Retry, Saga, cancel, decision, definition_of, lifecycle, on, signal, sleep, start, step, wait, when
+from sagas import (
+    Retry,
+    Saga,
+    cancel,
+    decision,
+    definition_of,
+    each,
+    lifecycle,
+    on,
+    signal,
+    sleep,
+    start,
+    step,
+    wait,
+    when,
+)
 from sagas.decide import decide, first_state
 from sagas.decide import start as begin
 from sagas.definition import (
@@ -44,15 +59,17 @@ from sagas.definition import (
     steps_in,
 )
 from sagas.instance import DONE, WAITING, CallStatus, Phase, saga_id
+from sagas.items import NeedsItems
 from sagas.layout import bound
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.patch import patch, rebuild
 from sagas.turn import step_name
+from testkit.items import ItemsBeside
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sagas.definition import Call, Definition, Node, StepDefinition
+    from sagas.definition import Call, Definition, EachDefinition, Node, StepDefinition
     from sagas.instance import Instance
     from sagas.outcome import Decision, HistoryEntry, Input, Send
 
@@ -140,10 +157,11 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
 
     key: str
     done: tuple[str, ...] = ()
+    things: list[str]
 
     @start
     def asked(cls, event: Asked) -> Self:
-        return cls(key=event.key)
+        return cls(key=event.key, things=list("stuvwxyz"))
 
     @step(failure=Broke, transient=Busy, heartbeat=Alive, timeout=timedelta(seconds=10))
     def a(self) -> Work:
@@ -205,6 +223,21 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("undo_d")
         return Undo(step="d", known="d" in self.done)
 
+    @each("things", at_once=2, failure=Broke, transient=Busy, heartbeat=Alive, timeout=timedelta(seconds=10))
+    def e(self, thing: str) -> Work:
+        _maybe_raise("e")
+        return Work(step=thing)
+
+    @e.on_success
+    def e_done(self, reply: Worked, thing: str) -> None:
+        _maybe_raise("e_done")
+        self.done = (*self.done, thing)
+
+    @e.compensation(success=Undone, failure=Stuck, transient=UndoBusy)
+    def undo_e(self, thing: str) -> Undo:
+        _maybe_raise("undo_e")
+        return Undo(step=thing, known=thing in self.done)
+
     @decision
     def odd(self) -> bool:
         _maybe_raise("odd")
@@ -257,12 +290,12 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("drifted")
         return "u"
 
-    flow = a >> b >> nap >> c >> nod >> when(odd, d) >> lifecycle("u", final=["w"])
+    flow = a >> b >> nap >> c >> e >> nod >> when(odd, d) >> lifecycle("u", final=["w"])
 
 
 METHODS = (
-    [f"{word}{step}" for step in "abcd" for word in ("", "undo_")]
-    + [f"{step}_done" for step in "abcd"]
+    [f"{word}{step}" for step in "abcde" for word in ("", "undo_")]
+    + [f"{step}_done" for step in "abcde"]
     + ["odd", "nap", "nod", "no", "nobody_nods", "nudge", "told", "stop", "pushed", "drifted"]
 )
 
@@ -296,15 +329,16 @@ def definitions(draw: st.DrawFn) -> Definition:
     whole = definition_of(Machine)
     steps = draw(st.lists(shapes, min_size=1, max_size=4))
     names = list(whole.steps)[: len(steps)]
+    if draw(st.integers(0, 2)) == 0:
+        names[-1] = "e"
     chosen = {name: _step(whole.steps[name], shape) for name, shape in zip(names, steps, strict=True)}
+    if "e" in chosen:
+        tolerant = replace(cast("EachDefinition", chosen["e"].each), tolerate=draw(st.sampled_from([0, 0, 3])))
+        chosen["e"] = replace(chosen["e"], each=tolerant)
     flow = _with_lifecycle(draw, names) if draw(st.integers(0, 3)) == 0 else _flow(draw, names, Counter())
     line = flow.children if isinstance(flow, SequenceNode) else (flow,)
-    if (
-        draw(st.booleans())
-        and isinstance(line[-2 % len(line)], StepNode)
-        and not lifecycle_in(flow)
-        and not list(loops_in(line[-1]))
-    ):
+    endless = lifecycle_in(flow) or list(loops_in(line[-1])) or "e" in names
+    if draw(st.booleans()) and isinstance(line[-2 % len(line)], StepNode) and not endless:
         *before, last = line if len(line) == 1 else line[:-1]
         _without_return(chosen, pivot=last, after=line[len(before) + 1 :])
     nap = whole.sleeps["nap"]
@@ -315,7 +349,9 @@ def definitions(draw: st.DrawFn) -> Definition:
         del heard[Shook.message_name]
     elif draw(st.booleans()):
         nod = replace(nod, expire=draw(st.sampled_from([nod.expire, None])), fails=True)
-    return replace(whole, steps=chosen, sleeps=sleeps, waits={"nod": nod}, heard=heard, flow=flow)
+    return replace(
+        whole, steps=chosen, sleeps=sleeps, waits={"nod": nod}, heard=heard, flow=flow, lifecycle=lifecycle_in(flow)
+    )
 
 
 def _with_lifecycle(draw: st.DrawFn, names: list[str]) -> Node:
@@ -451,6 +487,7 @@ class World(RuleBasedStateMachine):
         self.dead_letters = 0
         self.retries = 0
         self.given_up_at: dict[str, int] = {}
+        self.items = ItemsBeside()
         self.reopened = False
         arrived = self._arrived(Asked(key="k"), None)
         state = first_state(self.definition, arrived)
@@ -601,8 +638,8 @@ class World(RuleBasedStateMachine):
 
     def _decide(self, happened: Input) -> Decision:
         before = self.instance
-        decision = decide(self.definition, before, happened, self.now)
-        again = decide(self.definition, before, happened, self.now)
+        decision = self._decided(before, happened)
+        again = self._decided(before, happened)
         assert replace(decision, error=None) == replace(again, error=None), "not a pure function"
         note(f"{happened} -> {[entry.kind for entry in decision.history]}")
         self._keep(before, decision)
@@ -615,16 +652,24 @@ class World(RuleBasedStateMachine):
             )
         return decision
 
+    def _decided(self, instance: Instance, happened: Input) -> Decision:
+        while True:
+            try:
+                return decide(self.definition, instance, happened, self.now)
+            except NeedsItems as needs:
+                instance = replace(instance, items=self.items.bring(instance.items, needs.want))
+
     def _keep(self, before: Instance | None, decision: Decision) -> None:
         if before is not None:
             self._check_step(before, decision)
         if decision.history:
             self.patches.append(patch(before, decision.instance))
         self.history += decision.history
-        self.instance = decision.instance
-        everything = self.instance.phase is Phase.COMPENSATING
-        for path in self.instance.steps if everything else dict(self._given_up(self.flow)):
-            self.given_up_at.setdefault(path, decision.history[0].seq if decision.history else self.instance.seq)
+        self.instance = self.items.put(decision)
+        turned = [entry.seq for entry in decision.history if entry.kind == "compensation_started"]
+        given_up = self.instance.steps if self.instance.phase is Phase.COMPENSATING else dict(self._given_up(self.flow))
+        for path in given_up:
+            self.given_up_at.setdefault(path, turned[0] if turned else self.instance.seq)
         for send in decision.sends:
             (self.markers if send.marker else self.sent).append(send)
             if not send.marker:
@@ -632,7 +677,7 @@ class World(RuleBasedStateMachine):
         if decision.withdraw:
             gone = frozenset(self.in_outbox & set(decision.withdraw))
             self.in_outbox -= gone
-            self._keep(self.instance, decide(self.definition, self.instance, Withdrawn(message_ids=gone), self.now))
+            self._keep(self.instance, self._decided(self.instance, Withdrawn(message_ids=gone)))
 
     # -- the rules
 
@@ -769,6 +814,34 @@ class World(RuleBasedStateMachine):
                 assert progress.undo.status in ended, f"compensated, but {name} is not undone"
         ended_by_hand = [entry for entry in self.history if entry.kind == "step_skipped" or "by" in entry.detail]
         assert self.instance.skipped == len(ended_by_hand), "skipped in silence"
+
+    @invariant()
+    def all_items_that_were_done_are_undone_the_last_first(self) -> None:
+        if not hasattr(self, "instance") or self.instance.phase is not Phase.COMPENSATED or self.reopened:
+            return
+        if "e" not in self.definition.steps or self.definition.steps["e"].undo is None:
+            return
+        for whole in [path for path in self.instance.choices if step_name(path) == "e"]:
+            for index, item in self.items.rested(whole).items():
+                if item.do.status in (CallStatus.SUCCEEDED, CallStatus.IN_DOUBT):
+                    assert item.undo is not None, f"item {index} is not undone"
+                    assert item.undo.status in (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
+        turned = next(entry.seq for entry in self.history if entry.kind == "compensation_started")
+        seqs = {kind: self._first_of(kind) for kind in ("command_sent", "step_completed", "compensation_sent")}
+        undone = self._first_of("step_compensated")
+        for earlier, begun in seqs["compensation_sent"].items():
+            for later, over in undone.items():
+                together = min(begun, over) > turned and {earlier, later} <= seqs["step_completed"].keys()
+                if together and "e" in (step_name(earlier), step_name(later)):
+                    after = seqs["command_sent"].get(later, 0) > seqs["step_completed"][earlier]
+                    assert not after or over < begun, f"{earlier} was undone before {later}"
+
+    def _first_of(self, kind: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for entry in self.history:
+            if entry.kind == kind and entry.step is not None:
+                found.setdefault(entry.step, entry.seq)
+        return found
 
     @invariant()
     def a_live_instance_has_a_reason_to_wake_up(self) -> None:

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from outbox.interface import Changes, Held
+from outbox.holding import Held
+from outbox.interface import Changes
 from sagas.instance import Phase
 from storage.living import Living, Needed, Standing
 from storage.statements import Statement
