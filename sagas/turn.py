@@ -150,7 +150,9 @@ class Turn:
         index = int(path.rpartition("[")[2].rstrip("]"))
         body = self.items.bodies.get(each.list_field, {}).get(index)
         if body is None:
-            upcoming = range(index, min(index + AT_HAND, self.items_in(each.list_field)))
+            back = self.steps.get(path) is not None and not self.steps[path].do.status.open  # it is about to be undone
+            first, last = (index - AT_HAND, index) if back else (index, index + AT_HAND)
+            upcoming = range(max(first, 0), min(last + 1, self.items_in(each.list_field)))
             under_way = (int(one.rpartition("[")[2][:-1]) for one in self.steps if self.step(one).each is each)
             raise NeedsItems(Want(list_field=each.list_field, indexes=frozenset((*upcoming, *under_way))))
         return (each.parse(body),)
