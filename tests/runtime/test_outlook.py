@@ -285,6 +285,20 @@ def test_what_is_waited_for_without_a_timer_is_told_by_the_deadline_or_not_at_al
     )
 
 
+@pytest.mark.parametrize(
+    ("timer", "said"),
+    [
+        ("cool_off/sleep", "it goes on at"),
+        ("approval/timeout", "given up waiting at"),
+        ("approval/remind", "remind is sent at"),
+        ("lifecycle/long_overdue", "long_overdue is asked at"),
+    ],
+)
+def test_what_the_timers_of_rests_waits_and_states_do_is_told(timer: str, said: str) -> None:
+    pausing = replace(DETAIL, events=[], timers=[ArmedTimer(name=timer, generation=1, due_at=SUMMARY.deadline_at)])
+    assert f"; {said} 2026-11-2" in told(pausing)
+
+
 def test_a_step_in_doubt_that_is_waited_for_is_sent_again_for_ever() -> None:
     policy = {"steps": {"reserve": {"on_silence": "resend", "do": {"retry": {"attempts": 1}}, "undo": None}}}
     assert "; given up at" in told(replace(DETAIL, policy=policy))
