@@ -12,7 +12,7 @@ from messages.errors import MessageError, MissingKey, NewerMessage, UnknownMessa
 from messages.keys import business_key
 from messages.strict_json import check_json_object
 from messages.value import value
-from sagas.turn import MARKER
+from sagas.names import MARKER
 
 if TYPE_CHECKING:
     from messages import Event

@@ -17,10 +17,10 @@ from messages.printable import in_words
 from outbox.interface import HistoryRow, Outgoing
 from sagas import decide
 from sagas.items import NeedsItems
+from sagas.names import step_name
 from sagas.outcome import Arrived, Decision, Disposition, Withdrawn
 from sagas.patch import patch
-from sagas.turn import step_name
-from transport.topology import commands_exchange, saga_queue
+from transport.topology import commands_exchange, events_exchange, saga_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -208,13 +208,13 @@ class Work:
             schema_version=send.schema_version,
             correlation_id=str(instance.saga_id),
             causation_id=causation_id,
-            reply_to=None if send.marker else queue,
+            reply_to=None if send.marker or send.event else queue,
             idempotency_key=send.idempotency_key,
             compensates=send.compensates,
             timestamp=timestamp.replace(microsecond=0),
             traceparent=trace,
         )
-        exchange, routing_key = ("", queue) if send.marker else (commands_exchange(self.namespace), send.name)
+        exchange, routing_key = self._destination(send, queue)
         return Outgoing(
             envelope=envelope,
             exchange=exchange,
@@ -222,6 +222,12 @@ class Work:
             saga_id=instance.saga_id,
             path=send.path,
         )
+
+    def _destination(self, send: Send, queue: str) -> tuple[str, str]:
+        """The exchange and the routing key; what gives up waiting goes straight to the saga's own `queue`."""
+        if send.marker:
+            return "", queue
+        return (events_exchange if send.event else commands_exchange)(self.namespace), send.name
 
     def facts(self) -> Iterator[SagaMoved]:
         """One fact for each history row; to be reported after the commit."""

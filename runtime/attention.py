@@ -29,7 +29,7 @@ class Advice:
 ADVICE: Mapping[str, Advice] = {
     "method_raised": Advice(
         meaning="a method of the saga raised",
-        remedy="mend the class and deploy it, then antiphon sagas retry {key}; or skip the step that cannot be built",
+        remedy="mend the class and deploy it, then antiphon sagas retry {key}; or skip what cannot be built",
         stands_still=True,
     ),
     "undo_needs_reply": Advice(

@@ -14,7 +14,7 @@ from runtime.printing import counted
 from runtime.timeline import duration
 from sagas.backward import DEADLINE, OVERDUE
 from sagas.instance import PARKING
-from sagas.turn import step_name
+from sagas.names import step_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

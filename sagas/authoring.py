@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from sagas.announcements import Announcement, announce
 from sagas.compile import compile_saga
 from sagas.definition import Definition
 from sagas.flow import Flow, alternative, lifecycle, match, parallel, repeat, when
@@ -34,6 +35,7 @@ __all__ = [
     "Wait",
     "all_of",
     "alternative",
+    "announce",
     "cancel",
     "decision",
     "each",
@@ -89,7 +91,7 @@ class Saga(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
-        ignored_types=(Flow, Compensation, Notice),
+        ignored_types=(Flow, Compensation, Notice, Announcement),
         validate_by_name=True,
         ser_json_inf_nan="strings",
         ser_json_bytes="base64",

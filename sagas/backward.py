@@ -16,6 +16,7 @@ from sagas.definition import Purpose
 from sagas.instance import CallProgress, CallStatus, Phase
 from sagas.scopes import given_up, spare, wake_given_up
 from sagas.tally import items_at_hand, tally, whole_of, wholes
+from sagas.unannounced import announce_due
 from sagas.waits import reply_wait
 from sagas.working_off import is_owed, recall, stop, tolerated
 
@@ -89,18 +90,21 @@ def withdrawn(turn: Turn, message_ids: Collection[str]) -> None:
 
 def undo_next(turn: Turn) -> None:
     """Send every undo whose turn has come; when the whole has turned back and nothing is left, it is compensated."""
+    announce_due(turn)
     if turn.halted or (turn.phase is not Phase.COMPENSATING and not given_up(turn)):
         return
     try:
         _recall(turn)
-        while paths := list(due(turn)):
+        while not turn.halted and (paths := list(due(turn))):
             for path in paths:
-                send_undo(turn, path)
+                if not turn.halted:
+                    send_undo(turn, path)
             _recall(turn)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
-        if turn.phase is Phase.COMPENSATING and not any(unresolved(turn, path) for path in given_up(turn)):
+        over = turn.phase is Phase.COMPENSATING and not turn.halted
+        if over and not any(unresolved(turn, path) for path in given_up(turn)):
             turn.end(Phase.COMPENSATED, "compensated")
 
 

@@ -6,6 +6,7 @@ from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from messages.errors import DefinitionError
+from sagas.announcing import announcements_of
 from sagas.checks import (
     check_assignments,
     check_names,
@@ -138,6 +139,7 @@ class _Reading:
             eaches=frozenset(name for name, step in steps.items() if step.each is not None),
             lists=lists,
             readers=MappingProxyType(readers_of(self.source, lists, self.problems)),
+            announcements=MappingProxyType(announcements_of(self.types, keyed | replies)),
             flow=(flow := self.flow(steps, decisions, listening)),
             lifecycle=lifecycle_in(flow),
             answers=MappingProxyType(answers),

@@ -15,9 +15,10 @@ from sagas.definition import Unfit
 from sagas.instance import Instance, Phase
 from sagas.items import Items
 from sagas.lists import apart
+from sagas.names import ITEMS
 from sagas.outcome import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
 from sagas.problems import told
-from sagas.turn import ITEMS, Turn
+from sagas.turn import Turn
 from sagas.watching import UNREAD
 
 if TYPE_CHECKING:

@@ -192,6 +192,25 @@ class WayDefinition:
     after: timedelta | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """An event that the saga publishes about itself, built from its state as it is then.
+
+    `moments` are the kinds of history rows that it follows, with what the author calls them; `of` is the step that it
+    is about, if it is about one.
+    """
+
+    name: str
+    event: type[Event]
+    build: Callable[[Any], Event]
+    moments: Mapping[str, str]
+    of: str | None = None
+
+    def follows(self, kind: str, path: str | None) -> bool:
+        """Whether it follows a history row of that kind, at that path."""
+        return kind in self.moments and (self.of is None or (path or "").partition("[")[0] == self.of)
+
+
 class Unfit(StrEnum):
     """What becomes of an event that does not fit now."""
 
@@ -452,4 +471,5 @@ class Definition:
     lists: frozenset[str] = frozenset()
     readers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     lifecycle: LifecycleNode | None = None
+    announcements: Mapping[str, Announcement] = field(default_factory=dict)
     limits: Limits = DEFAULT_LIMITS

@@ -94,6 +94,7 @@ def _shape(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     yield from _added_only("event", old.get("heard", {}), new.get("heard", {}))
     yield from _ways(old.get("ways", {}), new.get("ways", {}))
     yield from _added_only("notice", old.get("notices", {}), new.get("notices", {}))
+    yield from _added_only("announcement", old.get("announcements", {}), new.get("announcements", {}))
 
 
 def _drawn(flow: object) -> str:

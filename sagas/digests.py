@@ -77,6 +77,7 @@ def _shape(definition: Definition) -> dict[str, Any]:
         "flow": _flow(definition.flow),
         "steps": {name: _step(step) for name, step in definition.steps.items()},
         **_listening(definition),
+        **_announcing(definition),
     }
 
 
@@ -107,6 +108,15 @@ def _listening(definition: Definition) -> dict[str, Any]:
     }
     found = {"heard": heard, "notices": notices, "ways": ways}
     return {part: content for part, content in found.items() if content}
+
+
+def _announcing(definition: Definition) -> dict[str, Any]:
+    announcements = {
+        f"{moment}/{each.name}": {"event": each.event.message_name, "version": each.event.schema_version}
+        for each in definition.announcements.values()
+        for moment in each.moments.values()
+    }
+    return {"announcements": announcements} if announcements else {}
 
 
 def _flow(node: Node) -> object:

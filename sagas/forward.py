@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
@@ -57,23 +58,28 @@ def _advance(turn: Turn) -> None:
     """Enter every step that may be entered and make every choice come to, until the flow waits or is done.
 
     A command that cannot be built, or a choice that cannot be made, parks the instance there; what was decided before
-    stands.
+    stands. So it does where an announcement cannot be built.
     """
-    if turn.halted or turn.phase is not Phase.RUNNING:
+    if not _goes(turn):
         return
     try:
         if turn.definition.eaches:
             _tend(turn)
-        while turn.phase is Phase.RUNNING and (found := list(_frontier(turn, turn.definition.flow))):
+        while _goes(turn) and (found := list(_frontier(turn, turn.definition.flow))):
             turns = [node for node in found if not isinstance(node, StepNode)]
-            for node in turns or found:  # first it is decided where the flow goes, so that steps begin in its order
+            # First it is decided where the flow goes, so that steps begin in its order.
+            for node in takewhile(lambda _: _goes(turn), turns or found):
                 _arrive(turn, node)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
-        over = turn.phase is Phase.RUNNING and finished(turn, turn.definition.flow)
+        over = _goes(turn) and finished(turn, turn.definition.flow)
         if over and not any(unresolved(turn, path) for path in given_up(turn)):
             turn.end(Phase.COMPLETED, "completed")
+
+
+def _goes(turn: Turn) -> bool:
+    return turn.phase is Phase.RUNNING and not turn.halted
 
 
 def _arrive(turn: Turn, node: Node) -> None:

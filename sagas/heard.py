@@ -12,9 +12,9 @@ from sagas.backward import fail, turn_back
 from sagas.definition import AlternativeNode, ChoiceNode, LoopNode, ReplyKind, Unfit, WaitNode, children_of, pauses_in
 from sagas.forward import enter_state, finished, go_on
 from sagas.instance import ANSWERED, EXPIRED, REFUSED, TIMED_OUT, WAITING, Phase
+from sagas.names import step_name
 from sagas.pauses import OPEN, end_pause
 from sagas.scopes import current_branches, failed_branches, pivot_of
-from sagas.turn import step_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

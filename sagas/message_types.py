@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from messages import Command, Event
 from sagas.problems import listed
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from sagas.source import Source
 
 
+M = TypeVar("M", Command, Event)
+
+
 class MessageTypes:
     """Those of one saga class. What cannot be read is told to `problems` and left out."""
 
@@ -25,17 +28,25 @@ class MessageTypes:
     def command(self, method: FunctionType) -> type[Command]:
         """The command class that a step's or compensation's return annotation names."""
         wanted = f"annotate the command it builds, e.g. def {method.__name__}(self) -> ReserveStock"
+        return self._built(method, Command, wanted, "a step sends one command, make a step of each")
+
+    def event(self, method: FunctionType) -> type[Event]:
+        """The event class that an announcement's return annotation names."""
+        wanted = f"annotate the event it builds, e.g. def {method.__name__}(self) -> OrderConfirmed"
+        return self._built(method, Event, wanted, "an announcement is one event, write a method for each")
+
+    def _built(self, method: FunctionType, kind: type[M], wanted: str, one: str) -> type[M]:
         found = self.annotation(method, "return", wanted)
         problem = None
         if len(found) > 1:
-            problem = f"returns {_names(found)}; a step sends one command, make a step of each"
-        elif found and not _is(found[0], Command):
-            problem = f"returns {_names(found)}, which is no Command; {wanted}"
-        elif found and self.is_concrete(cast("type[Command]", found[0]), method):
-            return cast("type[Command]", found[0])
+            problem = f"returns {_names(found)}; {one}"
+        elif found and not _is(found[0], kind):
+            problem = f"returns {_names(found)}, which is no {kind.__name__}; {wanted}"
+        elif found and self.is_concrete(cast("type[M]", found[0]), method):
+            return cast("type[M]", found[0])
         if problem:
             self.problems.of_method(method, problem)
-        return Command
+        return kind
 
     def events(self, method: FunctionType, meaning: str) -> list[type[Event]]:
         """The event classes that the second parameter is annotated with."""

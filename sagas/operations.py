@@ -6,6 +6,7 @@
 | retry   | a method raised; a command or undo open or blocked  | it goes on, and what is open is sent at once   |
 | skip    | a step that is open or cannot be built; its undo    | the flow, or the way back, goes on without it  |
 | skip    | a rest, a wait                                      | it is over now                                 |
+| skip    | an announcement that cannot be built                | nobody is told                                 |
 | resolve | an undo open or blocked; an orphaned effect         | it was dealt with by hand                      |
 | undo    | an orphaned effect of a step that has an undo       | the undo is sent                               |
 | pause   | alive, not paused                                   | nothing is sent, applied or fired              |
@@ -29,6 +30,7 @@ from sagas.pauses import end_pause
 from sagas.replies import note_blocked, note_exhausted, note_orphans, orphaned, settled
 from sagas.scopes import pauses, pivot_of
 from sagas.timeouts import again, next_attempt, wake
+from sagas.unannounced import leave_unannounced, unannounced
 from sagas.waits import reply_wait
 
 if TYPE_CHECKING:
@@ -175,9 +177,14 @@ def _send_now(turn: Turn, path: str, step: StepProgress) -> None:
 
 def _skip(turn: Turn, step: str | None) -> None:
     _refuse_paused(turn)
-    path = _chosen(turn, step, "skip", [*_unfinished_undos(turn), *_unfinished_steps(turn), *pauses(turn)])
+    silent = [each.name for each in unannounced(turn)]
+    path = _chosen(turn, step, "skip", [*_unfinished_undos(turn), *_unfinished_steps(turn), *pauses(turn), *silent])
     if path in _resting(turn):
         wake(turn, path)
+        return
+    if path in silent:
+        leave_unannounced(turn, path)
+        _dealt_with(turn)
         return
     skipped = turn.record("step_skipped", path)
     if path in _waiting(turn):

@@ -119,7 +119,8 @@ class Send:
     """A message to put into the outbox.
 
     `body` is None for a resend: what went out under this id stands in the history, body and cause. `marker` messages go
-    straight to the saga's own queue, everything else is a command. `path` is what order is promised for.
+    straight to the saga's own queue, an `event` to whoever listens, everything else is a command. `path` is what order
+    is promised for.
     """
 
     message_id: str
@@ -132,6 +133,7 @@ class Send:
     compensates: str | None = None
     causation_id: str | None = None
     marker: bool = False
+    event: bool = False
 
 
 @value

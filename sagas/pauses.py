@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagas.instance import RESTED, RESTING, WAITING
-from sagas.turn import sleep_timer, step_name
+from sagas.names import sleep_timer, step_name
 
 if TYPE_CHECKING:
     from sagas.definition import LifecycleNode

@@ -49,11 +49,12 @@ from sagas.instance import (
     Phase,
 )
 from sagas.items import NeedsItems
+from sagas.names import ITEMS, sleep_timer, step_name, timer_name
 from sagas.outcome import Action, Arrived, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.pauses import ENTRY, OPEN, TIMEOUT
 from sagas.replies import HEARD
 from sagas.scopes import given_up, pivot_of
-from sagas.turn import ITEMS, Turn, sleep_timer, step_name, timer_name
+from sagas.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -15,8 +15,8 @@ from sagas.backward import exhausted, fail, stop_retrying
 from sagas.definition import Purpose, ReplyKind
 from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase, message_id
+from sagas.names import step_name, timer_name
 from sagas.scopes import given_up, must_succeed
-from sagas.turn import step_name, timer_name
 from sagas.waits import backoff_wait, reply_wait
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from sagas.definition import (
     iteration,
 )
 from sagas.instance import DONE, PAUSED, WOKEN, CallStatus, Phase
+from sagas.names import step_name
 from sagas.pauses import ENTRY, close_state, end_pause
 from sagas.tally import whole_of, wholes
-from sagas.turn import step_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

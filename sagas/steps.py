@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
 from messages import Command, Event
+from sagas.announcements import Announcement
 from sagas.definition import ReplyKind, Retry
 from sagas.flow import Flow
 from sagas.written import Hooked, Written, wrong
@@ -67,6 +68,11 @@ class Word(Hooked):
     def on_heartbeat(self, method: Callable[[S, E], None], /) -> Callable[[S, E], None]:
         """The method takes a reply that says that it is being worked on: the timeout begins anew."""
         return self._reply_hook(ReplyKind.HEARTBEAT, method)
+
+    def announce(self, method: Callable[[Any], E], /) -> Announcement[E]:
+        """The method builds an event that is published when this is done: for whoever wants to know."""
+        self._body_beside("announce")
+        return Announcement[E](method, (), self)
 
 
 class Step(Word, Flow, Generic[C_co]):

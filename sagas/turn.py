@@ -17,13 +17,16 @@ from sagas.definition import Purpose, label
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
 from sagas.items import AT_HAND, NeedsItems, Want
 from sagas.keywords import LONGEST
+from sagas.names import ANNOUNCEMENTS, ITEMS, MARKER, step_name, step_of_timer, timer_name
 from sagas.outcome import Decision, Disposition, HistoryEntry, Send
 from sagas.problems import told
+from sagas.unannounced import note_announcements
 from sagas.waiting import waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from messages import Command, Event
     from messages.errors import MessageError
     from sagas.authoring import Saga
     from sagas.definition import (
@@ -38,10 +41,6 @@ if TYPE_CHECKING:
     from sagas.instance import CallProgress, CallStatus, Phase
     from sagas.items import Rested
     from sagas.outcome import Arrived
-
-
-ITEMS = "items"
-"""Below the field of a list that is worked off item by item: how many there are."""
 
 
 class Turn:
@@ -104,7 +103,10 @@ class Turn:
                 body=body,
             )
         )
-        return self.seq
+        seq = self.seq
+        if self.definition.announcements:
+            note_announcements(self, kind, step)
+        return seq
 
     # -- the author's methods
 
@@ -198,17 +200,22 @@ class Turn:
         Raises:
             MethodRaised: the method raised, or its command does not fit the wire contract.
         """
+        return self._built(call.build, call.command, path)
+
+    def _built(
+        self, build: Callable[..., Command | Event], wanted: type[Command | Event], path: str | None = None
+    ) -> bytes:
         try:
             item = self.item_of(path) if path is not None and self.definition.eaches else ()
-            command = call.build(self.saga(call.build), *item)
-            if not isinstance(command, call.command):
-                message = f"returned {type(command).__name__} instead of {call.command.__name__}"
-                raise TypeError(message)
-            return codec.encode(command, self.definition.limits)
+            message = build(self.saga(build), *item)
+            if not isinstance(message, wanted):
+                text = f"returned {type(message).__name__} instead of {wanted.__name__}"
+                raise TypeError(text)
+            return codec.encode(message, self.definition.limits)
         except NeedsItems:
             raise
         except BaseException as error:
-            raise self.raised(call.build, error) from error
+            raise self.raised(build, error) from error
 
     def ask(self, decision: DecisionDefinition) -> str:
         """The answer of a decision.
@@ -313,6 +320,28 @@ class Turn:
         kind = "reminded" if notice.kind == "reminder" else "escalated"
         self.record(kind, path, message=send, body=send.body, notice=call.name, causation_id=send.causation_id)
 
+    def announce(self, name: str, path: str | None, causation_id: str | None) -> None:
+        """Publish an announcement, of the step at that path if it is of one.
+
+        Its id has the number of its history row, which no other event of the instance has.
+
+        Raises:
+            MethodRaised: the event cannot be built; nothing was changed.
+        """
+        announcement = self.definition.announcements[name]
+        event = announcement.event
+        send = Send(
+            message_id=message_id(self.before.saga_id, path or name, 1, 1, f"event {self.seq + 1}"),
+            name=event.message_name,
+            schema_version=event.schema_version,
+            path=ANNOUNCEMENTS,
+            body=self._built(announcement.build, event),
+            causation_id=causation_id,
+            event=True,
+        )
+        self.sends.append(send)
+        self.record("announced", path, message=send, body=send.body, announcement=name, causation_id=causation_id)
+
     def _message(self, path: str, call: Call, progress: CallProgress, body: bytes | None) -> Send:
         saga, generation, purpose = self.before.saga_id, progress.generation, call.purpose
         undone = None
@@ -342,7 +371,7 @@ class Turn:
             marker=True,
         )
         self.sends.append(marker)
-        self.record("timer_fired", _step_of_timer(timer), message=marker, timer=timer)
+        self.record("timer_fired", step_of_timer(timer), message=marker, timer=timer)
 
     def marker_id(self, timer: str, seq: int) -> str:
         """The id of the marker that was announced by that history row; a timer set with it has its number as fence."""
@@ -467,30 +496,3 @@ def _target(way: WayDefinition, said: object) -> str | None:
         message = f"returned {said!r}, which is none of the states that its annotation lists"
         raise TypeError(message)
     return target
-
-
-MARKER = "antiphon.GiveUp"
-"""The name of the message by which a saga gives up waiting; only its own queue takes it."""
-
-
-def step_name(path: str) -> str:
-    """The step that a path belongs to."""
-    return path.partition("[")[0]
-
-
-def timer_name(path: str, purpose: Purpose) -> str:
-    """The timer of a step's command."""
-    return f"{path}/{purpose}"
-
-
-def sleep_timer(name: str) -> str:
-    """The timer of a rest."""
-    return f"{name}/{SLEEP}"
-
-
-SLEEP = "sleep"
-
-
-def _step_of_timer(timer: str) -> str | None:
-    path, slash, _ = timer.rpartition("/")
-    return path if slash else None

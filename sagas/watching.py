@@ -12,8 +12,8 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING
 
 from messages.value import value
+from sagas.names import MARKER
 from sagas.outcome import Decision, HistoryEntry
-from sagas.turn import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

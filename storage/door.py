@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from messages.codec import DEFAULT_LIMITS
-from sagas.turn import MARKER
+from sagas.names import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,9 +31,9 @@ from sagas.definition import Purpose
 from sagas.heard import newly_awaited
 from sagas.instance import saga_id
 from sagas.items import NeedsItems
+from sagas.names import step_name
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.tally import index_of
-from sagas.turn import step_name
 from testkit.items import ItemsBeside
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Harness:
         self.disposition: Disposition | None = None
         self.reason = ""
         self._instance: Instance | None = None
-        self._latest: list[Sent] = []
+        self._latest: list[Sent | Event] = []
         self._bodies: dict[str, bytes] = {}
         self._decisions: list[Decision] = []
         self._messages = 0
@@ -177,7 +177,12 @@ class Harness:
     @property
     def sent(self) -> list[Command]:
         """The commands that the last act of the test made the saga send, resends included, in order."""
-        return [each.command for each in self._latest]
+        return [each.command for each in self._latest if isinstance(each, Sent)]
+
+    @property
+    def announced(self) -> list[Event]:
+        """The events that the last act of the test made the saga announce, in order."""
+        return [each for each in self._latest if not isinstance(each, Sent)]
 
     @property
     def instance(self) -> Instance:
@@ -226,7 +231,8 @@ class Harness:
         return self._take(start(self.definition, arrived, state=state, saga_id=identity, key=key, n=1, now=self.now))
 
     def _let_pass(self, time: timedelta) -> None:
-        until, sent = self.now + time, list[Sent]()
+        until = self.now + time
+        sent: list[Sent | Event] = []
         while (due := self._next_timer(until)) is not None:
             name, fence, self.now = due
             self._decide(TimerFired(name=name, fence=fence))
@@ -284,7 +290,9 @@ class Harness:
         self._decide(GiveUp(message_id=marker.message_id, timer=body["timer"], entry=body["entry"]))
         self._latest = latest + self._latest
 
-    def _note(self, send: Send) -> Sent:
+    def _note(self, send: Send) -> Sent | Event:
+        if send.event:
+            return self._announced(send)
         body = self._bodies.setdefault(send.message_id, send.body or b"")
         envelope = Envelope(message_id=send.message_id, name=send.name, body=body)
         sent = Sent(
@@ -298,6 +306,11 @@ class Harness:
         )
         self.log.append(sent)
         return sent
+
+    def _announced(self, send: Send) -> Event:
+        classes = {each.event.message_name: each.event for each in self.definition.announcements.values()}
+        envelope = Envelope(message_id=send.message_id, name=send.name, body=send.body or b"")
+        return codec.parse(envelope, classes[send.name])
 
     def _arrived(self, event: Event, causation_id: str | None) -> Arrived:
         self._messages += 1

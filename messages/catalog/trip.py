@@ -19,6 +19,20 @@ class TripRequested(Event, name="travel.TripRequested", version=1):
     with_car: bool = False
 
 
+class TripConfirmed(Event, name="trip.TripConfirmed", version=1):
+    """The trip is booked and paid. Told to whoever wants to know."""
+
+    trip_id: str
+    traveller: str
+
+
+class TripFailed(Event, name="trip.TripFailed", version=1):
+    """There is no trip, and nothing is kept of it. Told to whoever wants to know."""
+
+    trip_id: str
+    traveller: str
+
+
 # airline
 
 

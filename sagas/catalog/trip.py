@@ -34,9 +34,11 @@ from messages.catalog.trip import (
     TrainFull,
     TrainReleased,
     TrainReserved,
+    TripConfirmed,
+    TripFailed,
     TripRequested,
 )
-from sagas import Retry, Saga, alternative, decision, parallel, start, step, when
+from sagas import Retry, Saga, alternative, announce, decision, parallel, start, step, when
 
 
 class BookTrip(Saga, key="trip_id", version=1, deadline=timedelta(days=1)):
@@ -132,5 +134,15 @@ class BookTrip(Saga, key="trip_id", version=1, deadline=timedelta(days=1)):
         way = f"seat {self.seat}" if self.seat is not None else f"coach {self.coach}"
         car = [f"car {self.plate}"] if self.plate is not None else []
         return SendTickets(trip_id=self.trip_id, traveller=self.traveller, lines=[way, f"room {self.room}", *car])
+
+    @announce("completed")
+    def confirmed(self) -> TripConfirmed:
+        """Whoever wants to know hears that it worked."""
+        return TripConfirmed(trip_id=self.trip_id, traveller=self.traveller)
+
+    @announce("compensated")
+    def failed(self) -> TripFailed:
+        """Or that it did not, and nothing is left of it."""
+        return TripFailed(trip_id=self.trip_id, traveller=self.traveller)
 
     flow = parallel(alternative(fly, ride), stay, when(wants_car, rent)) >> charge >> tell

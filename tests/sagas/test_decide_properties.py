@@ -24,6 +24,7 @@ from messages.errors import OperationRefused
 from sagas import (
     Retry,
     Saga,
+    announce,
     cancel,
     decision,
     definition_of,
@@ -61,9 +62,10 @@ from sagas.definition import (
 from sagas.instance import DONE, WAITING, CallStatus, Phase, saga_id
 from sagas.items import NeedsItems
 from sagas.layout import bound
+from sagas.names import step_name
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.patch import patch, rebuild
-from sagas.turn import step_name
+from sagas.unannounced import UNANNOUNCED
 from testkit.items import ItemsBeside
 
 if TYPE_CHECKING:
@@ -120,6 +122,10 @@ class Stuck(Answer, name="machine.Stuck"):
 
 class UndoBusy(Answer, name="machine.UndoBusy"):
     pass
+
+
+class Went(Event, name="machine.Went"):
+    what: str
 
 
 class Heard(Event, abstract=True):
@@ -290,6 +296,30 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
         _maybe_raise("drifted")
         return "u"
 
+    @announce("started", "turned_back")
+    def moved(self) -> Went:
+        _maybe_raise("moved")
+        return Went(what="on")
+
+    @announce("completed", "compensated")
+    def over(self) -> Went:
+        _maybe_raise("over")
+        return Went(what="over")
+
+    @a.announce
+    def a_told(self) -> Went:
+        _maybe_raise("a_told")
+        return Went(what="a")
+
+    @undo_a.announce
+    def a_taken_back(self) -> Went:
+        _maybe_raise("a_taken_back")
+        return Went(what="not a")
+
+    @undo_b.announce
+    def b_taken_back(self) -> Went:
+        return Went(what="not b")
+
     flow = a >> b >> nap >> c >> e >> nod >> when(odd, d) >> lifecycle("u", final=["w"])
 
 
@@ -297,6 +327,7 @@ METHODS = (
     [f"{word}{step}" for step in "abcde" for word in ("", "undo_")]
     + [f"{step}_done" for step in "abcde"]
     + ["odd", "nap", "nod", "no", "nobody_nods", "nudge", "told", "stop", "pushed", "drifted"]
+    + ["moved", "over", "a_told", "a_taken_back"]
 )
 
 
@@ -483,6 +514,7 @@ class World(RuleBasedStateMachine):
         self.patches: list[bytes] = []
         self.sent: list[Send] = []
         self.markers: list[Send] = []
+        self.events: list[Send] = []
         self.in_outbox: set[str] = set()
         self.dead_letters = 0
         self.retries = 0
@@ -588,7 +620,7 @@ class World(RuleBasedStateMachine):
 
     @rule(
         action=st.sampled_from(Action),
-        step=st.sampled_from([None, None, "a", "b", "c", "d", "a[0]", "b[1]", "no such step"]),
+        step=st.sampled_from([None, None, "a", "b", "c", "d", "a[0]", "b[1]", "moved", "a_told", "no such step"]),
     )
     def an_operator_acts(self, action: Action, step: str | None) -> None:
         self._operate(action, step)
@@ -671,8 +703,8 @@ class World(RuleBasedStateMachine):
         for path in given_up:
             self.given_up_at.setdefault(path, turned[0] if turned else self.instance.seq)
         for send in decision.sends:
-            (self.markers if send.marker else self.sent).append(send)
-            if not send.marker:
+            (self.markers if send.marker else self.events if send.event else self.sent).append(send)
+            if not send.marker and not send.event:
                 self.in_outbox.add(send.message_id)
         if decision.withdraw:
             gone = frozenset(self.in_outbox & set(decision.withdraw))
@@ -684,11 +716,11 @@ class World(RuleBasedStateMachine):
     def _check_step(self, before: Instance, decision: Decision) -> None:
         after = decision.instance
         if before.phase.ended:
-            assert not decision.sends or self._undoes(decision), "an ended instance sent something"
+            assert not _commands(decision) or self._undoes(decision), "an ended instance sent something"
             assert after.phase is before.phase
         if before.halted and after.halted:
             resumed = any(
-                entry.kind in ("resumed", "cancelled") for entry in decision.history
+                entry.kind in ("resumed", "cancelled", "announcement_skipped") for entry in decision.history
             )  # and parked again by another method
             assert not decision.sends or resumed or _is_undo(decision), "a parked instance sent of its own accord"
         if not decision.history:
@@ -702,7 +734,7 @@ class World(RuleBasedStateMachine):
     def _undoes(self, decision: Decision) -> bool:
         """Whether an operator has an orphaned effect undone, now or before."""
         asked = any(entry.detail.get("action") == "undo" for entry in (*self.history, *decision.history))
-        return asked and all(send.purpose is Purpose.UNDO for send in decision.sends)
+        return asked and all(send.purpose is Purpose.UNDO for send in _commands(decision))
 
     @invariant()
     def the_history_is_gapless_and_rebuilds_the_instance(self) -> None:
@@ -812,7 +844,8 @@ class World(RuleBasedStateMachine):
                 assert progress.undo is not None
                 ended = (CallStatus.SUCCEEDED, CallStatus.SKIPPED)
                 assert progress.undo.status in ended, f"compensated, but {name} is not undone"
-        ended_by_hand = [entry for entry in self.history if entry.kind == "step_skipped" or "by" in entry.detail]
+        by_hand = ("step_skipped", "announcement_skipped")
+        ended_by_hand = [entry for entry in self.history if entry.kind in by_hand or "by" in entry.detail]
         assert self.instance.skipped == len(ended_by_hand), "skipped in silence"
 
     @invariant()
@@ -867,6 +900,35 @@ class World(RuleBasedStateMachine):
             assert len(sends) == progress.do.spent
             assert len({send.idempotency_key for send in sends}) == bool(sends)
 
+    @invariant()
+    def everything_is_announced_once_and_in_order(self) -> None:
+        if not hasattr(self, "instance"):
+            return
+        known = self.definition.announcements.items()
+        happened = [
+            (name, entry.step if each.of else None)
+            for entry in self.history
+            for name, each in known
+            if each.follows(entry.kind, entry.step)
+        ]
+        announced, skipped = ([*self._told(kind)] for kind in ("announced", "announcement_skipped"))
+        due = [(name, path) for name, path, _ in json.loads(self.instance.choices.get(UNANNOUNCED, "[]"))]
+        assert Counter(happened) == Counter((*announced, *skipped, *due))
+        assert skipped or happened == [*announced, *due]
+        assert not due or self.instance.halted, "kept back without a reason"
+        ids = [entry.message_id for entry in self.history if entry.kind == "announced"]
+        assert [send.message_id for send in self.events] == ids
+        assert len({*ids, *(send.message_id for send in self.sent)}) == len(ids) + len(
+            {send.message_id for send in self.sent}
+        )
+
+    def _told(self, kind: str) -> Iterator[tuple[str, str | None]]:
+        return ((entry.detail["announcement"], entry.step) for entry in self.history if entry.kind == kind)
+
+
+def _commands(decision: Decision) -> list[Send]:
+    return [send for send in decision.sends if not send.event]
+
 
 def _loads(body: bytes) -> dict[str, str]:
     loaded: dict[str, str] = json.loads(body)
@@ -881,7 +943,7 @@ World.TestCase.settings = settings(
 def _is_undo(decision: Decision) -> bool:
     """Whether an operator has just asked for an undo: that one command goes out, parked or not."""
     asked = any(entry.detail.get("action") == "undo" for entry in decision.history)
-    return asked and [send.purpose for send in decision.sends] == [Purpose.UNDO]
+    return asked and [send.purpose for send in _commands(decision)] == [Purpose.UNDO]
 
 
 TestWorld = World.TestCase

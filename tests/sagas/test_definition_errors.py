@@ -331,8 +331,8 @@ def a_step_with_a_word_of_another_language() -> None:
 @reads(
     "X.pay: timeout=30 will not do; write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)",
     "X.pay: retry=3 will not do; write Retry(attempts=5, backoff=timedelta(seconds=2))",
-    "X.pay: success='PaymentCompleted' will not do; write an Event class, a tuple of which one is enough, "
-    "or all_of(...)",
+    "X.pay: success='PaymentCompleted' will not do; "
+    "write an Event class, a tuple of which one is enough, or all_of(...)",
     "X.pay: failure=MakePayment will not do; write an Event class or a tuple of them",
     "X.pay: reply=None will not do; write True or False",
     'X.pay: in_doubt=\'hope\' will not do; write "undo" or "wait"',

@@ -15,6 +15,7 @@ def test_the_public_names_are_these() -> None:
         "Saga",
         "all_of",
         "alternative",
+        "announce",
         "cancel",
         "decision",
         "definition_of",

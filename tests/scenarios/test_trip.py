@@ -32,6 +32,8 @@ from messages.catalog.trip import (
     TrainFull,
     TrainReleased,
     TrainReserved,
+    TripConfirmed,
+    TripFailed,
     TripRequested,
 )
 from messages.errors import OperationRefused
@@ -68,6 +70,7 @@ def test_the_card_is_charged_when_all_is_reserved_and_the_traveller_is_told() ->
     saga.receives(CHARGED)
     told = SendTickets(trip_id="t-1", traveller="Ada", lines=["seat 12A", "room 101", "car AN 0007"])
     assert (saga.sent, saga.status) == ([told], "completed")
+    assert saga.announced == [TripConfirmed(trip_id="t-1", traveller="Ada")]
 
 
 def test_who_cannot_fly_goes_by_rail() -> None:
@@ -85,8 +88,9 @@ def test_an_airline_that_says_nothing_is_asked_to_release_the_seat_before_the_ra
 
 def test_who_can_neither_fly_nor_ride_stays_at_home() -> None:
     saga = trip().receives(ACCOMMODATED).receives(PlaneFull(trip_id="t-1")).receives(TrainFull(trip_id="t-1"))
-    assert sent(saga) == [ReleaseRoom]
+    assert (sent(saga), saga.announced) == ([ReleaseRoom], [])
     assert saga.receives(RoomReleased(trip_id="t-1")).status == "compensated"
+    assert saga.announced == [TripFailed(trip_id="t-1", traveller="Ada")]
 
 
 @pytest.mark.parametrize("refusal", [CardRefused(trip_id="t-1"), None])

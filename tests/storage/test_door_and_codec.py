@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import migrations
 from messages import Event, Raw, codec
 from messages.errors import MessageError
-from sagas.turn import MARKER
+from sagas.names import MARKER
 from tests.messages.test_strict_json import FINE, NASTY, OBJECTS, nested
 
 if TYPE_CHECKING:

@@ -24,7 +24,11 @@ from messages.catalog.ordering import (
     StockReleased,
     StockReserved,
 )
-from sagas import Definition, Patience, Policies, Retry, Saga, definition_of, start, step, with_policies
+from sagas import Definition, Patience, Policies, Retry, Saga, announce, definition_of, start, step, with_policies
+
+
+class Told(Event, name="sample.Told"):
+    order_id: str
 
 
 class PlaceOrder(Saga, key="order_id", version=2, deadline=timedelta(days=3), name="PlaceOrder", key_reuse=True):
@@ -80,6 +84,19 @@ class PlaceOrder(Saga, key="order_id", version=2, deadline=timedelta(days=3), na
     def tell(self) -> ReleaseStock:
         return ReleaseStock(order_id=self.order_id)
 
+    @announce("turned_back", "completed")
+    def ended(self) -> Told:
+        """A docstring."""
+        return Told(order_id=self.order_id)
+
+    @pay.announce
+    def rich(self) -> Told:
+        return Told(order_id=self.order_id)
+
+    @refund.announce
+    def poor(self) -> Told:
+        return Told(order_id=self.order_id)
+
     _tail = pay >> tell
     flow = reserve >> _tail
 
@@ -88,6 +105,9 @@ def what_a_test_sees(order: PlaceOrder, reply: StockReserved) -> None:
     assert_type(order.reserve(), ReserveStock)
     assert_type(order.release(), ReleaseStock)
     assert_type(order.refund(), RefundPayment)
+    assert_type(order.ended(), Told)
+    assert_type(order.rich(), Told)
+    assert_type(order.poor(), Told)
     assert_type(order.now, datetime)
     assert_type(order.saga_id, UUID)
     order.reserved(reply)

@@ -16,7 +16,7 @@ from messages.catalog.ordering import (
     StockReleased,
     StockReserved,
 )
-from sagas import Retry, Saga, start, step
+from sagas import Retry, Saga, announce, start, step
 
 
 class Wrong(Saga, key="order_id"):
@@ -95,6 +95,22 @@ class Wrong(Saga, key="order_id"):
     @pay.compensation(success=StockReleased, in_doubt="undo")  # reported: mypy, pyright
     def refund(self) -> ReleaseStock:
         return ReleaseStock(order_id=self.payment_id)  # reported: mypy, pyright
+
+    @announce("complete")  # reported: mypy, pyright
+    def misspelt_moment(self) -> StockReleased:
+        return StockReleased(order_id=self.order_id)
+
+    @announce  # reported: mypy, pyright
+    def without_moment(self) -> StockReleased:
+        return StockReleased(order_id=self.order_id)
+
+    @announce("completed")  # reported: mypy, pyright
+    def told_by_a_command(self) -> ReleaseStock:
+        return ReleaseStock(order_id=self.order_id)
+
+    @pay.announce  # reported: mypy, pyright
+    def told_of_a_step_by_a_command(self) -> ReleaseStock:
+        return ReleaseStock(order_id=self.order_id)
 
 
 class WithCompensationInFlow(Saga, key="order_id"):
