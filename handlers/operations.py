@@ -6,6 +6,7 @@ Acts in the operator's own process, with or without a broker: what it sends is l
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,9 @@ class Operations(Repair[Storage]):
             saga = self._fitting(instance, operation.revision)
             deciding = Deciding(saga, unit, locked.now, self._limits)
             fold = deciding.work.load(saga.definitions[instance.version], instance)
+            if operated.action is Action.FIRE_TIMER:
+                unsent = await unit.unsent([instance.saga_id])
+                operated = replace(operated, unsent=unsent.get(instance.saga_id, frozenset()))
             await deciding.work.decide(unit, fold, operated)
             if newly_awaited(instance, fold.current):
                 await deciding.apply_kept(fold)
@@ -105,6 +109,8 @@ class Operations(Repair[Storage]):
     async def _done_before(self, unit: Unit, operation: Operation, token: UUID) -> InboxRow | None:
         operated = operation.operated
         said = f"{operation.saga_id}/{operated.action}/{operated.step}"
+        if operated.timer is not None:
+            said += f"/{operated.timer}/{operated.due}"
         entry = InboxEntry(source="", message_id=operated.request_id, body_hash=sha256(said.encode()).digest())
         claimed = await unit.claim_inbox(CONSUMER, token, [entry])
         known = claimed.known.get(("", operated.request_id))

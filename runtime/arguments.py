@@ -11,6 +11,8 @@ from uuid import UUID
 
 import typer
 
+from runtime.durations import span
+
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -36,6 +38,44 @@ def instance_place(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no saga id to go on from; begin with the first page") from None
+
+
+def timer_place(text: str) -> tuple[datetime, UUID, str]:
+    """The timer that a page goes on behind: when it was due, whose it is, and its name."""
+    due_at, _, timer = text.partition("/")
+    saga_id, _, name = timer.partition("/")
+    try:
+        return datetime.fromisoformat(due_at).astimezone(UTC), UUID(saga_id), name
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{text!r} is no timer to go on from; begin with the first page") from None
+
+
+def timer_place_text(text: str) -> str:
+    """The same as it was written, which `timer_place` reads."""
+    if text:
+        timer_place(text)
+    return text
+
+
+def instant(text: str) -> datetime:
+    """A time of day and date."""
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.astimezone()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is no time; write one such as 2026-11-21T12:30, local unless it names its zone, or say --in 2h"
+        ) from None
+
+
+def duration(text: str) -> timedelta:
+    """How long, with its unit."""
+    try:
+        return span(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no duration of at most a hundred years; write a number with s, m, h or d, such as 90s or 8d"
+        ) from None
 
 
 def time_text(text: str) -> str:

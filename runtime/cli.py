@@ -1,7 +1,7 @@
 """The command line: names, arguments, help texts and exit codes. What a command does is in `runtime.commands`.
 
 Nothing heavy is imported before a command is chosen. The commands on dead letters are in `runtime.cli_dead`, those on
-definitions in `runtime.cli_definitions`.
+definitions in `runtime.cli_definitions`, those on timers in `runtime.cli_timers`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,24 @@ import typer
 
 from runtime.cli_dead import dead
 from runtime.cli_definitions import check, definitions
+from runtime.cli_timers import timers
 from runtime.exits import CONFIGURATION, FAILED
 from runtime.ownership import append_current_folder, shadowed
-from runtime.shell import After, AfterInstance, Json, Limit, carry_out, complain
+from runtime.shell import (
+    Actor,
+    After,
+    AfterInstance,
+    Identity,
+    Json,
+    Limit,
+    OfType,
+    Reason,
+    RequestId,
+    Revision,
+    carry_out,
+    complain,
+    must_say_why,
+)
 
 app = typer.Typer(
     name="antiphon",
@@ -33,6 +48,7 @@ sagas = typer.Typer(help="See and repair the business processes.", no_args_is_he
 held = typer.Typer(help="See the messages that wait until they can be applied.", no_args_is_help=True)
 config = typer.Typer(help="See the settings.", no_args_is_help=True)
 app.add_typer(sagas, name="sagas")
+app.add_typer(timers, name="timers")
 app.add_typer(held, name="held")
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
@@ -198,8 +214,8 @@ def sagas_list(
 
 @sagas.command("show")
 def sagas_show(
-    identity: Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")],
-    saga_type: Annotated[str, typer.Option("--type", help="The saga type, when a key belongs to several.")] = "",
+    identity: Identity,
+    saga_type: OfType = "",
     as_json: Json = False,
 ) -> None:
     """Show one instance and its history."""
@@ -210,9 +226,9 @@ def sagas_show(
 
 @sagas.command("query")
 def sagas_query(
-    identity: Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")],
+    identity: Identity,
     name: Annotated[str, typer.Argument(metavar="QUERY", help="The method of the saga that answers.")],
-    saga_type: Annotated[str, typer.Option("--type", help="The saga type, when a key belongs to several.")] = "",
+    saga_type: OfType = "",
 ) -> None:
     """Ask an instance; what its @query answers is printed as JSON."""
     from runtime.commands import query as command
@@ -220,15 +236,7 @@ def sagas_query(
     carry_out(lambda: command.query(identity, name, saga_type=saga_type))
 
 
-_Identity = Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")]
 _Step = Annotated[str, typer.Argument(metavar="STEP", help="The step; needed when several are possible.")]
-_Type = Annotated[str, typer.Option("--type", help="The saga type, when a key belongs to several.")]
-_Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the history.")]
-_Actor = Annotated[str, typer.Option("--actor", help="Who; it stands in the history. Default: the user logged in.")]
-_Request = Annotated[str, typer.Option("--request-id", help="The same one twice is done once. Default: a new one.")]
-_Revision = Annotated[
-    int | None, typer.Option("--revision", help="Only if the instance is still at this revision.", min=1)
-]
 
 
 def _action(action: str, help_text: str, *, of_a_step: bool = True) -> None:
@@ -236,17 +244,16 @@ def _action(action: str, help_text: str, *, of_a_step: bool = True) -> None:
 
     def command(
         *,
-        identity: _Identity,
+        identity: Identity,
         step: _Step = "",
-        reason: _Reason,
-        saga_type: _Type = "",
-        actor: _Actor = "",
-        request_id: _Request = "",
-        revision: _Revision = None,
+        reason: Reason,
+        saga_type: OfType = "",
+        actor: Actor = "",
+        request_id: RequestId = "",
+        revision: Revision = None,
         as_json: Json = False,
     ) -> None:
-        if not reason.strip():
-            raise typer.BadParameter("say why; it stands in the history", param_hint="'--reason'")
+        must_say_why(reason)
         from runtime.commands import operate
         from sagas.outcome import Action
 

@@ -24,7 +24,25 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 _AFTER = "Go on behind this one: the last of the page before."
 After = Annotated[int | None, typer.Option("--after", metavar="ID", parser=place, help=_AFTER)]
 AfterInstance = Annotated[UUID | None, typer.Option("--after", metavar="ID", parser=instance_place, help=_AFTER)]
+Identity = Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")]
+OfType = Annotated[str, typer.Option("--type", help="The saga type, when a key belongs to several.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the history.")]
+Actor = Annotated[str, typer.Option("--actor", help="Who; it stands in the history. Default: the user logged in.")]
+RequestId = Annotated[str, typer.Option("--request-id", help="The same one twice is done once. Default: a new one.")]
+Revision = Annotated[
+    int | None, typer.Option("--revision", help="Only if the instance is still at this revision.", min=1)
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Show at most this many.")]
+
+
+def must_say_why(reason: str) -> None:
+    """A reason of blanks is none.
+
+    Raises:
+        BadParameter: it is.
+    """
+    if not reason.strip():
+        raise typer.BadParameter("say why; it stands in the history", param_hint="'--reason'")
 
 
 def complain(text: str, name: str = "antiphon") -> None:

@@ -38,7 +38,7 @@ def turn_back(turn: Turn, reason: str, path: str | None = None) -> None:
     turn.end_reason = reason
     turn.record("compensation_started", path, reason=reason)
     turn.timers.pop(DEADLINE, None)
-    turn.set_timer(OVERDUE, max(turn.before.deadline_at - turn.now, _PATIENCE))
+    turn.set_timer(OVERDUE, max(turn.deadline_at - turn.now, _PATIENCE))
     undo_given_up(turn)
 
 

@@ -191,6 +191,20 @@ class WayDefinition:
     take: Callable[..., object]
     after: timedelta | None = None
 
+    def target(self, said: object) -> str | None:
+        """The state that the method says; None: stay.
+
+        Raises:
+            TypeError: its annotation does not list it.
+        """
+        if said is None and self.stays:
+            return None
+        target = label(said)
+        if target is None or target not in self.targets:
+            message = f"returned {said!r}, which is none of the states that its annotation lists"
+            raise TypeError(message)
+        return target
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:

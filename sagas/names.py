@@ -28,6 +28,11 @@ def timer_name(path: str, purpose: Purpose) -> str:
     return f"{path}/{purpose}"
 
 
+def moved_at(timer: str) -> str:
+    """Where an instance keeps that an operator has moved or cancelled a timer: its markers from before are stale."""
+    return f"{timer}/moved"
+
+
 def sleep_timer(name: str) -> str:
     """The timer of a rest."""
     return f"{name}/{SLEEP}"

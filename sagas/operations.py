@@ -12,7 +12,7 @@
 | pause   | alive, not paused                                   | nothing is sent, applied or fired              |
 | resume  | paused                                              | it goes on where it stood                      |
 
-Everything else is refused in words, and nothing is changed.
+Everything else is refused in words, and nothing is changed. Of timers see `sagas.operator_timers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from messages.errors import OperationRefused
+from sagas import operator_timers
 from sagas.backward import due, exhausted, send_undo, turn_back
 from sagas.definition import Purpose
 from sagas.forward import go_on, ready
@@ -50,32 +50,26 @@ def operate(turn: Turn, operated: Operated) -> None:
     """
     note(turn, operated)
     whole = _WHOLE.get(operated.action)
-    if whole is None:
+    if operated.action in operator_timers.ACTIONS:
+        operator_timers.operate_timer(turn, operated)
+    elif whole is None:
         _STEPWISE[operated.action](turn, operated.step)
     elif operated.step is None:
         whole(turn)
     else:
-        raise _refused(turn, f"{operated.action} concerns the whole instance; leave the step out")
+        raise turn.refused(f"{operated.action} concerns the whole instance; leave the step out")
 
 
 def note(turn: Turn, operated: Operated) -> None:
     """Record who wants what, and why."""
     turn.record(
         "operator_acted",
-        operated.step,
+        operated.step or (operated.timer or "").rpartition("/")[0] or None,
         action=operated.action.value,
+        timer=operated.timer,
         actor=operated.actor,
         reason=operated.reason,
         request_id=operated.request_id,
-    )
-
-
-def _refused(turn: Turn, text: str) -> OperationRefused:
-    instance = turn.before
-    return OperationRefused(
-        f"{instance.saga_type} {instance.key!r}: {text}",
-        saga_type=instance.saga_type,
-        saga_id=str(instance.saga_id),
     )
 
 
@@ -84,11 +78,11 @@ def _refused(turn: Turn, text: str) -> OperationRefused:
 
 def _cancel(turn: Turn) -> None:
     if turn.phase is Phase.COMPENSATING:
-        raise _refused(turn, "it is being compensated already")
+        raise turn.refused("it is being compensated already")
     if turn.phase.ended:
-        raise _refused(turn, f"it is {turn.phase}, and what has ended is not cancelled")
+        raise turn.refused(f"it is {turn.phase}, and what has ended is not cancelled")
     if (pivot := pivot_of(turn)) is not None:
-        raise _refused(turn, f"its pivot {pivot} was sent, and from there on nothing is undone")
+        raise turn.refused(f"its pivot {pivot} was sent, and from there on nothing is undone")
     turn.attention.pop("method_raised", None)
     turn.record("cancelled")
     turn_back(turn, "cancelled")
@@ -96,16 +90,16 @@ def _cancel(turn: Turn) -> None:
 
 def _pause(turn: Turn) -> None:
     if turn.phase.ended:
-        raise _refused(turn, f"it is {turn.phase}; there is nothing left to pause")
+        raise turn.refused(f"it is {turn.phase}; there is nothing left to pause")
     if turn.paused:
-        raise _refused(turn, "it is paused already")
+        raise turn.refused("it is paused already")
     turn.paused = True
     turn.record("paused")
 
 
 def _resume(turn: Turn) -> None:
     if not turn.paused:
-        raise _refused(turn, "it is not paused; retry makes a parked instance go on")
+        raise turn.refused("it is not paused; retry makes a parked instance go on")
     turn.paused = False
     turn.attention.pop("messages_held", None)
     turn.record("resumed")
@@ -215,7 +209,7 @@ def _undo(turn: Turn, step: str | None) -> None:
     _refuse_paused(turn)
     path = _chosen(turn, step, "undo", orphaned(turn))
     if turn.step(path).undo is None:
-        raise _refused(turn, f"step {path} has no compensation; undo it by hand, then resolve it")
+        raise turn.refused(f"step {path} has no compensation; undo it by hand, then resolve it")
     note_orphans(turn, [other for other in orphaned(turn) if other != path])
     turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, turn.seq)
     send_undo(turn, path)
@@ -231,7 +225,7 @@ _STEPWISE: Mapping[Action, Callable[[Turn, str | None], None]] = {
 
 def _refuse_paused(turn: Turn) -> None:
     if turn.paused:
-        raise _refused(turn, "it is paused; resume it first")
+        raise turn.refused("it is paused; resume it first")
 
 
 def _chosen(turn: Turn, step: str | None, action: str, possible: Iterable[str]) -> str:
@@ -241,11 +235,11 @@ def _chosen(turn: Turn, step: str | None, action: str, possible: Iterable[str]) 
     if step in paths:
         return step
     if not paths:
-        raise _refused(turn, f"there is nothing to {action}; antiphon sagas show tells where it stands")
+        raise turn.refused(f"there is nothing to {action}; antiphon sagas show tells where it stands")
     named = ", ".join(paths)
     if step is None:
-        raise _refused(turn, f"say which step to {action}: {named}")
-    raise _refused(turn, f"step {step!r} cannot be {_DONE[action]} now; possible: {named}")
+        raise turn.refused(f"say which step to {action}: {named}")
+    raise turn.refused(f"step {step!r} cannot be {_DONE[action]} now; possible: {named}")
 
 
 _DONE = {"retry": "retried", "skip": "skipped", "resolve": "resolved", "undo": "undone"}

@@ -10,6 +10,7 @@ from messages.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime, timedelta
 
     from messages import Event
     from messages.errors import MessageError
@@ -73,13 +74,18 @@ class Action(StrEnum):
     UNDO = "undo"  # send the undo of an effect that nothing would take back
     PAUSE = "pause"  # send nothing, apply nothing, let no timer fire
     RESUME = "resume"  # end of the pause
+    FIRE_TIMER = "fire_timer"  # have it do now what it would do when it is due
+    RESCHEDULE_TIMER = "reschedule_timer"  # have it due at another time
+    CANCEL_TIMER = "cancel_timer"  # have it never come
 
 
 @value
 class Operated:
     """An operator's action. `step` is the path it concerns; left out, it is the only one that it can concern.
 
-    `actor` says who, `reason` why; `request_id` makes the same request, asked twice, one action.
+    `actor` says who, `reason` why; `request_id` makes the same request, asked twice, one action. An action on a `timer`
+    has its name, and where it is rescheduled when it is `due`, or after how long. `unsent` holds the ids of the
+    instance's messages that still sit in the outbox.
     """
 
     action: Action
@@ -87,6 +93,9 @@ class Operated:
     reason: str
     request_id: str
     step: str | None = None
+    timer: str | None = None
+    due: datetime | timedelta | None = None
+    unsent: frozenset[str] = frozenset()
 
 
 Input = Arrived | TimerFired | GiveUp | Withdrawn | Operated

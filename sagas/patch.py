@@ -20,8 +20,19 @@ from sagas.instance import Instance, Phase, pack_step, pack_timer, unpack_parts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-_IDENTITY = ("saga_id", "saga_type", "key", "n", "version", "started_at", "deadline_at")
-_PLAIN = ("phase", "paused", "waiting_for", "updated_at", "ended_at", "end_reason", "skipped", "revision", "seq")
+_IDENTITY = ("saga_id", "saga_type", "key", "n", "version", "started_at")
+_PLAIN = (
+    "phase",
+    "paused",
+    "waiting_for",
+    "updated_at",
+    "deadline_at",
+    "ended_at",
+    "end_reason",
+    "skipped",
+    "revision",
+    "seq",
+)
 _MAPPINGS: dict[str, Callable[[Any], object]] = {
     "steps": pack_step,
     "choices": str,

@@ -16,7 +16,7 @@ from sagas.definition import Purpose
 from sagas.forward import go_on
 from sagas.heard import lead
 from sagas.instance import EXPIRED, RESTED, TIMED_OUT, WAITING, CallStatus, Phase
-from sagas.names import SLEEP, step_name, timer_name
+from sagas.names import SLEEP, moved_at, step_name, timer_name
 from sagas.pauses import OPEN, TIMEOUT, end_pause, notify, wait_entry
 from sagas.replies import doubted, note_doubts, note_exhausted
 from sagas.scopes import given_up, must_succeed, pivot_of
@@ -41,7 +41,7 @@ def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
         MethodRaised: the next attempt cannot be built; the turn must be thrown away and the instance parked.
     """
     if name == DEADLINE:
-        _ask_to_give_up(turn, DEADLINE, "", _MARKER_PATIENCE, unsent)
+        _ask_to_give_up(turn, DEADLINE, _moved(turn, DEADLINE), _MARKER_PATIENCE, unsent)
     elif name == OVERDUE:
         del turn.timers[OVERDUE]
         turn.record("timer_fired", timer=OVERDUE)
@@ -70,7 +70,7 @@ def wake(turn: Turn, path: str) -> None:
 def give_up(turn: Turn, timer: str, entry: str) -> str | None:
     """Act on a marker. Returns why it was ignored, or None."""
     if timer == DEADLINE:
-        return _strike(turn)
+        return _strike(turn, entry)
     path, _, purpose = timer.rpartition("/")
     if (node := turn.definition.lifecycle) is not None and path == node.path:
         return _pass(turn, node, purpose, entry)
@@ -84,8 +84,8 @@ def give_up(turn: Turn, timer: str, entry: str) -> str | None:
     return None
 
 
-def _strike(turn: Turn) -> str | None:
-    if turn.phase is not Phase.RUNNING:
+def _strike(turn: Turn, entry: str) -> str | None:
+    if turn.phase is not Phase.RUNNING or entry != _moved(turn, DEADLINE):
         return "stale_marker"
     turn.record("deadline_struck")
     if (pivot := pivot_of(turn)) is None:
@@ -208,6 +208,11 @@ def next_attempt(turn: Turn, path: str, call: Call, progress: CallProgress) -> N
 
 
 def _entry(turn: Turn, path: str, progress: CallProgress) -> str:
-    """What names this wait for a reply: the sends so far, and when there was the last sign of life."""
-    sign = turn.choices.get(timer_name(path, Purpose.DO), "")
-    return f"{progress.generation}/{progress.attempt}/{progress.spent}{sign and '/'}{sign}"
+    """What names this wait for a reply: the sends so far, and when there was the last sign of life, or it was moved."""
+    timer = timer_name(path, Purpose.DO)
+    signs = [sign for sign in (turn.choices.get(timer, ""), _moved(turn, timer)) if sign]
+    return "/".join((f"{progress.generation}/{progress.attempt}/{progress.spent}", *signs))
+
+
+def _moved(turn: Turn, timer: str) -> str:
+    return turn.choices.get(moved_at(timer), "")

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from messages import codec
-from messages.errors import MethodRaised
+from messages.errors import MethodRaised, OperationRefused
 from sagas.definition import Purpose, label
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
 from sagas.items import AT_HAND, NeedsItems, Want
 from sagas.keywords import LONGEST
-from sagas.names import ANNOUNCEMENTS, ITEMS, MARKER, step_name, step_of_timer, timer_name
+from sagas.names import ANNOUNCEMENTS, ITEMS, MARKER, moved_at, step_name, step_of_timer, timer_name
 from sagas.outcome import Decision, Disposition, HistoryEntry, Send
 from sagas.problems import told
 from sagas.unannounced import note_announcements
@@ -61,6 +61,7 @@ class Turn:
         self.attention = dict(instance.attention)
         self.paused = instance.paused
         self.skipped = instance.skipped
+        self.deadline_at = instance.deadline_at
         self.ended_at = instance.ended_at
         self.end_reason = instance.end_reason
         self.seq = instance.seq
@@ -183,7 +184,7 @@ class Turn:
         try:
             saga = self.saga(hook)
             said = hook(saga, *event)
-            target = None if way is None else _target(way, said)
+            target = None if way is None else way.target(said)
             state = saga._dump()
             proven = self._loaded(state) if state != self.state else None
         except NeedsItems:
@@ -264,6 +265,15 @@ class Turn:
             told(self.method_name(method), method, error),
             saga_type=self.definition.type,
             saga_id=str(self.before.saga_id),
+        )
+
+    def refused(self, text: str) -> OperationRefused:
+        """Why what an operator wants does not fit."""
+        instance = self.before
+        return OperationRefused(
+            f"{instance.saga_type} {instance.key!r}: {text}",
+            saga_type=instance.saga_type,
+            saga_id=str(instance.saga_id),
         )
 
     # -- commands
@@ -411,6 +421,7 @@ class Turn:
         if self.choices:
             self.choices.pop(name, None)
             self.choices.pop(f"{name}/heard", None)
+            self.choices.pop(moved_at(name), None)
 
     def set_timer(self, name: str, wait: timedelta, *, asked_at: datetime | None = None) -> None:
         """Set or replace a timer."""
@@ -465,7 +476,7 @@ class Turn:
             waiting_for=None if self.phase.ended else self._waiting_for(),
             started_at=before.started_at,
             updated_at=self.now,
-            deadline_at=before.deadline_at,
+            deadline_at=self.deadline_at,
             ended_at=self.ended_at,
             end_reason=self.end_reason,
             skipped=self.skipped,
@@ -486,13 +497,3 @@ class Turn:
 
     def _waiting_for(self) -> str | None:
         return waiting_for(self.definition, self.steps, self.choices, self.timers, self.attention, paused=self.paused)
-
-
-def _target(way: WayDefinition, said: object) -> str | None:
-    if said is None and way.stays:
-        return None
-    target = label(said)
-    if target is None or target not in way.targets:
-        message = f"returned {said!r}, which is none of the states that its annotation lists"
-        raise TypeError(message)
-    return target

@@ -250,3 +250,49 @@ class HeldPage:
 
     held: Sequence[HeldSummary]
     following: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerSummary:
+    """An armed timer, and whose it is."""
+
+    saga_id: UUID
+    saga_type: str
+    business_key: str
+    name: str
+    generation: int
+    due_at: datetime
+
+    @property
+    def place(self) -> TimerPlace:
+        """Where it stands in the list of all."""
+        return TimerPlace(due_at=self.due_at, saga_id=self.saga_id, name=self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerPlace:
+    """Where a list of timers goes on: behind this one, whether it still stands or not."""
+
+    due_at: datetime
+    saga_id: UUID
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.due_at.isoformat()}/{self.saga_id}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFilter:
+    """Which timers are wanted; what is None does not matter."""
+
+    saga_type: str | None = None
+    saga_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerPage:
+    """A page of timers, those first that are due first; `following` is the last of it, if there is more."""
+
+    timers: Sequence[TimerSummary]
+    read_at: datetime
+    following: TimerPlace | None

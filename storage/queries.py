@@ -24,6 +24,10 @@ from storage.answers import (
     SagaFilter,
     SagaPage,
     SagaSummary,
+    TimerFilter,
+    TimerPage,
+    TimerPlace,
+    TimerSummary,
 )
 from storage.letters import LETTER_COLUMNS, letter_summary
 from storage.stalls import STALLS
@@ -51,6 +55,10 @@ __all__ = [
     "SagaFilter",
     "SagaPage",
     "SagaSummary",
+    "TimerFilter",
+    "TimerPage",
+    "TimerPlace",
+    "TimerSummary",
 ]
 
 _SAGA_COLUMNS = ", ".join(SagaSummary.__dataclass_fields__)
@@ -177,6 +185,21 @@ class Queries:
         page = [_held(row) for row in rows[:limit]]
         return HeldPage(held=page, following=page[-1].held_id if len(rows) > limit else None)
 
+    async def timers(
+        self, wanted: TimerFilter | None = None, *, limit: int = 50, following: TimerPlace | None = None
+    ) -> TimerPage:
+        """A page of armed timers, those first that are due first. They need not stand any more to be gone on from."""
+        wanted, now = wanted or TimerFilter(), self._database.runner.now()
+        after = {"due": following.due_at, "id": following.saga_id, "name": following.name} if following else {}
+        values = {"type": wanted.saga_type, "saga": wanted.saga_id, **after}
+        given = {name: value for name, value in values.items() if value is not None}
+        async with self._database.read() as session:
+            rows = await session.fetch(_timers(wanted, on=following is not None), {**given, "limit": limit + 1})
+            [clock] = await session.fetch(_CLOCK, {} if session.postgresql else {"now": now})
+        page = [_timer(row) for row in rows[:limit]]
+        onward = page[-1].place if len(rows) > limit else None
+        return TimerPage(timers=page, read_at=as_time(clock.now), following=onward)
+
     async def counts(self) -> Counts:
         """How much there is of everything, in one snapshot as far as the database gives one."""
         now = self._database.runner.now()
@@ -229,6 +252,24 @@ def _sagas(wanted: SagaFilter, *, on: bool = False) -> Statement:
     return Statement.either(f"""
         select {_SAGA_COLUMNS} from v_saga where {" and ".join(conditions)}
         order by started_at desc, saga_id desc limit cast(:limit as bigint)
+    """)
+
+
+def _timers(wanted: TimerFilter, *, on: bool = False) -> Statement:
+    """The timers that a filter wants, those first that are due first, from behind a place when it goes `on`."""
+    conditions = ["true"]
+    if wanted.saga_type is not None:
+        conditions.append("t.saga_type = cast(:type as text)")
+    if wanted.saga_id is not None:
+        conditions.append("t.saga_id = cast(:saga as uuid)")
+    if on:
+        conditions.append(
+            "(t.due_at, t.saga_id, t.name) > (cast(:due as timestamptz), cast(:id as uuid), cast(:name as text))"
+        )
+    return Statement.either(f"""
+        select t.saga_id, t.saga_type, s.key as business_key, t.name, t.generation, t.due_at
+        from timer t join saga s on s.saga_id = t.saga_id where {" and ".join(conditions)}
+        order by t.due_at, t.saga_id, t.name limit cast(:limit as bigint)
     """)
 
 
@@ -314,6 +355,10 @@ def _held(row: Row[Any]) -> HeldSummary:
     values["received_at"] = as_time(row.received_at)
     values["expires_at"] = None if row.expires_at is None else as_time(row.expires_at)
     return HeldSummary(**values)
+
+
+def _timer(row: Row[Any]) -> TimerSummary:
+    return TimerSummary(**{**row._mapping, "saga_id": as_uuid(row.saga_id), "due_at": as_time(row.due_at)})
 
 
 def _maybe_uuid(reference: str | UUID) -> UUID | None:

@@ -141,8 +141,18 @@ class Harness:
         """Let time pass. Every timer that falls due on the way fires at its moment."""
         return self.act("advance", by)
 
-    def operator(self, action: Action | str, step: str | None = None, *, reason: str = "a test") -> Self:
+    def operator(
+        self,
+        action: Action | str,
+        step: str | None = None,
+        *,
+        reason: str = "a test",
+        timer: str | None = None,
+        due: datetime | timedelta | None = None,
+    ) -> Self:
         """An operator acts: `cancel`, `retry`, `skip`, `resolve`, `undo`, `pause` or `resume`.
+
+        Or on a `timer`: `fire_timer`, `cancel_timer`, or `reschedule_timer`, to be `due` then, or after so long.
 
         Raises:
             OperationRefused: the action does not fit where the instance stands.
@@ -151,7 +161,15 @@ class Harness:
         request_id = str(uuid5(_NAMESPACE, str(self._messages)))
         return self.act(
             "operator",
-            Operated(action=Action(action), actor="operator", reason=reason, request_id=request_id, step=step),
+            Operated(
+                action=Action(action),
+                actor="operator",
+                reason=reason,
+                request_id=request_id,
+                step=step,
+                timer=timer,
+                due=due,
+            ),
         )
 
     def act(self, method: str, happened: Arrived | Operated | timedelta) -> Self:

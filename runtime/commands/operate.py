@@ -1,4 +1,4 @@
-"""`sagas cancel`, `retry`, `skip`, `resolve`, `undo`, `pause` and `resume`."""
+"""What an operator does to an instance (`sagas cancel`, `retry`, …), or to one of its timers (`timers fire`, …)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from runtime.commands.instances import instance_of
 from runtime.database import opened
 from runtime.exits import OK
 from runtime.loading import known_to
-from runtime.printing import console, line, print_facts, print_json
+from runtime.printing import console, line, print_facts, print_json, shown
 from runtime.settings import load
 from sagas.outcome import Action, Operated
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
     from handlers.operations import Outcome
 
 
@@ -36,6 +38,8 @@ class Request:
     actor: str
     request_id: str
     revision: int | None
+    timer: str = ""
+    due: datetime | timedelta | None = None
 
 
 async def operate(request: Request, *, as_json: bool) -> int:
@@ -53,6 +57,8 @@ async def operate(request: Request, *, as_json: bool) -> int:
         reason=request.reason,
         request_id=request.request_id or str(uuid.uuid4()),
         step=request.step or None,
+        timer=request.timer or None,
+        due=request.due,
     )
     async with opened(settings) as storage:
         found = await instance_of(storage.database, request.identity, saga_type=request.saga_type)
@@ -91,11 +97,15 @@ _DONE = {
     Action.UNDO: "undo sent",
     Action.PAUSE: "paused",
     Action.RESUME: "resumed",
+    Action.FIRE_TIMER: "timer {timer} fired",
+    Action.RESCHEDULE_TIMER: "timer {timer} rescheduled",
+    Action.CANCEL_TIMER: "timer {timer} cancelled",
 }
 
 
 def _print(outcome: Outcome, operated: Operated, *, as_json: bool) -> None:
     instance = outcome.instance
+    timer = instance.timers.get(operated.timer or "")
     if as_json:
         print_json(
             {
@@ -103,6 +113,7 @@ def _print(outcome: Outcome, operated: Operated, *, as_json: bool) -> None:
                 "saga_type": instance.saga_type,
                 "business_key": instance.key,
                 "action": operated.action,
+                **({"timer": operated.timer, "due_at": timer and timer.due_at} if operated.timer else {}),
                 "repeated": outcome.repeated,
                 "request_id": operated.request_id,
                 "status": instance.status,
@@ -119,11 +130,14 @@ def _print(outcome: Outcome, operated: Operated, *, as_json: bool) -> None:
         )
         return
     out = console()
-    done = "done before under this request id" if outcome.repeated else _DONE[operated.action]
+    done = (
+        "done before under this request id" if outcome.repeated else _DONE[operated.action].format(timer=operated.timer)
+    )
     paused = ", paused" if instance.paused else ""
     out.print(line(f"{instance.saga_type} {instance.key}: {done}; it is {instance.status}{paused}", "bold"))
     failed = [f"{each.name}, which was held and is a dead letter now: {each.error}" for each in outcome.failed]
-    print_facts(out, [("waiting for", instance.waiting_for)])
+    due = f"{operated.timer} at {shown(timer.due_at)}" if timer else None
+    print_facts(out, [("due", due), ("waiting for", instance.waiting_for)])
     print_facts(out, [("attention", f"{reason}: {detail}") for reason, detail in instance.attention.items()], "red")
     print_facts(out, [("failed", text) for text in failed], "red")
     out.print(Text(f"  antiphon sagas show {instance.saga_id}"))

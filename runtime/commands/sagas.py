@@ -26,6 +26,7 @@ from runtime.printing import (
 )
 from runtime.settings import load
 from runtime.timeline import after, duration, moments, steps
+from sagas.backward import DEADLINE
 from storage.queries import Queries, SagaFilter
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _print_head(out: Console, found: SagaDetail) -> None:
         ("ended", f"{shown(saga.ended_at)}, after {took}" if saga.ended_at else ""),
         ("because", _in_prose(saga.end_reason)),
         ("waiting for", None if how is None else how.line),
-        ("deadline", None if saga.ended_at else saga.deadline_at),
+        ("deadline", None if saga.ended_at else _deadline(found)),
         ("skipped", counted(saga.skipped, "step", "steps") if saga.skipped else ""),
     ]
     print_facts(out, facts)
@@ -152,6 +153,12 @@ def _print_head(out: Console, found: SagaDetail) -> None:
         print_facts(out, [("attention", f"{reason.reason} since {shown(reason.since)}: {reason.detail}")], "red")
         if (advice := ADVICE.get(reason.reason)) is not None:
             print_facts(out, [("", f"{advice.meaning}; {advice.remedy_for(saga.business_key)}")])
+
+
+def _deadline(found: SagaDetail) -> str:
+    """When it turns back by itself, if an operator has not seen to it that it never does."""
+    last = [each.kind for each in found.events if each.detail.get("timer") == DEADLINE]
+    return "cancelled" if last[-1:] == ["timer_cancelled"] else shown(found.saga.deadline_at)
 
 
 def _step_rows(found: SagaDetail) -> list[tuple[object, ...]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from handlers.operations import Operation, Operations
 from messages.catalog.ordering import OutOfStock, PaymentGatewayBusy, StockReserved
 from messages.errors import OperationRefused
 from sagas.outcome import Action, Operated
+from sagas.patch import rebuild
 from tests.handlers.house import LIMITS, NAMESPACE, House, kinds, outbox, placed, rows
 from tests.handlers.lossy import Lossy
 
@@ -135,3 +138,47 @@ async def test_a_cancel_that_races_a_reply_comes_to_one_of_two_orders(house: Hou
     assert instance.end_reason in ("failed", "cancelled")
     started = (await kinds(storage, house.id_of("o-1"))).count("compensation_started")
     assert started == 1
+
+
+def on_timer(house: House, action: Action, timer: str, **more: object) -> Operation:
+    operation = wanted(house, action)
+    return replace(operation, operated=replace(operation.operated, timer=timer, **more))  # type: ignore[arg-type]
+
+
+async def timers(storage: SqlStorage) -> dict[str, str]:
+    return {row.name: str(row.due_at) for row in await rows(storage, "select name, due_at from v_timer")}
+
+
+async def test_a_timer_that_is_moved_is_another_row_and_a_deadline_another_column(
+    house: House, storage: SqlStorage
+) -> None:
+    before = await timers(storage)
+    moved = on_timer(house, Action.RESCHEDULE_TIMER, "deadline", due=timedelta(days=90))
+    outcome = await operations(house).carry_out(moved)
+    after = await timers(storage)
+    assert {name for name, due_at in before.items() if after[name] != due_at} == {"deadline"}
+    stored = await house.instance("o-1")
+    assert stored.deadline_at == stored.timers["deadline"].due_at == outcome.instance.deadline_at
+    history = await rows(storage, "select patch from saga_event where patch is not null order by seq")
+    assert rebuild(bytes(row.patch) for row in history).deadline_at == stored.deadline_at
+
+
+async def test_a_command_that_has_not_left_the_outbox_is_not_sent_again(house: House, storage: SqlStorage) -> None:
+    before = await kinds(storage, house.id_of("o-1"))
+    with pytest.raises(OperationRefused, match="the command is still in the outbox"):
+        await operations(house).carry_out(on_timer(house, Action.FIRE_TIMER, "reserve/do"))
+    assert await kinds(storage, house.id_of("o-1")) == before
+    async with storage.database.write() as session:
+        await session.connection.execute(text("delete from outbox"))  # the broker has it
+    await operations(house).carry_out(on_timer(house, Action.FIRE_TIMER, "reserve/do"))
+    assert (await kinds(storage, house.id_of("o-1")))[len(before) :] == ["operator_acted", "command_resent"]
+
+
+async def test_a_request_on_another_timer_is_another_request(house: House) -> None:
+    first = on_timer(house, Action.RESCHEDULE_TIMER, "deadline", due=timedelta(days=90))
+    await operations(house).carry_out(first)
+    assert (await operations(house).carry_out(first)).repeated
+    for changes in ({"timer": "reserve/do"}, {"due": timedelta(days=91)}):
+        other = replace(first, operated=replace(first.operated, **changes))
+        with pytest.raises(OperationRefused, match="was used for something else"):
+            await operations(house).carry_out(other)

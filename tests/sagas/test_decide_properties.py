@@ -323,6 +323,8 @@ class Machine(Saga, key="key", version=1, deadline=timedelta(hours=1)):
     flow = a >> b >> nap >> c >> e >> nod >> when(odd, d) >> lifecycle("u", final=["w"])
 
 
+TIMERWISE = (Action.FIRE_TIMER, Action.RESCHEDULE_TIMER, Action.RESCHEDULE_TIMER, Action.CANCEL_TIMER)
+
 METHODS = (
     [f"{word}{step}" for step in "abcde" for word in ("", "undo_")]
     + [f"{step}_done" for step in "abcde"]
@@ -515,6 +517,8 @@ class World(RuleBasedStateMachine):
         self.sent: list[Send] = []
         self.markers: list[Send] = []
         self.events: list[Send] = []
+        self.marked_at: dict[str, int] = {}
+        self.moved: dict[str, int] = {}
         self.in_outbox: set[str] = set()
         self.dead_letters = 0
         self.retries = 0
@@ -601,7 +605,9 @@ class World(RuleBasedStateMachine):
         if not again:
             self.markers.remove(marker)
         body = _loads(marker.body or b"")
-        self._decide(GiveUp(message_id=marker.message_id, timer=body["timer"], entry=body["entry"]))
+        decision = self._decide(GiveUp(message_id=marker.message_id, timer=body["timer"], entry=body["entry"]))
+        if self.marked_at[marker.message_id] < self.moved.get(body["timer"], 0):
+            assert decision.disposition is Disposition.IGNORED, "a timer that was moved since has given up"
 
     @precondition(lambda self: self.in_outbox)
     @rule()
@@ -624,6 +630,24 @@ class World(RuleBasedStateMachine):
     )
     def an_operator_acts(self, action: Action, step: str | None) -> None:
         self._operate(action, step)
+
+    @rule(data=st.data(), action=st.sampled_from(TIMERWISE), seconds=st.integers(-5, 200))
+    def an_operator_acts_on_a_timer(self, data: st.DataObject, action: Action, seconds: int) -> None:
+        timer = data.draw(st.sampled_from([*self.instance.timers, "deadline", "no such timer"]))
+        due = timedelta(seconds=seconds)
+        before, seq = self.instance, self.instance.seq
+        self._operate(action, None, timer=timer, due=due if data.draw(st.booleans()) else self.now + due)
+        if action is Action.FIRE_TIMER or self.instance.seq == seq:
+            return
+        self.moved[timer] = self.instance.seq
+        gone = self.instance.timers.get(timer)
+        if action is Action.CANCEL_TIMER:
+            assert gone is None
+            assert before.timers.keys() - {timer} == self.instance.timers.keys()
+        else:
+            assert gone is not None
+            assert gone.due_at == self.now + due
+            assert timer != "deadline" or self.instance.deadline_at == gone.due_at
 
     @precondition(lambda self: self.instance.attention or self.instance.paused)
     @rule(action=st.sampled_from([Action.RETRY, Action.SKIP, Action.RESOLVE, Action.UNDO, Action.RESUME]))
@@ -656,9 +680,25 @@ class World(RuleBasedStateMachine):
             causation_id=causation_id,
         )
 
-    def _operate(self, action: Action, step: str | None) -> None:
+    def _operate(
+        self,
+        action: Action,
+        step: str | None,
+        *,
+        timer: str | None = None,
+        due: datetime | timedelta | None = None,
+    ) -> None:
         self.messages += 1
-        operated = Operated(action=action, actor="ann", reason="why not", request_id=str(self.messages), step=step)
+        operated = Operated(
+            action=action,
+            actor="ann",
+            reason="why not",
+            request_id=str(self.messages),
+            step=step,
+            timer=timer,
+            due=due,
+            unsent=frozenset(self.in_outbox),
+        )
         try:
             self._decide(operated)
         except OperationRefused as refused:
@@ -704,7 +744,9 @@ class World(RuleBasedStateMachine):
             self.given_up_at.setdefault(path, turned[0] if turned else self.instance.seq)
         for send in decision.sends:
             (self.markers if send.marker else self.events if send.event else self.sent).append(send)
-            if not send.marker and not send.event:
+            if send.marker:
+                self.marked_at[send.message_id] = decision.instance.seq
+            elif not send.event:
                 self.in_outbox.add(send.message_id)
         if decision.withdraw:
             gone = frozenset(self.in_outbox & set(decision.withdraw))
@@ -767,6 +809,8 @@ class World(RuleBasedStateMachine):
                     continue  # given up by itself: the rest runs on
                 if self.given_up_at.get(later, 0) > begun.get(earlier, 0):
                     continue  # it still counted when the earlier one was undone
+                if second.do.dispatched > begun.get(earlier, 0):
+                    continue  # it was not there yet when the earlier one was undone
                 after = second.do.dispatched > first.do.ended > 0
                 if after and earlier in begun and later in undone and later not in late:
                     assert undone[later] < begun[earlier], f"{earlier} was undone before {later}"
@@ -888,7 +932,7 @@ class World(RuleBasedStateMachine):
                 call = progress.call(purpose)
                 if call is not None and call.status.open:
                     assert f"{path}/{purpose}" in self.instance.armed
-        assert self.instance.armed
+        assert self.instance.armed or self.instance.attention
 
     @invariant()
     def no_command_is_sent_more_often_than_its_budget(self) -> None:

@@ -11,7 +11,7 @@ from messages.errors import OperationRefused
 from outbox.interface import Changes, RowOutcome
 from sagas.instance import Phase
 from storage import queries as asked
-from storage.queries import Queries, SagaFilter
+from storage.queries import Queries, SagaFilter, TimerFilter
 from tests.outbox.building import (
     CONSUMER,
     LEASE,
@@ -29,6 +29,7 @@ from tests.storage.plans import explained
 if TYPE_CHECKING:
     from outbox.unit import SqlStorage
     from storage import Database
+    from storage.queries import TimerPlace
 
 
 @pytest.fixture
@@ -128,6 +129,43 @@ async def test_counts_say_how_much_there_is_and_how_old_it_is(storage: SqlStorag
     assert (counts.timers, counts.timers_due, counts.held, counts.dead_letters) == (2, 1, 0, 1)
     assert counts.timer_overdue > 99
     assert counts.outbox_oldest >= 0
+
+
+async def test_timers_are_listed_soonest_first_page_by_page_by_type_and_by_instance(
+    storage: SqlStorage, queries: Queries
+) -> None:
+    same = timer(50)
+    orders = [new_instance(f"order-{n}", timers={"deadline": timer(100 + n), "a/do": same}) for n in range(3)]
+    other = new_instance("other", saga_type="Other", timers={"deadline": timer(1)})
+    paused = new_instance("paused", timers={"deadline": timer(2)}, paused=True)
+    await insert(storage, *orders, other, paused)
+    seen: list[tuple[str, str]] = []
+    following: TimerPlace | None = None
+    while True:
+        page = await queries.timers(TimerFilter(saga_type="PlaceOrder"), limit=2, following=following)
+        seen += [(each.name, each.business_key) for each in page.timers]
+        following = page.following
+        if following is None:
+            break
+    assert {key for name, key in seen[:3] if name == "a/do"} == {"order-0", "order-1", "order-2"}
+    assert seen[3:] == [("deadline", "order-0"), ("deadline", "order-1"), ("deadline", "order-2")]
+    first, *_ = (await queries.timers()).timers
+    assert (first.business_key, first.saga_type, first.generation) == ("other", "Other", 1)
+    own = await queries.timers(TimerFilter(saga_id=orders[1].saga_id))
+    assert [(each.name, each.due_at) for each in own.timers] == [
+        ("a/do", same.due_at),
+        ("deadline", orders[1].timers["deadline"].due_at),
+    ]
+    assert (await queries.timers(TimerFilter(saga_id=paused.saga_id))).timers == []
+
+
+async def test_a_list_of_timers_goes_on_behind_one_that_is_gone(storage: SqlStorage, queries: Queries) -> None:
+    instance = new_instance(timers={f"{name}/do": timer(n) for n, name in enumerate("abc")})
+    await insert(storage, instance)
+    page = await queries.timers(limit=1)
+    async with storage.database.write() as session:
+        await session.connection.execute(text("delete from timer where name = 'a/do'"))
+    assert [each.name for each in (await queries.timers(following=page.following)).timers] == ["b/do", "c/do"]
 
 
 @pytest.mark.parametrize(
