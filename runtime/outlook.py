@@ -121,7 +121,7 @@ def _next(found: SagaDetail, awaited: _Call | None) -> tuple[str | None, datetim
             if path == _LIFECYCLE:
                 return f"{what} is asked", timer.due_at
             if path:
-                return _PAUSES.get(what, f"{what} is sent"), timer.due_at
+                return _paused(found, what), timer.due_at
         if DEADLINE in timers:
             return "turned back for its deadline", timers[DEADLINE]
         return ("people are told that it takes long", timers[OVERDUE]) if OVERDUE in timers else (None, None)
@@ -131,6 +131,13 @@ def _next(found: SagaDetail, awaited: _Call | None) -> tuple[str | None, datetim
     if awaited.last.kind == "timer_fired":
         return "given up when every reply before that is read", None
     return _timed(found, awaited), awaited.timer.due_at
+
+
+def _paused(found: SagaDetail, what: str) -> str:
+    """What the timer of a rest, a wait or a state does when it falls due."""
+    if what in ((found.policy or {}).get("after") or {}):
+        return f"the time of its state is over ({what})"
+    return _PAUSES.get(what, f"{what} is sent")
 
 
 def _timed(found: SagaDetail, awaited: _Call) -> str:

@@ -32,8 +32,10 @@ _STATES: Mapping[str, tuple[str | None, str | None]] = {
     "wait_began": ("waiting for an event", None),
     "event_received": ("answered", None),
     "wait_timed_out": ("timed out", None),
+    "state_entered": ("in a state", None),
 }
-"""What an event says of its step, while it is done and while it is undone; where it says nothing the state stays."""
+"""What an event says of its step, while it is done and while it is undone; where it says nothing the state stays. That
+of a lifecycle is the state it is in, which the event names."""
 
 _OF_AN_UNDO = ("compensation_sent", "step_compensated", "compensation_failed", "effect_resolved")
 
@@ -74,6 +76,8 @@ def _moved(line: StepLine | None, event: Event, step: str) -> StepLine:
     """The line of a step after one more event."""
     undoing = _concerns_undo(line, event)
     state = _STATES[event.kind][undoing]
+    if "state" in event.detail:
+        state = f"in the state {event.detail['state']}"
     if state == "undone" and event.detail.get("by") == "operator":
         state = "undone by hand"
     sent = event.kind.endswith("_sent") or event.kind == "command_resent"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sagas.catalog.ordering import PlaceOrder
+from sagas.catalog.subscription import Subscription
 from sagas.catalog.trip import BookTrip
 from testkit import golden
 
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     from sagas import Saga
 
 HERE = Path(__file__).parent
-RELEASED: dict[str, type[Saga]] = {"PlaceOrder-1": PlaceOrder, "BookTrip-1": BookTrip}
+RELEASED: dict[str, type[Saga]] = {
+    "PlaceOrder-1": PlaceOrder,
+    "BookTrip-1": BookTrip,
+    "Subscription-1": Subscription,
+}
 
 
 def test_every_folder_is_that_of_a_version() -> None:

@@ -64,6 +64,7 @@ BY_HAND = ("step_compensated", {"by": "operator"})
         ((*IN_DOUBT, "late_success", "compensation_sent"), ("being undone", 2, 1)),
         (("command_sent", "reply_transient", "step_skipped"), ("skipped", 1, 0)),
         (("step_skipped",), ("skipped", 0, 0)),
+        ((("state_entered", {"state": "open"}), ("event_received", {"state": "open"})), ("in the state open", 0, 0)),
     ],
 )
 def test_what_concerns_an_undo_is_not_taken_for_the_step(

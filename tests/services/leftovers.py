@@ -13,10 +13,11 @@ import aio_pika
 from tests.services.keeping import RABBITMQ, ask
 from tests.services.management import Management
 
-_SAGAS = ("A", "ApproveLoan", "B", "BookTrip", "GrimOrder", "PlaceOrder", "Test", "Tiny", "TravelOrder")
+_SAGAS = ("A", "ApproveLoan", "B", "BookTrip", "GrimOrder", "PlaceOrder", "Subscription", "Test", "Tiny", "TravelOrder")
 _PARTICIPANTS = (
     *("audit", "grim", "p", "payment", "rival", "stock", "warehouse", "worker"),
     *("airline", "bank", "hotel", "post", "railway", "rental"),
+    *("access", "billing", "mail"),
     *("bureau", "identity", "lending", "second-bureau", "treasury"),
 )
 _LEDGERS = (
