@@ -51,7 +51,7 @@ AWAITED = "awaited"
 PAUSED = "paused"
 VERSION = "version"
 
-_KEPT = (UNAWAITED, AWAITED)
+KEPT = (UNAWAITED, AWAITED)
 """Why events are held of which their instances know: before, and since they have come to them."""
 
 PATIENCE = 24 * 3600.0
@@ -185,7 +185,7 @@ class Deciding:
         instance = fold.current
         if fold.before is not None and heard.KEPT in fold.before.choices:
             rows = await self._unit.held_for(self._saga.name, [instance.saga_id])
-            kept = [row for row in rows if row.reason in _KEPT and row.held_id not in self._unheld]
+            kept = [row for row in rows if row.reason in KEPT and row.held_id not in self._unheld]
             here = Locked(instances={instance.saga_id: instance}, busy=frozenset(), now=self.work.now)
             await self.apply_held(kept, here)
         for each in self._kept.pop(instance.saga_id, ()):
@@ -207,7 +207,7 @@ class Deciding:
             routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
             starts_another = routed.starts and (routed.message.key or "") not in self.owners  # the sweep claims its key
             if not routed.deferred and not starts_another:
-                kept, identity = row.reason in _KEPT, (row.source, row.message_id)
+                kept, identity = row.reason in KEPT, (row.source, row.message_id)
                 each = replace(routed, held=row.held_id, identity=identity, kept=kept)
                 await self._apply(each)
                 self._note_met(each)

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from handlers.blame import Failures, is_to_blame
-from handlers.deciding import EARLY, UNAWAITED, Deciding, claim_keys, leaving_held
+from handlers.deciding import EARLY, KEPT, UNAWAITED, Deciding, claim_keys, leaving_held
 from handlers.decoding import decode
 from handlers.facts import MessageDeadLettered
 from handlers.routing import Router
 from handlers.suspects import Suspects, accused_held, held_crowd, killed_process
+from handlers.work import Work
 from messages.errors import HeldTooLong, MessageError, Trouble
 from outbox.facts import LoopTroubled
 from outbox.holding import KnownType
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from handlers.deciding import SagaType
     from messages.codec import Limits
     from outbox.holding import Held, RipeHeld
-    from outbox.interface import Storage, Unit
+    from outbox.interface import Locked, Storage, Unit
     from outbox.relay import Relay
     from running import Runner
 
@@ -250,11 +251,17 @@ class HeldMessages:
         if not ripe:
             return 0
         async with self._storage.transaction() as unit:
+            locked = await unit.lock({each.saga_id for each in ripe if each.saga_id is not None})
             there = await unit.lock_held([each.held_id for each in ripe if each.held_id is not None])
-            letters = [_letter(row, error) for row in there if error is not None or row.reason in (EARLY, UNAWAITED)]
-            await self._bury(unit, saga, letters)
+            gone = [row for row in there if error is not None or row.reason in (EARLY, UNAWAITED)]
+            gone = [row for row in gone if row.saga_id not in locked.busy]
+            letters = [_letter(row, error) for row in gone]
+            work = _kept_no_longer(saga, gone, [letter for letter, _ in letters], locked)
+            await self._bury(unit, saga, letters, work)
         for _, held_id in letters:
             self._failing.pop(held_id, None)
+        for fact in work.facts() if work is not None else ():
+            self._report(fact)
         for letter, _ in letters:
             self._report(
                 MessageDeadLettered(
@@ -268,10 +275,14 @@ class HeldMessages:
             )
         return len(letters)
 
-    async def _bury(self, unit: Unit, saga: SagaType, letters: Sequence[tuple[DeadLetter, int]]) -> None:
+    async def _bury(
+        self, unit: Unit, saga: SagaType, letters: Sequence[tuple[DeadLetter, int]], work: Work | None
+    ) -> None:
         await unit.save(
             Changes(
                 consumer=saga.name,
+                updated=work.updated() if work is not None else (),
+                history=work.history() if work is not None else (),
                 dispositions={
                     (letter.source, letter.message_id): Disposition.DEAD_LETTERED.value for letter, _ in letters
                 },
@@ -279,6 +290,19 @@ class HeldMessages:
                 unheld=[held_id for _, held_id in letters],
             )
         )
+
+
+def _kept_no_longer(saga: SagaType, gone: Sequence[Held], letters: Sequence[DeadLetter], locked: Locked) -> Work | None:
+    """What the instances are told that know that these messages were kept for them."""
+    if locked.now is None:
+        return None
+    work = Work(saga.namespace, locked.now)
+    for row, letter in zip(gone, letters, strict=True):
+        instance = locked.instances.get(row.saga_id) if row.saga_id is not None else None
+        if instance is not None and row.reason in KEPT:
+            fold = work.load(saga.definitions.get(instance.version, saga.latest), instance)
+            work.keep_no_longer(fold, row.message_id, row.name, letter.reason)
+    return work
 
 
 def _known(saga: SagaType) -> KnownType:

@@ -111,7 +111,7 @@ def ignored(definition: Definition, instance: Instance, arrived: Arrived, reason
     """Record that a message changes nothing, and why."""
     turn = Turn(definition, instance, now)
     if arrived.kept:
-        heard.one_kept_less(turn)
+        turn.choices = heard.with_one_kept_less(turn.choices)
     turn.record("message_ignored", message=arrived, body=arrived.body, reason=reason)
     return turn.finish(Disposition.IGNORED, reason)
 
@@ -139,6 +139,20 @@ def held(
     attention = {**instance.attention, **attention}
     after = replace(instance, seq=entry.seq, updated_at=now, attention=attention, choices=choices)
     return Decision(instance=after, disposition=Disposition.HELD, reason=reason, history=(entry,))
+
+
+def kept_no_longer(instance: Instance, message_id: str, name: str, reason: str, now: datetime) -> Decision:
+    """Record that an event which was kept for an instance is kept no longer. Needs no definition."""
+    entry = HistoryEntry(
+        seq=instance.seq + 1,
+        kind="message_dead_lettered",
+        message_id=message_id,
+        message_name=name,
+        detail={"reason": reason},
+    )
+    choices = heard.with_one_kept_less(instance.choices)
+    after = replace(instance, seq=entry.seq, updated_at=now, choices=choices)
+    return Decision(instance=after, disposition=Disposition.DEAD_LETTERED, reason=reason, history=(entry,))
 
 
 def failed_later(definition: Definition, instance: Instance, arrived: Arrived, text: str, now: datetime) -> Decision:

@@ -46,7 +46,7 @@ def hear(turn: Turn, arrived: Arrived, heard: Heard) -> Misfit | None:
         MethodRaised: its hook raised; the turn must be thrown away.
     """
     if arrived.kept:
-        one_kept_less(turn)
+        turn.choices = with_one_kept_less(turn.choices)
     misfit = {"wait": _end_wait, "signal": _take_signal, "cancel": _take_cancel, "on": _take_way}[heard.role](
         turn, arrived, heard
     )
@@ -59,11 +59,11 @@ def with_another_kept(choices: Mapping[str, str]) -> Mapping[str, str]:
     return {**choices, KEPT: str(int(choices.get(KEPT, "0")) + 1)}
 
 
-def one_kept_less(turn: Turn) -> None:
-    """An event that was kept for the instance is met."""
-    left = int(turn.choices.pop(KEPT, "0")) - 1
-    if left > 0:
-        turn.choices[KEPT] = str(left)
+def with_one_kept_less(choices: Mapping[str, str]) -> dict[str, str]:
+    """The choices of an instance when an event that was kept for it is met, or is kept no longer."""
+    left = int(choices.get(KEPT, "0")) - 1
+    others = {path: choice for path, choice in choices.items() if path != KEPT}
+    return {**others, KEPT: str(left)} if left > 0 else others
 
 
 def newly_awaited(before: Instance | None, after: Instance) -> bool:

@@ -12,13 +12,14 @@ from handlers.deciding import PATIENCE, SagaType
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
 from messages import Command, Event
+from outbox.unit import SqlStorage
 from sagas import Saga, cancel, definition_of, signal, sleep, start, step, wait
 from sagas.outcome import Action, Operated
 from storage.statements import Statement
 from tests.handlers.house import LIMITS, NAMESPACE, House, dead, kinds, rows
 
 if TYPE_CHECKING:
-    from outbox.unit import SqlStorage
+    from storage import Database
 
 
 class Asked(Event, name="loan.Asked"):
@@ -131,6 +132,12 @@ async def held(storage: SqlStorage) -> list[tuple[str, str]]:
     return [(row.name, row.reason) for row in await rows(storage, "select * from v_held order by received_at")]
 
 
+async def let_expire(storage: SqlStorage) -> None:
+    """What is held now has been held long enough."""
+    async with storage.database.write() as session:
+        await session.fetch(Statement.both("update held set expires_at = received_at"), {})
+
+
 async def dispositions(storage: SqlStorage) -> dict[str, str]:
     return {row.message_id: row.disposition for row in await rows(storage, "select * from v_inbox")}
 
@@ -238,12 +245,38 @@ async def test_what_is_kept_and_never_awaited_becomes_a_dead_letter(house: House
     await house.take(house.message(Approved(loan="l-1"), message_id="early"))
     await sweep_of(house).sweep()
     assert await held(storage) == [("loan.Approved", "unawaited")]
-    async with storage.database.write() as session:
-        await session.fetch(Statement.both("update held set expires_at = received_at"), {})
+    await let_expire(storage)
     await sweep_of(house).sweep()
     assert await held(storage) == []
     assert await dead(storage) == [("early", "held_too_long")]
     assert PATIENCE == 24 * 3600
+
+
+async def test_what_becomes_a_dead_letter_is_kept_no_longer_and_the_history_says_so(
+    house: House, storage: SqlStorage
+) -> None:
+    await house.take(house.message(Asked(loan="l-1")))
+    await house.take(house.message(Approved(loan="l-1"), message_id="old"))
+    await let_expire(storage)
+    await house.take(house.message(Approved(loan="l-1"), message_id="young"))
+    await sweep_of(house).sweep()
+    after = await house.instance("l-1")
+    assert (await dead(storage), after.choices) == ([("old", "held_too_long")], {"kept/early": "1"})
+    [*_, told] = await rows(storage, "select * from v_saga_event order by seq")
+    assert (told.kind, told.message_id, after.seq) == ("message_dead_lettered", "old", told.seq)
+
+
+async def test_what_has_expired_waits_while_somebody_holds_its_instance(postgresql: Database) -> None:
+    storage = SqlStorage(postgresql)
+    house = await House(storage, definition_of(Loan)).open()
+    await house.take(house.message(Asked(loan="l-1")), house.message(Approved(loan="l-1"), message_id="early"))
+    await let_expire(storage)
+    async with storage.transaction() as unit:
+        await unit.lock([house.id_of("l-1")])
+        await sweep_of(house).sweep()
+    assert await held(storage) == [("loan.Approved", "unawaited")]
+    await sweep_of(house).sweep()
+    assert (await dead(storage), (await house.instance("l-1")).choices) == ([("early", "held_too_long")], {})
 
 
 async def test_the_class_may_say_that_nothing_is_kept(house: House, storage: SqlStorage) -> None:

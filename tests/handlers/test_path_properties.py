@@ -1,4 +1,5 @@
-"""Whatever comes, in whatever order: messages, copies, operators, bugs and their mending, replays, a forgetful inbox.
+"""Whatever comes, in whatever order: messages, events early and late, time that is over, copies, operators, bugs and
+their mending, replays, a forgetful inbox.
 
 A story is drawn and played on a real database; after every act the rules are looked up there, and in the end everything
 is mended, resumed, replayed and answered: then every instance has come to its end and nothing is left over.
@@ -10,6 +11,7 @@ import asyncio
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -23,6 +25,7 @@ from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
 from handlers.replay import Replayer
 from messages.catalog import ordering
+from messages.envelope import Raw
 from messages.errors import OperationRefused
 from outbox.unit import SqlStorage
 from running import AsyncioRunner
@@ -32,17 +35,17 @@ from sagas.definition import AlternativeNode, ParallelNode, Purpose, SequenceNod
 from sagas.instance import message_id
 from sagas.outcome import Action, Operated
 from sagas.patch import rebuild
+from sagas.turn import step_name
 from storage import Database
 from storage.statements import Statement
+from tests.handlers.eventful import EVENTFUL, EVENTS, Approved, Over
 from tests.handlers.house import LIMITS, NAMESPACE, House, placed, rows
 from tests.handlers.test_replay import broken
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from messages import Event
-    from messages.envelope import Raw
+    from sagas import Definition, Saga
     from sagas.definition import Node
     from sagas.instance import Instance
 
@@ -55,6 +58,8 @@ FLOWS = (
     AlternativeNode((SequenceNode((RESERVE, PAY)), LABEL)),
     ParallelNode((RESERVE, SequenceNode((PAY, LABEL))), first=1),
 )
+TAKEN = ("event_received", "signal_received", "cancelled")
+KEPT = ("unawaited", "awaited")
 SUCCESS: dict[tuple[str, str], Any] = {
     ("reserve", "do"): lambda key: ordering.StockReserved(order_id=key, reservation_id="r"),
     ("reserve", "undo"): lambda key: ordering.StockReleased(order_id=key),
@@ -84,6 +89,14 @@ acts = st.one_of(
     st.tuples(st.sampled_from(["break", "mend", "mend", "sweep", "forget", "replay_all"])),
     st.tuples(st.just("replay"), st.integers(0, 10), st.booleans()),
 )
+events = st.sampled_from(EVENTS)
+told = st.one_of(
+    st.tuples(st.just("tell"), keys, events),
+    st.tuples(st.just("tell"), keys, st.just(Approved)),
+    st.tuples(st.sampled_from(["pass_time", "pass_time", "give_up_on_what_is_held"])),
+    st.tuples(st.just("answer"), keys, st.just(True)),
+    acts,
+)
 
 
 @dataclass
@@ -95,6 +108,7 @@ class Play:
     unsound: House
     now: House
     delivered: list[Raw] = field(default_factory=list)
+    forgotten: set[str | None] = field(default_factory=set)
 
     async def act(self, act: tuple[Any, ...]) -> None:
         word, *rest = act
@@ -112,6 +126,37 @@ class Play:
         else:
             await self._failure(key, step)
 
+    async def _tell(self, key: str, event: Any) -> None:  # noqa: ANN401
+        """An event for whoever listens, with nothing but the key in its body."""
+        if event.message_name in self.sound.definition.heard:
+            await self._deliver(self.now.message(event(order_id=key)))
+
+    async def _pass_time(self) -> None:
+        """What is due is done; the markers come back behind all that was sent before."""
+        due, _ = await self.storage.due_timers(["PlaceOrder"], 10)
+        await self.now.timers.fire(due)
+        for marker in await rows(self.storage, "select * from outbox where name = 'antiphon.GiveUp' order by 1"):
+            await self._change("delete from outbox where message_id = :id", id=marker.message_id)
+            await self.now.take(
+                Raw(
+                    body=bytes(marker.body),
+                    routing_key=saga_queue(NAMESPACE, "PlaceOrder"),
+                    message_id=marker.message_id,
+                    type=marker.name,
+                    content_type="application/json",
+                    correlation_id=str(marker.saga_id),
+                    app_id=NAMESPACE,
+                )
+            )
+
+    async def _give_up_on_what_is_held(self) -> None:
+        await self._change("update held set expires_at = received_at where expires_at is not null")
+        await self._sweep()
+
+    async def _change(self, sql: str, **parameters: object) -> None:
+        async with self.storage.database.write() as session:
+            await session.fetch(Statement.both(sql), parameters)
+
     async def _asked(self, key: str) -> list[tuple[str, Purpose]]:
         if not await rows(self.storage, "select * from v_saga where business_key = :key", {"key": key}):
             return []
@@ -124,10 +169,10 @@ class Play:
         ]
 
     async def _success(self, key: str, step: str, purpose: str) -> None:
-        await self._deliver(self._reply(key, SUCCESS[step, purpose](key), step, purpose))
+        await self._deliver(self._reply(key, SUCCESS[step_name(step), purpose](key), step, purpose))
 
     async def _failure(self, key: str, step: str) -> None:
-        await self._deliver(self._reply(key, FAILURE[step](key), step, "do"))
+        await self._deliver(self._reply(key, FAILURE[step_name(step)](key), step, "do"))
 
     def _reply(self, key: str, event: Event, step: str, purpose: str) -> Raw:
         """Straight to the saga's queue, as participants reply."""
@@ -184,8 +229,8 @@ class Play:
 
     async def _forget(self) -> None:
         """As retention does, when the window is over."""
-        async with self.storage.database.write() as session:
-            await session.fetch(Statement.both("delete from inbox where disposition <> 'held'"), {})
+        self.forgotten |= {raw.message_id for raw in self.delivered}
+        await self._change("delete from inbox where disposition <> 'held'")
 
     async def _replay(self, which: int, dry_run: bool) -> None:
         letters = await rows(self.storage, "select dead_letter_id from v_dead_letter order by 1")
@@ -215,8 +260,8 @@ class Play:
         for row in await rows(self.storage, "select saga_id, business_key, phase, paused from v_saga"):
             instance = await self.sound.instance(row.business_key)
             await self._check_history(instance)
-        held = await rows(self.storage, "select reason, count(*) as amount from v_held group by reason")
-        assert {row.reason for row in held} <= {"paused", "early"}
+        held = await rows(self.storage, "select * from v_held")
+        assert {row.reason for row in held} <= {"paused", "early", *KEPT}
         stray = await rows(
             self.storage,
             "select * from v_held h where reason = 'paused' and not exists "
@@ -229,6 +274,9 @@ class Play:
             "(select 1 from held h where h.source = i.source and h.message_id = i.message_id)",
         )
         assert not unheld, "said to be held, and lost"
+        decided = await rows(self.storage, "select message_id from inbox where disposition <> 'held'")
+        both = {row.message_id for row in decided} & {row.message_id for row in held}
+        assert not both, "decided, and still held"
 
     async def _check_history(self, instance: Instance) -> None:
         events = await rows(
@@ -239,9 +287,15 @@ class Play:
         assert [event.seq for event in events] == list(range(1, instance.seq + 1))
         rebuilt = rebuild([bytes(event.patch) for event in events if event.patch is not None])
         assert replace(rebuilt, state=instance.state) == instance
+        taken = Counter(event.message_id for event in events if event.kind in TAKEN)
+        again = [message for message, times in taken.items() if times > 1 and message not in self.forgotten]
+        assert not again, "taken twice"
+        reasons = await rows(self.storage, "select reason from held where saga_id = :id", {"id": instance.saga_id})
+        kept = sum(row.reason in KEPT for row in reasons)
+        assert int(instance.choices.get("kept/early", "0")) == kept, "it knows how many events are kept for it"
         counted = Counter((event.kind, event.step) for event in events)
         assert counted["started", None] == 1
-        for step in STEPS:
+        for step in {event.step for event in events}:
             assert counted["step_completed", step] <= 1, f"{step} was completed twice"
             assert counted["step_compensated", step] <= 1, f"{step} was undone twice"
 
@@ -254,14 +308,20 @@ class Play:
             await self._start(key)
             await self._operate(key, Action.RESUME)
         await self._sweep()
-        for row in await rows(self.storage, "select dead_letter_id from v_dead_letter where status = 'open'"):
-            assert await self._replayed(row.dead_letter_id) != "failed_again"
+        await self._replay_what_is_open()
         for key in KEYS:
             await self._answer_everything(key)
             await self.check()
+        await self._give_up_on_what_is_held()
+        await self._replay_what_is_open()
+        await self.check()
         assert not await rows(self.storage, "select * from v_dead_letter where status = 'open'")
         assert not await rows(self.storage, "select * from v_held")
         assert not await rows(self.storage, "select * from v_timer")
+
+    async def _replay_what_is_open(self) -> None:
+        for row in await rows(self.storage, "select dead_letter_id from v_dead_letter where status = 'open'"):
+            assert await self._replayed(row.dead_letter_id) != "failed_again"
 
     async def _answer_everything(self, key: str) -> None:
         for _ in range(30):
@@ -269,19 +329,29 @@ class Play:
             asked = await self._asked(key)
             if not asked and instance.phase.ended:
                 return
-            if not asked or "method_raised" in instance.attention:
+            if "method_raised" in instance.attention:
                 await self._operate(key, Action.RETRY)
+            elif not asked:
+                await self._go_on(key)
             for path, purpose in asked:
                 progress = instance.steps[path].call(purpose)
                 assert progress is not None
                 command = message_id(instance.saga_id, path, progress.generation, progress.attempt, purpose)
                 reply = self.sound.message(
-                    SUCCESS[path, purpose](key),
+                    SUCCESS[step_name(path), purpose](key),
                     correlation_id=str(instance.saga_id),
                     headers={"causation-id": command},
                 )
                 await self.sound.take(reply)
         raise AssertionError(f"{key} does not end: {await self.sound.instance(key)}")
+
+    async def _go_on(self, key: str) -> None:
+        """Nothing is asked: an event is waited for, or an operator."""
+        before = await self.sound.instance(key)
+        for event in (Approved, Over):
+            await self._tell(key, event)
+        if before == await self.sound.instance(key):
+            await self._operate(key, Action.RETRY)
 
 
 def _quiet(_: object) -> None:
@@ -302,30 +372,43 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@settings(
+playing = settings(
     max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+
+
+@playing
 @given(flow=st.sampled_from(FLOWS), story=st.lists(acts, min_size=8, max_size=25))
 def test_every_story_ends_with_every_instance_at_its_end_and_nothing_left_over(
     template: Path, tmp_path: Path, flow: Node, story: list[tuple[Any, ...]]
 ) -> None:
-    file = tmp_path / "story.db"
+    definition = replace(definition_of(PlaceOrder), flow=flow)
+    asyncio.run(_play(_copied(template, tmp_path), definition, [("start", KEYS[0]), *story]))
+
+
+@playing
+@given(saga=st.sampled_from(EVENTFUL), story=st.lists(told, min_size=8, max_size=25))
+def test_every_story_in_which_events_are_waited_for_ends_so_too(
+    template: Path, tmp_path: Path, saga: type[Saga], story: list[tuple[Any, ...]]
+) -> None:
+    asyncio.run(_play(_copied(template, tmp_path), definition_of(saga), story))
+
+
+def _copied(template: Path, folder: Path) -> Path:
     for name in ("story.db", "story.db-wal", "story.db-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
-    shutil.copy(template, file)
-    asyncio.run(_play(file, flow, story))
+        (folder / name).unlink(missing_ok=True)
+    return Path(shutil.copy(template, folder / "story.db"))
 
 
-async def _play(file: Path, flow: Node, story: list[tuple[Any, ...]]) -> None:
+async def _play(file: Path, definition: Definition, story: list[tuple[Any, ...]]) -> None:
     database = Database(f"sqlite:///{file}", AsyncioRunner())
     try:
         storage = SqlStorage(database)
-        sound = await House(storage, replace(definition_of(PlaceOrder), flow=flow)).open()
-        unsound = await House(storage, replace(broken(), flow=flow)).open()
+        sound = await House(storage, definition).open()
+        unsound = await House(storage, broken(definition)).open()
         play = Play(storage=storage, sound=sound, unsound=unsound, now=sound)
-        await play.act(("start", KEYS[0]))
         for act in story:
             await play.act(act)
             await play.check()

@@ -43,9 +43,9 @@ async def house(storage: SqlStorage) -> House:
     return await House(storage).open()
 
 
-def broken() -> Definition:
+def broken(whole: Definition | None = None) -> Definition:
     """The saga with a `reserved` hook and a `@start` that raise."""
-    whole = definition_of(PlaceOrder)
+    whole = whole or definition_of(PlaceOrder)
     reserve = whole.steps["reserve"]
 
     def raises(*_: object) -> Any:  # noqa: ANN401
