@@ -67,9 +67,11 @@ def with_one_kept_less(choices: Mapping[str, str]) -> dict[str, str]:
 
 
 def newly_awaited(before: Instance | None, after: Instance) -> bool:
-    """Whether events are kept for an instance, and it has come to a wait that may be for them."""
+    """Whether events are kept for an instance, and it has come to a wait that may be for them, or to none any more."""
     if KEPT not in after.choices:
         return False
+    if after.phase is not Phase.RUNNING and (before is None or before.phase is Phase.RUNNING):
+        return True
     old = before.choices if before is not None else {}
     return any(
         (state == WAITING or path.endswith(f"/{OPEN}")) and old.get(path) != state

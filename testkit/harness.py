@@ -282,7 +282,8 @@ class Harness:
     def _hear(self, arrived: Arrived) -> Self:
         self._decide(arrived)
         if self.disposition is Disposition.HELD:
-            self._kept.append(arrived)
+            self._kept.append(replace(arrived, kept=True))
+        if self.disposition is Disposition.HELD and not arrived.kept:
             self._take(held(self.instance, arrived.message_id, arrived.name, "unawaited", self.now))
         return self
 

@@ -56,6 +56,9 @@ class Checked(Event, name="loan.Checked"):
     loan: str
 
 
+class NotNow(Event, name="loan.NotNow"): ...
+
+
 class Pay(Command, name="loan.Pay"):
     loan: str
     amount: int
@@ -80,7 +83,7 @@ class Loan(Saga, key="loan", version=1, deadline=timedelta(days=30)):
     def imported(cls, event: Changed) -> Self:
         return cls(loan=event.loan, amount=event.amount)
 
-    @step(success=Checked)
+    @step(success=Checked, failure=NotNow)
     def check(self) -> Check:
         return Check(loan=self.loan)
 
@@ -250,6 +253,22 @@ async def test_what_is_kept_and_never_awaited_becomes_a_dead_letter(house: House
     assert await held(storage) == []
     assert await dead(storage) == [("early", "held_too_long")]
     assert PATIENCE == 24 * 3600
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_what_is_kept_is_ignored_when_its_instance_turns_back(
+    house: House, storage: SqlStorage, end: str
+) -> None:
+    await house.take(house.message(Asked(loan="l-1")), house.message(Approved(loan="l-1"), message_id="kept"))
+    refused = house.message(Withdrawn(loan="l-1")) if end == "cancelled" else house.answer("l-1", NotNow(), "check")
+    early = house.message(Approved(loan="l-1"), message_id="in the same batch")
+    await house.take(early, refused)
+    after = await house.instance("l-1")
+    assert (after.end_reason, after.choices) == (end, {})
+    assert await held(storage) == []
+    assert {"kept": "ignored", "in the same batch": "ignored"}.items() <= (await dispositions(storage)).items()
+    told = await rows(storage, "select kind, detail from v_saga_event order by seq")
+    assert [row.kind for row in told[-2:]] == ["message_ignored"] * 2
 
 
 async def test_what_becomes_a_dead_letter_is_kept_no_longer_and_the_history_says_so(

@@ -32,7 +32,7 @@ from running import AsyncioRunner
 from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
 from sagas.definition import AlternativeNode, ParallelNode, Purpose, SequenceNode, StepNode
-from sagas.instance import message_id
+from sagas.instance import Phase, message_id
 from sagas.outcome import Action, Operated
 from sagas.patch import rebuild
 from sagas.turn import step_name
@@ -293,6 +293,8 @@ class Play:
         reasons = await rows(self.storage, "select reason from held where saga_id = :id", {"id": instance.saga_id})
         kept = sum(row.reason in KEPT for row in reasons)
         assert int(instance.choices.get("kept/early", "0")) == kept, "it knows how many events are kept for it"
+        stays = instance.phase is not Phase.RUNNING and any(row.reason == "unawaited" for row in reasons)
+        assert not stays, "what fits no more is kept"
         counted = Counter((event.kind, event.step) for event in events)
         assert counted["started", None] == 1
         for step in {event.step for event in events}:

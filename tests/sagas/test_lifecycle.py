@@ -220,6 +220,23 @@ def test_an_event_that_no_way_takes_in_this_state_is_what_the_class_says() -> No
     assert state_of(saga) == "active"
 
 
+def test_an_event_that_is_kept_again_counts_once() -> None:
+    saga = subscribed().hears(Paid(sub="s")).hears(Paid(sub="s"))
+    assert saga.instance.choices["kept/early"] == "2"
+    saga.hears(PaymentFailed(sub="s"))
+    assert (saga.instance.choices["kept/early"], state_of(saga)) == ("1", "active")
+    assert saga.kinds.count("message_held") == 2
+
+
+@pytest.mark.parametrize("last", [Ended(sub="s"), GivenUp(sub="s")])
+def test_an_event_that_is_kept_for_a_state_which_is_never_entered_is_ignored_at_the_end(last: Event) -> None:
+    saga = subscribed().hears(Paid(sub="s")).hears(last)
+    if isinstance(last, Ended):
+        assert saga.receives(Billed()).status == "completed"
+    assert saga.kinds[-1] == "message_ignored"
+    assert "kept/early" not in saga.instance.choices
+
+
 def test_for_years_the_row_stays_small() -> None:
     saga = subscribed()
     for _ in range(200):
