@@ -177,21 +177,32 @@ class Deciding:
         await self._apply(each)
         if each.held is not None:
             self._note_met(each)
-        while self._awaiting:
-            await self.apply_kept(self._awaiting.pop())
+        await self._apply_awaited()
 
     async def apply_kept(self, fold: Fold) -> None:
         """Decide on the events that came before the instance had come to them, in order of arrival."""
         instance = fold.current
-        if fold.before is not None and heard.KEPT in fold.before.choices:
+        before = fold.before is not None and heard.KEPT in fold.before.choices
+        if before or any(held.saga_id == instance.saga_id for held in self._reheld):
             rows = await self._unit.held_for(self._saga.name, [instance.saga_id])
-            kept = [row for row in rows if row.reason in KEPT and row.held_id not in self._unheld]
+            kept = [row for row in rows if self._reason(row) in KEPT]
             here = Locked(instances={instance.saga_id: instance}, busy=frozenset(), now=self.work.now)
             await self.apply_held(kept, here)
         for each in self._kept.pop(instance.saga_id, ()):
             self._held = [held for held in self._held if (held.source, held.message_id) != each.identity]
             self.dispositions.pop(each.identity or ("", ""), None)
             await self._apply(replace(each, kept=True))
+            await self._apply_awaited()
+
+    async def _apply_awaited(self) -> None:
+        """Decide on what is kept for instances that have come to something since, so that nothing overtakes it."""
+        while self._awaiting:
+            await self.apply_kept(self._awaiting.pop())
+
+    def _reason(self, row: Held) -> str:
+        """Why a message is held now that some of this transaction is decided."""
+        again = [held.reason for held in self._reheld if held.held_id == row.held_id]
+        return again[-1] if again else row.reason
 
     def _note_met(self, each: Routed) -> None:
         """A message that was held is held no more, unless that is what was decided again."""
@@ -204,13 +215,18 @@ class Deciding:
         """Decide on messages that were held for instances that this transaction has locked, in order of arrival."""
         router = Router(self._saga.latest, self._saga.namespace, self.owners)
         for index, row in enumerate(rows):
+            if row.held_id in self._unheld:  # met by what was decided a moment ago
+                continue
             routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
             starts_another = routed.starts and (routed.message.key or "") not in self.owners  # the sweep claims its key
             if not routed.deferred and not starts_another:
-                kept, identity = row.reason in KEPT, (row.source, row.message_id)
+                kept, identity = self._reason(row) in KEPT, (row.source, row.message_id)
                 each = replace(routed, held=row.held_id, identity=identity, kept=kept)
+                self._reheld = [held for held in self._reheld if held.held_id != row.held_id]
+                self.dispositions.pop(identity, None)
                 await self._apply(each)
                 self._note_met(each)
+                await self._apply_awaited()
 
     async def changes(self, lease: Lease | None = None, confirmed: Sequence[tuple[int, UUID]] = ()) -> Changes:
         """Everything to be written. Without a lease, what is sent is left to whoever sweeps the outbox."""

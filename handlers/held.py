@@ -301,7 +301,7 @@ def _kept_no_longer(saga: SagaType, gone: Sequence[Held], letters: Sequence[Dead
         instance = locked.instances.get(row.saga_id) if row.saga_id is not None else None
         if instance is not None and row.reason in KEPT:
             fold = work.load(saga.definitions.get(instance.version, saga.latest), instance)
-            work.keep_no_longer(fold, row.message_id, row.name, letter.reason)
+            work.bury(fold, row.message_id, row.name, letter.reason)
     return work
 
 

@@ -127,9 +127,9 @@ class Work:
         decision = decide.held(fold.current, envelope.message_id, envelope.name, reason, self.now, unread=unread)
         fold.take(decision, self.now, None)
 
-    def keep_no_longer(self, fold: Fold, message_id: str, name: str, reason: str) -> None:
-        """Record on the instance that an event is kept for it no longer, because it has become a dead letter."""
-        fold.take(decide.kept_no_longer(fold.current, message_id, name, reason, self.now), self.now, None)
+    def bury(self, fold: Fold, message_id: str, name: str, reason: str) -> None:
+        """Record on the instance that an event which was kept for it has become a dead letter."""
+        fold.take(decide.dead_lettered(fold.current, message_id, name, reason, self.now), self.now, None)
 
     def fail(self, fold: Fold, arrived: Arrived, error: MessageError) -> None:
         """Record on the instance, which stands still already, that a message that was held for it failed."""

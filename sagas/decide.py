@@ -110,8 +110,7 @@ def decide(definition: Definition, instance: Instance, happened: Input, now: dat
 def ignored(definition: Definition, instance: Instance, arrived: Arrived, reason: str, now: datetime) -> Decision:
     """Record that a message changes nothing, and why."""
     turn = Turn(definition, instance, now)
-    if arrived.kept:
-        turn.choices = heard.with_one_kept_less(turn.choices)
+    _meet(turn, arrived)
     turn.record("message_ignored", message=arrived, body=arrived.body, reason=reason)
     return turn.finish(Disposition.IGNORED, reason)
 
@@ -141,8 +140,10 @@ def held(
     return Decision(instance=after, disposition=Disposition.HELD, reason=reason, history=(entry,))
 
 
-def kept_no_longer(instance: Instance, message_id: str, name: str, reason: str, now: datetime) -> Decision:
-    """Record that an event which was kept for an instance is kept no longer. Needs no definition."""
+def dead_lettered(
+    instance: Instance, message_id: str, name: str, reason: str, now: datetime, *, kept: bool = True
+) -> Decision:
+    """Record that an event is a dead letter, and is kept no longer if it was. Needs no definition."""
     entry = HistoryEntry(
         seq=instance.seq + 1,
         kind="message_dead_lettered",
@@ -150,7 +151,7 @@ def kept_no_longer(instance: Instance, message_id: str, name: str, reason: str, 
         message_name=name,
         detail={"reason": reason},
     )
-    choices = heard.with_one_kept_less(instance.choices)
+    choices = heard.with_one_kept_less(instance.choices) if kept else instance.choices
     after = replace(instance, seq=entry.seq, updated_at=now, choices=choices)
     return Decision(instance=after, disposition=Disposition.DEAD_LETTERED, reason=reason, history=(entry,))
 
@@ -158,6 +159,7 @@ def kept_no_longer(instance: Instance, message_id: str, name: str, reason: str, 
 def failed_later(definition: Definition, instance: Instance, arrived: Arrived, text: str, now: datetime) -> Decision:
     """Record that a message which was held failed, although what it failed of is what the instance is parked for."""
     turn = Turn(definition, instance, now)
+    _meet(turn, arrived)
     turn.record("parked", message=arrived, reason="method_raised", error=text)
     return turn.finish(Disposition.DEAD_LETTERED)
 
@@ -200,7 +202,14 @@ def _heard(turn: Turn, arrived: Arrived, listener: Heard) -> Decision:
     error = NotAwaited(
         text, saga_type=turn.definition.type, saga_id=str(turn.before.saga_id), message_id=arrived.message_id
     )
-    return Decision(instance=turn.before, disposition=Disposition.DEAD_LETTERED, reason=misfit.reason, error=error)
+    decision = dead_lettered(turn.before, arrived.message_id, arrived.name, misfit.reason, turn.now, kept=arrived.kept)
+    return replace(decision, error=error)
+
+
+def _meet(turn: Turn, arrived: Arrived) -> None:
+    """Whatever becomes of an event that was kept, it is kept no longer."""
+    if arrived.kept:
+        turn.choices = heard.with_one_kept_less(turn.choices)
 
 
 def _timer_fired(turn: Turn, fired: TimerFired) -> Decision:
@@ -229,7 +238,11 @@ def _parked(
         operations.note(turn, happened)
         turn.park("method_raised", str(error))
         return turn.finish()
-    decision = park(definition, instance, str(error), now)
+    turn = Turn(definition, instance, now)
+    if isinstance(happened, Arrived):
+        _meet(turn, happened)
+    turn.park("method_raised", str(error))
+    decision = turn.finish()
     if not isinstance(happened, Arrived):
         return decision
     error.message_id = happened.message_id

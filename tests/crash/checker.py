@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 ENDED = ("completed", "compensated")
 FORWARD, BACKWARD = "command_sent", "compensation_sent"
-TAKEN = {"started", "reply_received", "reply_transient", "late_success"}  # history of a message that was applied
+TAKEN = {
+    *("started", "reply_received", "reply_transient", "late_success"),
+    *("event_received", "signal_received", "cancelled"),
+}
+"""History of a message that was applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,13 @@ TRAVEL: Mapping[str, Trade] = {
 }
 """The participants of `travelling`, whose flow has branches."""
 
-EVERY_TRADE = {**TRADES, **TRAVEL}
+COURT: Mapping[str, Trade] = {
+    "clerk": _travel("clerk"),
+    **{name: _travel(name, fails=False, undoes=False) for name in ("vault", "herald")},
+}
+"""The participants of `court`, whose flow waits for what people say."""
+
+EVERY_TRADE = {**TRADES, **TRAVEL, **COURT}
 
 
 class Word(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
@@ -14,6 +15,7 @@ from handlers.operations import Operation, Operations
 from messages import Command, Event
 from outbox.unit import SqlStorage
 from sagas import Saga, cancel, definition_of, signal, sleep, start, step, wait
+from sagas.definition import SequenceNode, StepNode, WaitNode
 from sagas.outcome import Action, Operated
 from storage.statements import Statement
 from tests.handlers.house import LIMITS, NAMESPACE, House, dead, kinds, rows
@@ -271,6 +273,103 @@ async def test_what_is_kept_is_ignored_when_its_instance_turns_back(
     assert [row.kind for row in told[-2:]] == ["message_ignored"] * 2
 
 
+class Deed(Saga, key="loan", version=1):
+    """A rest, then first one thing, then another, whatever comes first."""
+
+    loan: str
+    heard: str = ""
+
+    @start
+    def asked(cls, event: Asked) -> Self:
+        return cls(loan=event.loan)
+
+    @sleep
+    def rest(self) -> timedelta:
+        return timedelta(microseconds=1)
+
+    @wait
+    def first(self, event: Approved) -> None:
+        self.heard += event.by
+
+    @wait
+    def second(self, event: Changed) -> None:
+        self.heard += str(event.amount)
+
+    @step(reply=False)
+    def pay(self) -> Pay:
+        return Pay(loan=self.loan, amount=1)
+
+    flow = rest >> first >> second >> pay
+
+
+WITHOUT_REST = replace(definition_of(Deed), flow=SequenceNode((WaitNode("first"), WaitNode("second"), StepNode("pay"))))
+EARLY = (Changed(loan="l-1", amount=1), Approved(loan="l-1", by="Ada"), Changed(loan="l-1", amount=2))
+"""The second before the first; and the second once more, which comes too late."""
+
+
+async def told_in_order(house: House, storage: SqlStorage) -> None:
+    after = await house.instance("l-1")
+    assert (after.phase, after.choices.get("kept/early")) == ("completed", None)
+    assert b'"Ada1"' in after.state
+    assert await held(storage) == []
+    ends = [row.disposition for row in await rows(storage, "select * from v_inbox")]
+    assert sorted(ends) == ["applied", "applied", "applied", "ignored"]
+    told = await kinds(storage, after.saga_id)
+    assert (told.count("message_held"), told.count("event_received")) == (3 if "rested" in told else 1, 2)
+
+
+async def test_at_its_birth_all_that_is_kept_is_applied_as_the_flow_comes_to_it(storage: SqlStorage) -> None:
+    house = await House(storage, WITHOUT_REST).open()
+    for event in EARLY:
+        await house.take(house.message(event))
+    await house.take(house.message(Asked(loan="l-1")))
+    await told_in_order(house, storage)
+
+
+async def test_in_one_batch_with_its_birth_too(storage: SqlStorage) -> None:
+    house = await House(storage, WITHOUT_REST).open()
+    await house.take(*[house.message(event) for event in (*EARLY, Asked(loan="l-1"))])
+    await sweep_of(house).sweep()
+    await told_in_order(house, storage)
+
+
+async def test_the_sweep_applies_all_that_is_kept_as_the_flow_comes_to_it(storage: SqlStorage) -> None:
+    house = await House(storage, definition_of(Deed)).open()
+    await house.take(house.message(Asked(loan="l-1")))
+    for event in EARLY:
+        await house.take(house.message(event))
+    due, _ = await storage.due_timers(["Deed"], 10)
+    await house.timers.fire(due)
+    await sweep_of(house).sweep()
+    await told_in_order(house, storage)
+
+
+async def test_an_operator_has_all_that_is_kept_applied_as_the_flow_comes_to_it(storage: SqlStorage) -> None:
+    house = await House(storage, definition_of(Deed)).open()
+    await house.take(house.message(Asked(loan="l-1")))
+    for event in EARLY:
+        await house.take(house.message(event))
+    await skip(house, "rest")
+    after = await house.instance("l-1")
+    assert (after.phase, await held(storage)) == ("completed", [])
+    assert b'"Ada1"' in after.state
+
+
+async def skip(house: House, step: str) -> None:
+    """An operator goes on without a step."""
+    saga = house.definition.type
+    operations = Operations(
+        {saga: {1: house.definition}},
+        namespace=NAMESPACE,
+        storage=house.storage,
+        runner=house.runner,
+        report=house.facts.append,
+        limits=LIMITS,
+    )
+    skipped = Operated(action=Action.SKIP, actor="ann", reason="test", request_id=str(uuid4()), step=step)
+    await operations.carry_out(Operation(saga_id=house.id_of("l-1"), operated=skipped))
+
+
 async def test_what_becomes_a_dead_letter_is_kept_no_longer_and_the_history_says_so(
     house: House, storage: SqlStorage
 ) -> None:
@@ -337,16 +436,7 @@ async def test_an_operator_who_brings_the_flow_to_a_wait_has_what_is_kept_applie
 ) -> None:
     await house.take(house.message(Asked(loan="l-1")), house.message(Approved(loan="l-1")))
     assert await held(storage) == [("loan.Approved", "unawaited")]
-    operations = Operations(
-        {"Loan": {1: house.definition}},
-        namespace=NAMESPACE,
-        storage=storage,
-        runner=house.runner,
-        report=house.facts.append,
-        limits=LIMITS,
-    )
-    skip = Operated(action=Action.SKIP, actor="ann", reason="test", request_id=str(uuid4()), step="check")
-    await operations.carry_out(Operation(saga_id=house.id_of("l-1"), operated=skip))
+    await skip(house, "check")
     assert (await house.instance("l-1")).choices["approval"] == "answered"
     assert await held(storage) == []
 

@@ -237,6 +237,36 @@ def test_an_event_that_is_kept_for_a_state_which_is_never_entered_is_ignored_at_
     assert "kept/early" not in saga.instance.choices
 
 
+class Strict(Base, key="sub"):
+    @on("open", elsewhere="ignore")
+    def ended(self, event: Ended) -> Literal["closed"]:
+        return "closed"
+
+    @on("open", elsewhere="dead_letter")
+    def paid(self, event: Paid) -> None: ...
+
+    @on("closed", elsewhere="keep")
+    def used_up(self, event: Used) -> Literal["over"]:
+        raise ValueError(f"{event.amount} is too much")
+
+    @step(success=Billed)
+    def bill(self) -> Bill:
+        return Bill(used=self.used)
+
+    flow = lifecycle("open", entering={"closed": bill}, final=["over"])
+
+
+@pytest.mark.parametrize(
+    ("event", "told"), [(Paid(sub="s"), "message_dead_lettered"), (Used(sub="s", amount=1), "parked")]
+)
+def test_an_event_that_was_kept_and_is_refused_then_is_kept_no_longer(event: Event, told: str) -> None:
+    saga = Harness(Strict).given(Subscribed(sub="s")).hears(Ended(sub="s")).hears(event)
+    assert (saga.disposition, saga.instance.choices["kept/early"]) == (Disposition.HELD, "1")
+    saga.receives(Billed())
+    assert (saga.kinds[-1], saga.history[-1].message_name) == (told, event.message_name if told != "parked" else None)
+    assert "kept/early" not in saga.instance.choices
+
+
 def test_for_years_the_row_stays_small() -> None:
     saga = subscribed()
     for _ in range(200):

@@ -13,7 +13,19 @@ import aio_pika
 from tests.services.keeping import RABBITMQ, ask
 from tests.services.management import Management
 
-_SAGAS = ("A", "ApproveLoan", "B", "BookTrip", "GrimOrder", "PlaceOrder", "Subscription", "Test", "Tiny", "TravelOrder")
+_SAGAS = (
+    "A",
+    "ApproveLoan",
+    "B",
+    "BookTrip",
+    "CourtCase",
+    "GrimOrder",
+    "PlaceOrder",
+    "Subscription",
+    "Test",
+    "Tiny",
+    "TravelOrder",
+)
 _PARTICIPANTS = (
     *("audit", "grim", "p", "payment", "rival", "stock", "warehouse", "worker"),
     *("airline", "bank", "hotel", "post", "railway", "rental"),
@@ -23,6 +35,7 @@ _PARTICIPANTS = (
 _LEDGERS = (
     *("payment", "stock", "warehouse"),
     *("car", "cashier", "hostel", "inn", "lounge", "plane", "post", "train"),
+    *("clerk", "herald", "vault"),
 )
 
 QUEUES = (
