@@ -51,13 +51,16 @@ class Plot:
 PLOTS: Mapping[str, Plot] = {
     "unborn": Plot(before=("Voted", "Noted", "Closed", "Voted:2", "Opened", "Noted:2", "Over")),
     "early": Plot(behind=("Closed", "Voted", "Opened", "Noted", "Voted:2", "Over", "Closed:2")),
-    "silent": Plot(before=("Noted",), behind=("Closed",)),
-    "half": Plot(before=("Voted",), behind=("Opened", "Opened:2", "Over")),
-    "crowded": Plot(before=("Voted", "Voted:2"), behind=("Voted:3", "Voted:4", "Closed", "Closed:2", "Opened", "Over")),
+    "silent": Plot(before=("Noted",)),
+    "half": Plot(before=("Voted", "Noted"), behind=("Noted:2",)),
+    "crowded": Plot(
+        before=("Voted", "Voted:2"), behind=("Voted:3", "Voted:4", "Closed", "Closed:2", "Opened", "Opened:2", "Over")
+    ),
     "withdrawn": Plot(before=("Opened", "Voted"), behind=("Noted", "Withdrawn", "Closed")),
     "refused~clerk=fail": Plot(before=("Voted",), behind=("Noted", "Over")),
 }
-"""By the beginning of a case's id."""
+"""By the beginning of a case's id. In silence nothing else is kept: while something is, nobody is given up on, and the
+next look at that is half a minute later."""
 
 
 class Court(Shop):
