@@ -33,9 +33,9 @@ from sagas import definition_of
 from sagas.catalog.ordering import PlaceOrder
 from sagas.definition import AlternativeNode, ParallelNode, Purpose, SequenceNode, StepNode
 from sagas.instance import Phase, message_id
+from sagas.names import step_name
 from sagas.outcome import Action, Operated
 from sagas.patch import rebuild
-from sagas.turn import step_name
 from storage import Database
 from storage.statements import Statement
 from tests.handlers.eventful import EVENTFUL, EVENTS, Approved, Over

@@ -30,7 +30,7 @@ from messages.catalog.subscription import (
 )
 from sagas.catalog.subscription import BETWEEN_REMINDERS, KEPT_WHILE_SUSPENDED, PERIOD, TRIAL, Standing, Subscription
 from sagas.instance import pack_progress
-from sagas.turn import step_name
+from sagas.names import step_name
 from testkit import Harness
 
 if TYPE_CHECKING:
