@@ -28,22 +28,22 @@ from outbox.interface import Changes, DeadLetter, KeyClaim, Locked
 from sagas import decide, heard
 from sagas.definition import Unfit
 from sagas.instance import saga_id
+from sagas.items import NeedsItems
 from sagas.outcome import Arrived, Disposition, GiveUp
 from sagas.replies import find_target
-from transport.topology import saga_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from handlers.decoding import Decoded
-    from handlers.work import Definitions, Fold
+    from handlers.saga_types import SagaType
+    from handlers.work import Fold
     from messages.codec import Limits
     from messages.envelope import Envelope
     from outbox.interface import Claimed, KeyOwner, MessageKey, Unit
     from outbox.relay import Lease
-    from sagas.definition import Definition
+    from sagas.outcome import Decision, Input, Operated
 
 EARLY = "early"
 UNAWAITED = "unawaited"
@@ -56,72 +56,6 @@ KEPT = (UNAWAITED, AWAITED)
 
 PATIENCE = 24 * 3600.0
 """Seconds for which a message that came too early is held; one that waits for people is held until they act."""
-
-
-class SagaType:
-    """One saga type as this process knows it: its versions, the highest of which starts new instances.
-
-    `latest` is that one, and reads and hears what instances of the others wait for as well.
-    """
-
-    def __init__(self, definitions: Definitions, namespace: str) -> None:
-        self.definitions = definitions
-        self.latest = _reading_all(definitions)
-        self.name = self.latest.type
-        self.namespace = namespace
-        self.queue = saga_queue(namespace, self.name)
-
-    def claim(self, start: Envelope | Arrived, body_hash: bytes, key: str, n: int) -> KeyClaim:
-        """What a start asks for: to be the n-th of its key."""
-        return KeyClaim(
-            saga_type=self.name,
-            key=key,
-            saga_id=saga_id(self.namespace, self.name, key, n),
-            n=n,
-            start_id=start.message_id,
-            start_hash=body_hash,
-        )
-
-
-def _reading_all(definitions: Definitions) -> Definition:
-    """The highest version, with the events of all; where several know one, as the highest of them does."""
-    versions = [definitions[version] for version in sorted(definitions)]
-    latest = versions[-1]
-    replies = {name: event for each in versions for name, event in each.events.items() if name not in each.starts}
-    heard = {name: each for one in versions for name, each in one.heard.items() if name not in latest.events}
-    keys = {name: field for each in versions for name, field in each.key_fields.items() if name in heard}
-    return replace(
-        latest,
-        events={**replies, **latest.events},
-        heard={**heard, **latest.heard},
-        key_fields={**keys, **latest.key_fields},
-    )
-
-
-async def claim_keys(saga: SagaType, unit: Unit, messages: Sequence[Decoded]) -> dict[str, KeyOwner]:
-    """Who has the keys of the messages: of all that start something, and where keys are used again, of all others."""
-    used = {message.key for message in messages if message.key is not None} if saga.latest.key_reuse else ()
-    latest = await unit.latest_keys(saga.name, used) if used else {}
-    claims = {key: claim for key, claim in first_claims(saga, messages).items() if key not in latest}
-    owners = await unit.claim_keys(list(claims.values())) if claims else ()
-    return {**latest, **dict(zip(claims, owners, strict=True))}
-
-
-def first_claims(saga: SagaType, messages: Sequence[Decoded]) -> dict[str, KeyClaim]:
-    """What the first start of each key asks for, if nobody ever had the key."""
-    claims: dict[str, KeyClaim] = {}
-    for message in messages:
-        envelope, key = message.envelope, message.key
-        if envelope is None or message.event is None or key is None or envelope.name not in saga.latest.starts:
-            continue
-        if key not in claims:
-            claims[key] = saga.claim(envelope, message.body_hash, key, 1)
-    return claims
-
-
-def leaving_held(owners: dict[str, KeyOwner]) -> dict[str, KeyOwner]:
-    """The same owners, for whoever leaves to the sweep what is held for a birth, because that may be to blame."""
-    return {key: replace(owner, awaited=False) for key, owner in owners.items()}
 
 
 class Deciding:
@@ -144,7 +78,8 @@ class Deciding:
         self._held: list[Held] = []
         self._reheld: list[Held] = []
         self._unheld: list[int] = []
-        self._kept: dict[UUID, list[Routed]] = {}
+        self._waiting: dict[UUID, list[Routed]] = {}
+        self._fetched: set[UUID] = set()
         self._awaiting: list[Fold] = []
 
     # -- what whoever uses it asks for
@@ -177,32 +112,83 @@ class Deciding:
         await self._apply(each)
         if each.held is not None:
             self._note_met(each)
-        await self._apply_awaited()
+        if self._awaiting:
+            await self._settle_all()
 
-    async def apply_kept(self, fold: Fold) -> None:
-        """Decide on the events that came before the instance had come to them, in order of arrival."""
-        instance = fold.current
-        before = fold.before is not None and heard.KEPT in fold.before.choices
-        if before or any(held.saga_id == instance.saga_id for held in self._reheld):
-            rows = await self._unit.held_for(self._saga.name, [instance.saga_id])
-            kept = [row for row in rows if self._reason(row) in KEPT]
-            here = Locked(instances={instance.saga_id: instance}, busy=frozenset(), now=self.work.now)
-            await self.apply_held(kept, here)
-        for each in self._kept.pop(instance.saga_id, ()):
-            self._held = [held for held in self._held if (held.source, held.message_id) != each.identity]
-            self.dispositions.pop(each.identity or ("", ""), None)
-            await self._apply(replace(each, kept=True))
-            await self._apply_awaited()
+    async def operate(self, fold: Fold, operated: Operated) -> None:
+        """Carry out an operator's action, and decide on what it unblocks.
 
-    async def _apply_awaited(self) -> None:
-        """Decide on what is kept for instances that have come to something since, so that nothing overtakes it."""
+        Raises:
+            OperationRefused: see `sagas.decide.decide`.
+        """
+        await self._decide(fold, operated)
+        await self._settle_all()
+
+    async def apply_held(self, rows: Sequence[Held], locked: Locked) -> None:
+        """Decide on messages that were held for instances that this transaction has locked, in order of arrival."""
+        for each in self._routed(rows, locked):
+            if each.held not in self._unheld:  # else it was met by what was decided a moment ago
+                self._retract(each)
+                await self._apply(each)
+                self._note_met(each)
+                await self._settle_all()
+
+    def _routed(self, rows: Sequence[Held], locked: Locked) -> Iterator[Routed]:
+        router = Router(self._saga.latest, self._saga.namespace, self.owners)
+        for index, row in enumerate(rows):
+            routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
+            kept, identity = row.reason in KEPT, (row.source, row.message_id)
+            starts_another = routed.starts and not kept and (routed.message.key or "") not in self.owners
+            if not routed.deferred and not starts_another:  # the sweep claims the key of what starts another
+                yield replace(routed, held=row.held_id, identity=identity, kept=kept)
+
+    # -- what is kept
+
+    async def _settle_all(self) -> None:
         while self._awaiting:
-            await self.apply_kept(self._awaiting.pop())
+            await self._settle(self._awaiting.pop())
 
-    def _reason(self, row: Held) -> str:
-        """Why a message is held now that some of this transaction is decided."""
-        again = [held.reason for held in self._reheld if held.held_id == row.held_id]
-        return again[-1] if again else row.reason
+    async def _settle(self, fold: Fold) -> None:
+        """Decide on the events that are kept for an instance, in order of arrival, until none of them fits any more."""
+        waiting = await self._waiting_for(fold)
+        while (each := next((one for one in waiting if self._fits(fold, one)), None)) is not None:
+            waiting[:] = [one for one in waiting if one is not each]
+            self._retract(each)
+            await self._apply(each)
+            self._note_met(each)
+
+    async def _waiting_for(self, fold: Fold) -> list[Routed]:
+        """Those of the table, the first time they are asked for, and those that have come in this transaction."""
+        saga_id = fold.current.saga_id
+        waiting = self._waiting.setdefault(saga_id, [])
+        if saga_id not in self._fetched and fold.before is not None and heard.KEPT in fold.before.choices:
+            self._fetched.add(saga_id)
+            known = {one.held for one in waiting if one.held is not None}.union(self._unheld)
+            rows = await self._unit.held_for(self._saga.name, [saga_id])
+            here = Locked(instances={saga_id: fold.current}, busy=frozenset(), now=self.work.now)
+            kept = [row for row in rows if row.reason in KEPT and row.held_id not in known]
+            waiting += self._routed(kept, here)
+            waiting.sort(key=lambda one: (one.held is None, one.held or 0))
+        return waiting
+
+    def _fits(self, fold: Fold, each: Routed) -> bool:
+        """Whether something becomes of it now, other than that it is kept."""
+        if fold.current.paused:
+            return False
+        try:
+            decision = decide.decide(fold.definition, fold.current, _arrived(each), self.work.now)
+        except NeedsItems:
+            return True
+        return decision.disposition is not Disposition.HELD
+
+    def _retract(self, each: Routed) -> None:
+        """It is decided again: what was to be written of it before is not."""
+        if each.identity is not None:
+            self.dispositions.pop(each.identity, None)
+        if each.held is None:
+            self._held = [held for held in self._held if (held.source, held.message_id) != each.identity]
+        else:
+            self._reheld = [held for held in self._reheld if held.held_id != each.held]
 
     def _note_met(self, each: Routed) -> None:
         """A message that was held is held no more, unless that is what was decided again."""
@@ -211,22 +197,12 @@ class Deciding:
         if self.dispositions.setdefault(each.identity, Disposition.APPLIED.value) != Disposition.HELD.value:
             self._unheld.append(each.held)
 
-    async def apply_held(self, rows: Sequence[Held], locked: Locked) -> None:
-        """Decide on messages that were held for instances that this transaction has locked, in order of arrival."""
-        router = Router(self._saga.latest, self._saga.namespace, self.owners)
-        for index, row in enumerate(rows):
-            if row.held_id in self._unheld:  # met by what was decided a moment ago
-                continue
-            routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
-            starts_another = routed.starts and (routed.message.key or "") not in self.owners  # the sweep claims its key
-            if not routed.deferred and not starts_another:
-                kept, identity = self._reason(row) in KEPT, (row.source, row.message_id)
-                each = replace(routed, held=row.held_id, identity=identity, kept=kept)
-                self._reheld = [held for held in self._reheld if held.held_id != row.held_id]
-                self.dispositions.pop(identity, None)
-                await self._apply(each)
-                self._note_met(each)
-                await self._apply_awaited()
+    async def _decide(self, fold: Fold, happened: Input, trace: str | None = None) -> Decision:
+        before = fold.current
+        decision = await self.work.decide(self._unit, fold, happened, trace)
+        if heard.KEPT in fold.current.choices and heard.newly_awaited(before, fold.current):
+            self._awaiting.append(fold)
+        return decision
 
     async def changes(self, lease: Lease | None = None, confirmed: Sequence[tuple[int, UUID]] = ()) -> Changes:
         """Everything to be written. Without a lease, what is sent is left to whoever sweeps the outbox."""
@@ -267,7 +243,7 @@ class Deciding:
             self._dispose(each, Disposition.IGNORED)
             if each.message.envelope is not None:
                 self._count_ignored(each.message.envelope, "unknown_instance")
-        elif each.starts:
+        elif each.starts and not each.kept:
             await self._start(each)
         else:
             await self._answer(each)
@@ -289,7 +265,7 @@ class Deciding:
             self._dispose(each, Disposition.IGNORED)  # it came behind that, which is not read yet
             return
         happened = GiveUp(message_id=envelope.message_id, timer=marker.timer, entry=marker.entry)
-        decision = await self.work.decide(self._unit, fold, happened)
+        decision = await self._decide(fold, happened)
         if decision.disposition is Disposition.IGNORED:
             self._dispose(each, Disposition.IGNORED)
 
@@ -309,7 +285,8 @@ class Deciding:
         if not taken:
             await self._give_birth(each, arrived, owner, key)
             return
-        if not again and arrived.name in self._saga.latest.heard:  # it starts an instance, or one goes on with it
+        there = owner.saga_id in self.work.folds or each.instance is not None
+        if there and not again and arrived.name in self._saga.latest.heard:  # that goes on with it
             await self._answer(replace(each, target=owner.saga_id))
             return
         differs = owner.start_hash != each.message.body_hash
@@ -381,12 +358,10 @@ class Deciding:
         if fold.current.paused:
             self._hold(each, PAUSED)
             return
-        if listens and each.held is None and heard.newly_awaited(None, fold.current):
-            await self.apply_kept(fold)  # what came before it goes before it
-        before = fold.current
-        decision = await self.work.decide(self._unit, fold, arrived, each.trace)
-        if heard.KEPT in fold.current.choices and heard.newly_awaited(before, fold.current):
-            self._awaiting.append(fold)
+        first = listens and not each.kept and fold.current.saga_id not in self._waiting
+        if first and heard.newly_awaited(None, fold.current):
+            await self._settle(fold)  # what came before it goes before it
+        decision = await self._decide(fold, arrived, each.trace)
         if decision.error is not None:
             if each.held is not None and not decision.history:
                 self.work.fail(fold, arrived, decision.error)
@@ -453,8 +428,10 @@ class Deciding:
             expires_in=PATIENCE if reason in (EARLY, UNAWAITED) else None,
         )
         (self._held if each.held is None else self._reheld).append(held)
-        if each.held is None and reason == UNAWAITED and each.target is not None:
-            self._kept.setdefault(each.target, []).append(each)
+        if reason == UNAWAITED and each.target is not None:
+            waiting = self._waiting.setdefault(each.target, [])
+            waiting[:] = [one for one in waiting if one.identity != each.identity]
+            waiting.append(replace(each, kept=True))
         if each.held is None and not each.kept:
             self.facts.append(
                 MessageHeld(

@@ -17,9 +17,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from handlers.deciding import Deciding, SagaType, claim_keys, first_claims, leaving_held
+from handlers.deciding import Deciding
 from handlers.facts import BatchCommitted
 from handlers.routing import Routed, Router
+from handlers.saga_types import SagaType, claim_keys, first_claims, leaving_held
 from messages.codec import DEFAULT_LIMITS
 from messages.errors import DatabaseBusy, TooOld
 from messages.value import value

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from handlers.blame import Failures, is_to_blame
-from handlers.deciding import EARLY, KEPT, UNAWAITED, Deciding, claim_keys, leaving_held
+from handlers.deciding import EARLY, KEPT, UNAWAITED, Deciding
 from handlers.decoding import decode
 from handlers.facts import MessageDeadLettered
 from handlers.routing import Router
+from handlers.saga_types import claim_keys, leaving_held
 from handlers.suspects import Suspects, accused_held, held_crowd, killed_process
 from handlers.work import Work
 from messages.errors import HeldTooLong, MessageError, Trouble
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from uuid import UUID
 
-    from handlers.deciding import SagaType
+    from handlers.saga_types import SagaType
     from messages.codec import Limits
     from outbox.holding import Held, RipeHeld
     from outbox.interface import Locked, Storage, Unit

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from handlers.deciding import AWAITED, UNAWAITED, VERSION, SagaType
+from handlers.deciding import AWAITED, UNAWAITED, VERSION
 from handlers.decoding import decode
+from handlers.saga_types import SagaType
 from messages import codec
 from messages.errors import (
     CorrelationConflict,

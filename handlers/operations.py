@@ -16,14 +16,13 @@ from handlers.suspects import accused_resume
 from messages.errors import DatabaseBusy, MessageError, OperationRefused, Trouble
 from messages.value import value
 from outbox.interface import InboxEntry, Storage
-from sagas.heard import newly_awaited
 from sagas.outcome import Action
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from handlers.deciding import SagaType
+    from handlers.saga_types import SagaType
     from outbox.interface import DeadLetter, InboxRow, Unit
     from sagas.instance import Instance
     from sagas.outcome import Operated
@@ -96,9 +95,7 @@ class Operations(Repair[Storage]):
             if operated.action is Action.FIRE_TIMER:
                 unsent = await unit.unsent([instance.saga_id])
                 operated = replace(operated, unsent=unsent.get(instance.saga_id, frozenset()))
-            await deciding.work.decide(unit, fold, operated)
-            if newly_awaited(instance, fold.current):
-                await deciding.apply_kept(fold)
+            await deciding.operate(fold, operated)
             if with_held:
                 await deciding.apply_held(await unit.held_for(saga.name, [instance.saga_id]), locked)
             await unit.save(await deciding.changes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from handlers.deciding import SagaType
+from handlers.saga_types import SagaType
 from messages.errors import Trouble
 from outbox.interface import Storage
 

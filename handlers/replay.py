@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from handlers.deciding import Deciding, claim_keys
+from handlers.deciding import Deciding
 from handlers.decoding import decode
 from handlers.facts import MessageIgnored
 from handlers.repair import Repair, tried
 from handlers.routing import Router
+from handlers.saga_types import claim_keys
 from handlers.verdict import (
     DUPLICATE,
     FAILED_AGAIN,
@@ -40,8 +41,8 @@ from storage.statements import Batch
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from handlers.deciding import SagaType
     from handlers.routing import Routed
+    from handlers.saga_types import SagaType
     from outbox.interface import DeadLetter
     from outbox.unit import SqlUnit
     from storage.dead_letters import Letter
@@ -207,7 +208,7 @@ async def _let_go_on(unit: SqlUnit, deciding: Deciding, errors: set[str], reques
     for fold in list(deciding.work.folds.values()):
         its_cause = fold.current.attention.get("method_raised") in errors
         if its_cause and not fold.current.paused and not deciding.dead_letters:
-            await deciding.work.decide(unit, fold, retry)
+            await deciding.operate(fold, retry)
 
 
 def _sign(deciding: Deciding, request: Request) -> None:

@@ -93,7 +93,8 @@ class SqlUnit:
     async def items(self, saga_id: UUID, have: Items, want: Want) -> Items:
         """See `outbox.interface.Unit.items`."""
         if want.path is not None:
-            owed = await items.owed(self.session, saga_id, want.path, want.before)
+            known = len(have.owed.get(want.path, ()))
+            owed = await items.owed(self.session, saga_id, want.path, want.before, known)
             return with_owed(have, want.path, owed)
         bodies = await items.bodies(self.session, saga_id, want.list_field, want.indexes)
         return with_bodies(have, want.list_field, bodies)

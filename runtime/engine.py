@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 from handlers.consumer import UNDER_WAY, SagaConsumer
 from handlers.dead_letters import DeadLetterImport
-from handlers.deciding import SagaType
 from handlers.handle import Handler
 from handlers.held import HeldMessages
 from handlers.participant_consumer import CONCURRENCY, ParticipantConsumer
 from handlers.retention import DAILY, NEVER, Retention, of_participants, of_sagas
+from handlers.saga_types import SagaType
 from handlers.suspects import Suspects
 from handlers.timers import Timers
 from handlers.watchdog import Watchdog

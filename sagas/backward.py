@@ -18,13 +18,12 @@ from sagas.scopes import given_up, spare, wake_given_up
 from sagas.tally import items_at_hand, tally, whole_of, wholes
 from sagas.unannounced import announce_due
 from sagas.waits import reply_wait
-from sagas.working_off import is_owed, recall, stop, tolerated
+from sagas.working_off import last_owed, recall, stop, tolerated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from sagas.definition import Retry
-    from sagas.instance import StepProgress
     from sagas.turn import Turn
 
 DEADLINE = "deadline"
@@ -124,17 +123,13 @@ def exhausted(progress: CallProgress, retry: Retry) -> bool:
 def due(turn: Turn) -> Iterator[str]:
     """The steps whose undo may be sent now, and was not."""
     among = given_up(turn)
-    for path, step in turn.steps.items():
-        if path in among and _in_set(turn, path) and step.undo is None and not _later_ones(turn, step, among):
+    left = [path for path in turn.steps if path in among and unresolved(turn, path)]
+    dispatched = (turn.steps[path].do.dispatched for path in left)
+    last = max((*dispatched, *(last_owed(turn, path) for path in wholes(turn) if path in among)), default=0)
+    for path in left:
+        step = turn.steps[path]
+        if step.undo is None and _in_set(turn, path) and step.do.ended >= last:  # else a later one is not undone yet
             yield path
-
-
-def _later_ones(turn: Turn, step: StepProgress, among: Collection[str]) -> bool:
-    """Whether something that was dispatched after the step had ended is not undone yet."""
-    return any(
-        path in among and other.do.dispatched > step.do.ended and unresolved(turn, path)
-        for path, other in turn.steps.items()
-    ) or any(path in among and is_owed(turn, path, step.do.ended) for path in wholes(turn))
 
 
 def unresolved(turn: Turn, path: str) -> bool:

@@ -33,7 +33,7 @@ from sagas.scopes import (
     steps_within,
     times_in_vain,
 )
-from sagas.tally import SUCCEEDED, tally, wholes
+from sagas.tally import SUCCEEDED, items_at_hand, tally, wholes
 from sagas.waits import reply_wait
 from sagas.working_off import begin, tend
 
@@ -208,7 +208,7 @@ def _repeat(turn: Turn, node: LoopNode) -> None:
         turn.choices[f"{node.path}/{ENOUGH}"] = str(times)
     elif times < node.most:
         done = parts(turn, node)[-1]
-        if all(_is_past(turn, path) for path in steps_within(turn, done) if path in turn.steps):
+        if all(_is_past(turn, path) for path in steps_within(turn, done)):
             forget(turn, done)
         turn.choices[node.path] = str(times)
     else:
@@ -234,6 +234,9 @@ def _is_entered(turn: Turn, node: LifecycleNode) -> bool:
 
 
 def _is_past(turn: Turn, path: str) -> bool:
+    """Whether nothing of a step will be asked for again, because there is none of it, or it needs no undo."""
+    if path not in turn.steps:
+        return not (path in wholes(turn) and (tally(turn, path).owed or items_at_hand(turn, path)))
     return turn.steps[path].do.status is CallStatus.SUCCEEDED and turn.step(path).undo is None
 
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 from messages.value import value
 from sagas.backward import fail, turn_back
-from sagas.definition import AlternativeNode, ChoiceNode, LoopNode, ReplyKind, Unfit, WaitNode, children_of, pauses_in
+from sagas.definition import (
+    AlternativeNode,
+    ChoiceNode,
+    LifecycleNode,
+    LoopNode,
+    ReplyKind,
+    Unfit,
+    WaitNode,
+    children_of,
+    pauses_in,
+)
 from sagas.forward import enter_state, finished, go_on
 from sagas.instance import ANSWERED, EXPIRED, REFUSED, TIMED_OUT, WAITING, Phase
 from sagas.names import step_name
@@ -19,7 +29,7 @@ from sagas.scopes import current_branches, failed_branches, pivot_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sagas.definition import Heard, LifecycleNode, Node
+    from sagas.definition import Heard, Node
     from sagas.instance import Instance
     from sagas.outcome import Arrived
     from sagas.turn import Turn
@@ -129,7 +139,7 @@ def _may_come_to(turn: Turn, node: Node, name: str) -> bool:
         case AlternativeNode(children=children):
             current, *later = children[failed_branches(turn, node) :]
             return _may_come_to(turn, current, name) or any(_holds(child, name) for child in later)
-        case LoopNode() if not finished(turn, node):
+        case LoopNode() | LifecycleNode() if not finished(turn, node):
             return _holds(node, name)
     return any(_may_come_to(turn, child, name) for child in current_branches(turn, node))
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sagas.message_types import MessageTypes
 
 
+_TAKEN = ("timeout", "sleep", "open", "entry", "moved", "do", "undo")
 _LEADS = "-> Literal[Standing.PAST_DUE]"
 
 
@@ -113,8 +114,7 @@ class Listening:
             check_signature(method, "self", self._problems)
             good = sound(notice._keywords, NOTICE, partial(self._problems.of_method, method))
             after = cast("timedelta", good.get("after", TIMEOUT))
-            if notice._name == "timeout":
-                self._problems.of_method(method, "is called as the timer of the wait itself is; choose another name")
+            self._check_name(method)
             if timeout is not None and after >= timeout:
                 text = f"is sent after {after}, when {wait._name!r} has timed out already, after {timeout}; be earlier"
                 self._problems.of_method(method, text)
@@ -133,6 +133,12 @@ class Listening:
                 every=cast("timedelta | None", good.get("every")),
             )
         return notices
+
+    def _check_name(self, method: FunctionType) -> None:
+        """What has a timer of its own is not called as something else that is kept there is."""
+        if method.__name__ in _TAKEN:
+            text = f"is called {method.__name__!r}, as something that the engine keeps there is; choose another name"
+            self._problems.of_method(method, text)
 
     # -- signals and cancels
 
@@ -165,6 +171,7 @@ class Listening:
             name=name, states=states, targets=targets, stays=stays, take=method, after=after
         )
         if after is not None:
+            self._check_name(method)
             return
         for event in self._types.events(method, "the event that it takes"):
             self._take(method, event, states, good)

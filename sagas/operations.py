@@ -32,6 +32,7 @@ from sagas.scopes import pauses, pivot_of
 from sagas.timeouts import again, next_attempt, wake
 from sagas.unannounced import leave_unannounced, unannounced
 from sagas.waits import reply_wait
+from sagas.working_off import next_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -266,7 +267,7 @@ def _unfinished_undos(turn: Turn) -> list[str]:
 def _unfinished_steps(turn: Turn) -> list[str]:
     """Steps that are open, or cannot be entered because the instance stands still."""
     begun = [path for path, step in turn.steps.items() if step.do.status.open]
-    return begun + (list(ready(turn)) if turn.phase is Phase.RUNNING else [])
+    return [*begun, *ready(turn), *next_items(turn)] if turn.phase is Phase.RUNNING else begun
 
 
 def _resting(turn: Turn) -> list[str]:

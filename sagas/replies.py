@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from messages.value import value
 from sagas.backward import exhausted, fail, stop_retrying
 from sagas.definition import Purpose, ReplyKind
+from sagas.doubts import DOUBTS, doubted
 from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase, message_id
 from sagas.names import step_name, timer_name
@@ -164,18 +165,9 @@ def settled(turn: Turn, path: str) -> None:
     note_doubts(turn, [other for other in doubted(turn) if other != path])
 
 
-def doubted(turn: Turn) -> list[str]:
-    """The steps that nobody answered in time and that are awaited all the same."""
-    detail = turn.attention.get("in_doubt", "")
-    return detail.removeprefix(_DOUBTS).split(", ") if detail else []
-
-
 def note_doubts(turn: Turn, paths: Iterable[str]) -> None:
     """Tell people of the steps that are sent until they are answered; none: the cause is gone."""
-    _tell_of(turn, "in_doubt", _DOUBTS, paths)
-
-
-_DOUBTS = "no answer that settles it in time, and sent again until there is one: "
+    _tell_of(turn, "in_doubt", DOUBTS, paths)
 
 
 def _answer_closed_do(turn: Turn, arrived: Arrived, target: Target, reply: Reply) -> str | None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from sagas.backward import DEADLINE, OVERDUE, fail, turn_back
 from sagas.definition import Purpose
+from sagas.doubts import doubted
 from sagas.forward import go_on
 from sagas.heard import lead
 from sagas.instance import EXPIRED, RESTED, TIMED_OUT, WAITING, CallStatus, Phase
 from sagas.names import SLEEP, moved_at, step_name, timer_name
 from sagas.pauses import OPEN, TIMEOUT, end_pause, notify, wait_entry
-from sagas.replies import doubted, note_doubts, note_exhausted
+from sagas.replies import note_doubts, note_exhausted
 from sagas.scopes import given_up, must_succeed, pivot_of
 from sagas.waits import reply_wait
 

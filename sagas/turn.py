@@ -151,10 +151,11 @@ class Turn:
         if each is None:
             return ()
         index = int(path.rpartition("[")[2].rstrip("]"))
-        body = self.items.bodies.get(each.list_field, {}).get(index)
-        if body is None:
+        bodies = self.items.bodies.get(each.list_field, {})
+        if (body := bodies.get(index)) is None:
             back = self.steps.get(path) is not None and not self.steps[path].do.status.open  # it is about to be undone
-            first, last = (index - AT_HAND, index) if back else (index, index + AT_HAND)
+            many = max(AT_HAND, len(bodies))  # ever more at once for a decision that needs ever more
+            first, last = (index - many, index) if back else (index, index + many)
             upcoming = range(max(first, 0), min(last + 1, self.items_in(each.list_field)))
             under_way = (int(one.rpartition("[")[2][:-1]) for one in self.steps if self.step(one).each is each)
             raise NeedsItems(Want(list_field=each.list_field, indexes=frozenset((*upcoming, *under_way))))

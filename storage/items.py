@@ -106,7 +106,10 @@ async def bodies(session: Session, saga_id: UUID, list_field: str, items: Collec
     return {row.item: bytes(row.body) for row in rows}
 
 
-async def owed(session: Session, saga_id: UUID, path: str, before: int) -> list[tuple[int, StepProgress]]:
-    """Items of a step that are still to be undone and ended before that, the last first; not all of them at once."""
-    rows = await session.fetch(_OWED, {"saga_id": saga_id, "path": path, "before": before, "limit": FETCHED})
+async def owed(session: Session, saga_id: UUID, path: str, before: int, have: int) -> list[tuple[int, StepProgress]]:
+    """Items of a step that are still to be undone and ended before that, the last first; not all of them at once, but
+    as many as one has: who needs ever more gets ever more.
+    """
+    limit = max(FETCHED, have)
+    rows = await session.fetch(_OWED, {"saga_id": saga_id, "path": path, "before": before, "limit": limit})
     return [(row.item, unpack_step(from_json(bytes(row.progress)))) for row in rows]

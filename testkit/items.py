@@ -40,7 +40,7 @@ class ItemsBeside:
                 if owed and step.do.ended < want.before
             ]
             owed.sort(key=lambda each: -each[1].do.ended)
-            return with_owed(items, want.path, owed[:_FETCHED])
+            return with_owed(items, want.path, owed[: max(_FETCHED, len(items.owed.get(want.path, ())))])
         bodies = self.lists[want.list_field]
         indexes = range(len(bodies)) if want.indexes is None else want.indexes
         return with_bodies(items, want.list_field, {index: bodies[index] for index in indexes})

@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from handlers.deciding import PATIENCE, SagaType
+from handlers.deciding import PATIENCE
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
+from handlers.saga_types import SagaType
 from messages import Command, Event
 from outbox.unit import SqlStorage
 from sagas import Saga, cancel, definition_of, signal, sleep, start, step, wait

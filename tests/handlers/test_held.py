@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from handlers.deciding import SagaType
 from handlers.facts import MessageDuplicated, MessageHeld
 from handlers.handle import Handler
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
+from handlers.saga_types import SagaType
 from messages import Event, codec
 from messages.catalog.ordering import OrderPlaced, PaymentCompleted, ShippingLabelCreated, StockReserved
 from outbox.holding import Held, KnownType

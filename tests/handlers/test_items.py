@@ -6,12 +6,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sagas import definition_of
+from sagas import definition_of, each
 from sagas.instance import pack_progress
 from storage.retention import CHILDREN
 from storage.statements import Statement
 from tests.handlers.house import House, dead, kinds, rows
-from tests.sagas.test_each import Billed, Line, NotBilled, Order, Ordered, OutOf, Released, Reserved, Tolerant
+from tests.sagas.test_each import (
+    Base,
+    Billed,
+    Line,
+    NotBilled,
+    Order,
+    Ordered,
+    OutOf,
+    Release,
+    Released,
+    Reserve,
+    Reserved,
+    Tolerant,
+)
 
 if TYPE_CHECKING:
     from outbox.unit import SqlStorage
@@ -98,3 +111,41 @@ async def test_a_timer_of_an_item_fires_and_an_item_that_is_not_there_parks_the_
 
 def test_the_lists_go_with_their_instance() -> None:
     assert {"saga_item", "saga_item_step"} <= set(CHILDREN)
+
+
+async def test_items_that_ended_in_another_order_while_it_stood_still(storage: SqlStorage) -> None:
+    class Raising(Base, key="key", version=1):
+        @each("lines", at_once=3, tolerate=1)
+        def reserve(self, line: Line) -> Reserve:
+            return Reserve(sku=line.sku)
+
+        @reserve.on_success
+        def got(self, reply: Reserved, line: Line) -> None: ...
+
+        @reserve.on_failure
+        def out(self, reply: OutOf, line: Line) -> None:
+            if reply.sku == "unheard of":
+                raise ValueError(reply.sku)
+
+        @reserve.compensation(success=Released)
+        def release(self, line: Line) -> Release:
+            return Release(sku=line.sku)
+
+        flow = reserve >> Base.bill
+
+    house = await House(storage, definition_of(Raising)).open()
+    await begin(house, 12)
+    await house.take(house.answer("k", OutOf(sku="unheard of"), "reserve[2]"))
+    await house.take(*(house.answer("k", Reserved(sku="s"), f"reserve[{item}]") for item in (1, 0)))
+    await house.take(*(house.answer("k", OutOf(sku="s"), f"reserve[{item}]") for item in (2, 3)))
+    undone = []
+    while not (after := await house.instance("k")).phase.ended:
+        assert not after.attention
+        for path, step in after.steps.items():
+            if step.do.status.open:
+                await house.take(house.answer("k", Reserved(sku="s"), path))
+            elif step.undo is not None and step.undo.status.open:
+                undone.append(path)
+                await house.take(house.answer("k", Released(), path, "undo"))
+    assert {"reserve[0]", "reserve[1]"} <= set(undone)
+    assert not await rows(storage, "select * from saga_item_step where owed is not null")

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import migrations
-from handlers.deciding import SagaType
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
 from handlers.replay import Replayer
+from handlers.saga_types import SagaType
 from messages.catalog import ordering
 from messages.envelope import Raw
 from messages.errors import OperationRefused

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from messages import Command, Event
 from messages.errors import DefinitionError
-from sagas import Retry, Saga, alternative, decision, definition_of, each, parallel, start, step, when
+from sagas import Retry, Saga, alternative, decision, definition_of, each, parallel, repeat, start, step, when
 from sagas.instance import CallStatus, Phase, pack_progress
 from testkit.harness import Harness
 from tests.sagas.test_definition_errors import PLACE
@@ -278,6 +278,87 @@ def test_an_operator_may_go_on_without_an_item() -> None:
     saga.operator("skip", "reserve[0]")
     assert reserve(saga, 1).sent == [Bill(lines=2)]
     assert saga.instance.skipped == 1
+
+
+def test_an_operator_may_go_on_without_an_item_whose_command_cannot_be_built() -> None:
+    class Picky(Base, key="key", version=1):
+        @each("lines", at_once=1)
+        def reserve(self, line: Line) -> Reserve:
+            if line.sku == "s1":
+                raise ValueError("nobody sells that")
+            return Reserve(sku=line.sku)
+
+        @reserve.on_success
+        def got(self, reply: Reserved, line: Line) -> None: ...
+
+        flow = reserve >> Base.bill
+
+    saga = reserve(ordering(Picky, 3), 0)
+    assert saga.status == "parked"
+    saga.operator("skip", "reserve[1]")
+    assert reserve(saga, 2).sent == [Bill(lines=3)]
+
+
+def test_what_earlier_rounds_of_a_loop_did_is_undone_too() -> None:
+    class Rounds(Order, key="key", version=2, name="Order"):
+        @decision
+        def enough(self) -> bool:
+            return self.reserved == 4
+
+        flow = repeat(Order.reserve, until=enough, most=5) >> Base.bill
+
+    saga = ordering(Rounds, 2)
+    for path in ("reserve[0][0]", "reserve[0][1]", "reserve[1][0]", "reserve[1][1]"):
+        asked = next(one for one in saga.log if one.path == path)
+        saga.receives(Reserved(sku=f"s{path[-2]}"), to=asked)
+    saga.receives(NotBilled())
+    undone = []
+    while saga.status == "compensating":
+        asked = next(one for one in reversed(saga.log) if one.path not in undone)
+        saga.receives(Released(), to=asked)
+        undone.append(asked.path)
+    assert sorted(undone[:2]) == ["reserve[1][0]", "reserve[1][1]"]
+    assert sorted(undone[2:]) == ["reserve[0][0]", "reserve[0][1]"]
+    assert saga.status == "compensated"
+
+
+def test_an_item_that_is_asked_until_it_answers_turns_the_saga_back_as_a_step_does() -> None:
+    class Sure(Base, key="key", version=1):
+        @each("lines", at_once=3, in_doubt="wait", timeout=timedelta(seconds=10), retry=Retry(attempts=1))
+        def reserve(self, line: Line) -> Reserve:
+            return Reserve(sku=line.sku)
+
+        @reserve.on_success
+        def got(self, reply: Reserved, line: Line) -> None: ...
+
+        @reserve.compensation(success=Released)
+        def release(self, line: Line) -> Release:
+            return Release(sku=line.sku)
+
+        flow = reserve >> Base.bill
+
+    saga = ordering(Sure, 2).advance(timedelta(seconds=11))
+    assert saga.instance.phase is Phase.COMPENSATING
+    assert saga.attention["in_doubt"].endswith("reserve[0], reserve[1]")
+    release(reserve(saga, 0, 1), 1, 0)
+    assert saga.status == "compensated"
+
+
+def test_many_without_a_reply_are_told_and_untold_at_once() -> None:
+    class Told(Base, key="key", version=1):
+        @each("lines", reply=False, at_once=5)
+        def tell(self, line: Line) -> Reserve:
+            return Reserve(sku=line.sku)
+
+        @tell.compensation(reply=False)
+        def untell(self, line: Line) -> Release:
+            return Release(sku=line.sku)
+
+        flow = tell >> Base.bill
+
+    saga = ordering(Told, 450).receives(NotBilled())
+    assert saga.status == "compensated"
+    assert undos(saga) == [f"s{number}" for number in reversed(range(450))]
 
 
 def test_a_late_reply_of_an_item_that_rests_changes_nothing() -> None:

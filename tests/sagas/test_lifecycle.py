@@ -10,7 +10,7 @@ import pytest
 
 from messages import Command, Event
 from messages.errors import DefinitionError
-from sagas import Saga, cancel, definition_of, lifecycle, on, start, step
+from sagas import Saga, cancel, definition_of, lifecycle, on, start, step, wait
 from sagas.difference import difference
 from sagas.instance import Phase
 from sagas.outcome import Disposition
@@ -234,6 +234,32 @@ def test_an_event_that_is_kept_for_a_state_which_is_never_entered_is_ignored_at_
     if isinstance(last, Ended):
         assert saga.receives(Billed()).status == "completed"
     assert saga.kinds[-1] == "message_ignored"
+    assert "kept/early" not in saga.instance.choices
+
+
+def test_an_event_is_kept_for_a_wait_in_a_state_that_may_still_be_entered() -> None:
+    class Asking(Base, key="sub"):
+        @on("open", elsewhere="ignore")
+        def ended(self, event: Ended) -> Literal["closing"]:
+            return "closing"
+
+        @wait
+        def last_word(self, event: Used) -> None: ...
+
+        @on("closing", after=timedelta(days=1))
+        def over(self) -> Literal["over"]:
+            return "over"
+
+        @step(success=Billed)
+        def bill(self) -> Bill:
+            return Bill(used=self.used)
+
+        flow = lifecycle("open", entering={"closing": last_word}, final=["over"]) >> bill
+
+    saga = Harness(Asking).given(Subscribed(sub="s")).hears(Used(sub="s", amount=1))
+    assert saga.disposition is Disposition.HELD
+    saga.hears(Ended(sub="s"))
+    assert saga.kinds[-2:] == ["event_received", "state_opened"]
     assert "kept/early" not in saga.instance.choices
 
 

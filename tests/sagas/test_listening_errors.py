@@ -140,7 +140,7 @@ def two_defaults() -> None:
 
 @reads(
     "X.nudge: is sent after 2:00:00, when 'yes' has timed out already, after 1:00:00; be earlier",
-    "X.timeout: is called as the timer of the wait itself is; choose another name",
+    "X.timeout: is called 'timeout', as something that the engine keeps there is; choose another name",
 )
 def notices_that_cannot_be() -> None:
     class X(Booking, key="key"):
