@@ -176,7 +176,7 @@ class Deciding:
         if fold.current.paused:
             return False
         try:
-            decision = decide.decide(fold.definition, fold.current, _arrived(each), self.work.now)
+            decision = decide.decide(fold.definition, fold.current, each.arrived(), self.work.now)
         except NeedsItems:
             return True
         return decision.disposition is not Disposition.HELD
@@ -275,7 +275,7 @@ class Deciding:
         return new or bool(await self._unit.awaited(self._saga.name, [instance]))
 
     async def _start(self, each: Routed) -> None:
-        arrived, key = _arrived(each), each.message.key or ""
+        arrived, key = each.arrived(), each.message.key or ""
         owner = self.owners[key]
         taken = not owner.mine or owner.saga_id in self._used
         again = owner.start_id == arrived.message_id  # a copy, although the inbox may have forgotten it
@@ -346,7 +346,7 @@ class Deciding:
         if fold is None:
             self._hold(each, VERSION)
             return
-        arrived = _arrived(each)
+        arrived = each.arrived()
         listens = arrived.name in fold.definition.heard
         if each.by_key and not listens and not _answers(fold, arrived):
             self._dispose(each, Disposition.IGNORED)
@@ -476,17 +476,3 @@ class Deciding:
 def _answers(fold: Fold, arrived: Arrived) -> bool:
     """Whether it names a command of that instance: a business key alone may be another saga's, too."""
     return arrived.causation_id is not None and find_target(fold.definition, fold.current, arrived) is not None
-
-
-def _arrived(each: Routed) -> Arrived:
-    envelope, event = each.message.envelope, each.message.event
-    if envelope is None or event is None:
-        raise LookupError("a message without an event is not applied")
-    return Arrived(
-        message_id=envelope.message_id,
-        name=envelope.name,
-        body=envelope.body,
-        event=event,
-        causation_id=envelope.causation_id,
-        kept=each.kept,
-    )

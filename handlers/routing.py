@@ -12,6 +12,7 @@ from messages.errors import CorrelationConflict, MissingKey
 from messages.value import value
 from sagas.definition import Unfit
 from sagas.instance import saga_id
+from sagas.outcome import Arrived
 from transport.topology import saga_queue
 
 if TYPE_CHECKING:
@@ -54,6 +55,24 @@ class Routed:
     def trace(self) -> str | None:
         """The trace that what follows belongs to."""
         return self.message.envelope.traceparent if self.message.envelope else None
+
+    def arrived(self) -> Arrived:
+        """The event as it is decided on.
+
+        Raises:
+            LookupError: it has none, being unreadable or a marker.
+        """
+        envelope, event = self.message.envelope, self.message.event
+        if envelope is None or event is None:
+            raise LookupError("a message without an event is not applied")
+        return Arrived(
+            message_id=envelope.message_id,
+            name=envelope.name,
+            body=envelope.body,
+            event=event,
+            causation_id=envelope.causation_id,
+            kept=self.kept,
+        )
 
 
 class Router:

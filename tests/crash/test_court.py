@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.crash.witnesses import Plot, Word
 
 MODULES = "tests.crash.court"
+SOAK = pytest.mark.soak
 
 
 async def at_work(laboratory: Laboratory, name: str, *wires: Wires, locking: bool = False) -> Sidecar:
@@ -101,9 +102,11 @@ MET, RIPE = writes("held_release"), writes("held_ripen")
         pytest.param(at_statement("pg.s2c.SELECT", "held_hold"), False, id="an early event held, answer not seen"),
         pytest.param(at_commit("pg.s2c.COMMIT", MET), True, id="what was kept applied, answer not seen"),
         pytest.param(at_commit("pg.s2c.COMMIT", RIPE), False, id="ripe by a timer, answer not seen"),
-        pytest.param(at_commit("pg.c2s.COMMIT", locks_held), False, id="swept, not committed"),
+        pytest.param(at_commit("pg.c2s.COMMIT", locks_held), False, id="swept, not committed", marks=SOAK),
         pytest.param(at_commit("pg.s2c.COMMIT", locks_held), False, id="swept, answer not seen"),
-        pytest.param(at_commit("pg.c2s.COMMIT", decides_a_marker), False, id="a time was over, not committed"),
+        pytest.param(
+            at_commit("pg.c2s.COMMIT", decides_a_marker), False, id="a time was over, not committed", marks=SOAK
+        ),
         pytest.param(at_commit("pg.s2c.COMMIT", decides_a_marker), False, id="a time was over, answer not seen"),
     ],
 )
