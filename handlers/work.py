@@ -218,7 +218,9 @@ class Work:
             timestamp=timestamp.replace(microsecond=0),
             traceparent=trace,
         )
-        exchange, routing_key = self._destination(send, queue)
+        exchange, routing_key = "", queue
+        if not send.marker:
+            exchange, routing_key = (events_exchange if send.event else commands_exchange)(self.namespace), send.name
         return Outgoing(
             envelope=envelope,
             exchange=exchange,
@@ -226,12 +228,6 @@ class Work:
             saga_id=instance.saga_id,
             path=send.path,
         )
-
-    def _destination(self, send: Send, queue: str) -> tuple[str, str]:
-        """The exchange and the routing key; what gives up waiting goes straight to the saga's own `queue`."""
-        if send.marker:
-            return "", queue
-        return (events_exchange if send.event else commands_exchange)(self.namespace), send.name
 
     def facts(self) -> Iterator[SagaMoved]:
         """One fact for each history row; to be reported after the commit."""

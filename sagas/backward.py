@@ -16,7 +16,7 @@ from sagas.definition import Purpose
 from sagas.instance import CallProgress, CallStatus, Phase
 from sagas.scopes import given_up, spare, wake_given_up
 from sagas.tally import items_at_hand, tally, whole_of, wholes
-from sagas.unannounced import announce_due
+from sagas.unannounced import UNANNOUNCED, announce_due
 from sagas.waits import reply_wait
 from sagas.working_off import last_owed, recall, stop, tolerated
 
@@ -89,7 +89,8 @@ def withdrawn(turn: Turn, message_ids: Collection[str]) -> None:
 
 def undo_next(turn: Turn) -> None:
     """Send every undo whose turn has come; when the whole has turned back and nothing is left, it is compensated."""
-    announce_due(turn)
+    if UNANNOUNCED in turn.choices:
+        announce_due(turn)
     if turn.halted or (turn.phase is not Phase.COMPENSATING and not given_up(turn)):
         return
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from messages.errors import MethodRaised
@@ -58,28 +57,23 @@ def _advance(turn: Turn) -> None:
     """Enter every step that may be entered and make every choice come to, until the flow waits or is done.
 
     A command that cannot be built, or a choice that cannot be made, parks the instance there; what was decided before
-    stands. So it does where an announcement cannot be built.
+    stands. So it is with an undo or an announcement on the way that cannot be built.
     """
-    if not _goes(turn):
+    if turn.halted or turn.phase is not Phase.RUNNING:
         return
     try:
         if turn.definition.eaches:
             _tend(turn)
-        while _goes(turn) and (found := list(_frontier(turn, turn.definition.flow))):
+        while turn.phase is Phase.RUNNING and (found := list(_frontier(turn, turn.definition.flow))):
             turns = [node for node in found if not isinstance(node, StepNode)]
-            # First it is decided where the flow goes, so that steps begin in its order.
-            for node in takewhile(lambda _: _goes(turn), turns or found):
+            for node in turns or found:  # first it is decided where the flow goes, so that steps begin in its order
                 _arrive(turn, node)
     except MethodRaised as error:
         turn.park("method_raised", str(error))
     else:
-        over = _goes(turn) and finished(turn, turn.definition.flow)
+        over = turn.phase is Phase.RUNNING and finished(turn, turn.definition.flow)
         if over and not any(unresolved(turn, path) for path in given_up(turn)):
             turn.end(Phase.COMPLETED, "completed")
-
-
-def _goes(turn: Turn) -> bool:
-    return turn.phase is Phase.RUNNING and not turn.halted
 
 
 def _arrive(turn: Turn, node: Node) -> None:
@@ -106,6 +100,7 @@ def _arrive(turn: Turn, node: Node) -> None:
         case ParallelNode():
             settle(turn, node, [number for number, _ in _done(turn, node)][: node.first])
             undo_given_up(turn)
+            _stop_if_parked(turn)
 
 
 def ready(turn: Turn) -> Iterator[str]:
@@ -214,6 +209,7 @@ def _repeat(turn: Turn, node: LoopNode) -> None:
     else:
         turn.record("loop_exhausted", node.path, times=times)
         fail(turn, node.path, "failed")
+        _stop_if_parked(turn)
 
 
 def enter_state(turn: Turn, node: LifecycleNode, state: str) -> None:
@@ -245,14 +241,27 @@ def _tend(turn: Turn) -> None:
     among = given_up(turn)
     for path in [path for path in wholes(turn) if path not in among]:
         tend(turn, path)
+        _stop_if_parked(turn)
 
 
 def _enter(turn: Turn, path: str) -> None:
     if turn.step(path).each is not None:
         begin(turn, path)
+        _stop_if_parked(turn)
         return
     call = turn.step(path).do
     progress = CallProgress(status=CallStatus.PENDING)
     turn.send(path, call, progress, reply_wait(call, 1))
     if not call.replies:
         turn.close(path, Purpose.DO, CallStatus.SUCCEEDED, turn.record("step_completed", path))
+        _stop_if_parked(turn)
+
+
+def _stop_if_parked(turn: Turn) -> None:
+    """Go no further where what was just done could not be announced, or what it gives up not be undone.
+
+    Raises:
+        MethodRaised: what the instance is parked for already.
+    """
+    if turn.halted:
+        raise MethodRaised(turn.attention["method_raised"])

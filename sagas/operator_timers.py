@@ -96,9 +96,8 @@ def _needed(turn: Turn, name: str) -> str | None:
     if name == OVERDUE:
         return None
     if name == DEADLINE:
-        endless = sorted(_endless(turn))
-        named = ", ".join(endless)
-        return f"nothing else would end the wait {named}; reschedule it" if endless else None
+        endless = ", ".join(sorted(_endless(turn)))
+        return f"nothing else would end {endless}; reschedule it" if endless else None
     path, _, what = name.rpartition("/")
     if turn.definition.lifecycle is not None and path == turn.definition.lifecycle.path:
         return "its state might never be left; reschedule it"
@@ -111,10 +110,12 @@ def _needed(turn: Turn, name: str) -> str | None:
 
 
 def _endless(turn: Turn) -> set[str]:
-    """The waits that nothing ends but the deadline: by their class, or because their timeout was cancelled."""
+    """What only the deadline ends: waits, by their class or because their timeout was cancelled, and a lifecycle."""
     by_class = {name for name, wait in turn.definition.waits.items() if wait.timeout is None}
     waiting = [path for path in pauses(turn) if turn.choices[path] == WAITING]
-    return by_class | {path for path in waiting if f"{path}/{TIMEOUT}" not in turn.timers}
+    waits = by_class | {path for path in waiting if f"{path}/{TIMEOUT}" not in turn.timers}
+    lifecycle = turn.definition.lifecycle
+    return {f"the wait {path}" for path in waits} | ({f"the {lifecycle.path}"} if lifecycle is not None else set())
 
 
 def _record(turn: Turn, kind: str, name: str, due_at: datetime | None = None) -> int:

@@ -49,12 +49,13 @@ from sagas.instance import (
     Phase,
 )
 from sagas.items import NeedsItems
-from sagas.names import ITEMS, sleep_timer, step_name, timer_name
+from sagas.names import ITEMS, moved_at, sleep_timer, step_name, timer_name
 from sagas.outcome import Action, Arrived, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.pauses import ENTRY, OPEN, TIMEOUT
 from sagas.replies import HEARD
 from sagas.scopes import given_up, pivot_of
 from sagas.turn import Turn
+from sagas.unannounced import UNANNOUNCED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -161,6 +162,7 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
             yield Flaw(code=TIMER, place=name, text=f"it has a timer {name}, and there is nothing that it could be for")
     places: dict[str, Collection[str] | None] = dict.fromkeys((KEPT, *definition.eaches, *_signs_of_life(instance)))
     places |= dict.fromkeys(f"{name}/{ITEMS}" for name in definition.lists)
+    places |= dict.fromkeys((UNANNOUNCED, *map(moved_at, timers)))
     places |= dict(_places(definition, definition.flow))
     for path, choice in instance.choices.items():
         place = path if path in places else _anytime(path)
@@ -376,7 +378,7 @@ def _may_be_undone(turn: Turn, path: str) -> bool:
 
 def _build(turn: Turn, call: Call, path: str, code: str, when: str) -> Iterator[Flaw]:
     try:
-        turn.build(call, path)
+        turn.built(call.build, call.command, path)
     except NeedsItems:
         return
     except MethodRaised as error:

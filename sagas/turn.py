@@ -196,17 +196,14 @@ class Turn:
         self._healed(self.method_name(hook))
         return target
 
-    def build(self, call: Call, path: str | None = None) -> bytes:
-        """The bytes of the command of a step; `path` says of which item, if it is one.
-
-        Raises:
-            MethodRaised: the method raised, or its command does not fit the wire contract.
-        """
-        return self._built(call.build, call.command, path)
-
-    def _built(
+    def built(
         self, build: Callable[..., Command | Event], wanted: type[Command | Event], path: str | None = None
     ) -> bytes:
+        """The bytes of a message that a method builds; `path` says of which item, if it is about one.
+
+        Raises:
+            MethodRaised: the method raised, or its message does not fit the wire contract.
+        """
         try:
             item = self.item_of(path) if path is not None and self.definition.eaches else ()
             message = build(self.saga(build), *item)
@@ -285,7 +282,7 @@ class Turn:
         Raises:
             MethodRaised: the command cannot be built; nothing was changed.
         """
-        body = self.build(call, path)
+        body = self.built(call.build, call.command, path)
         send = self._message(path, call, progress, body)
         self._emit("compensation_sent" if call.purpose is Purpose.UNDO else "command_sent", call, send, progress, wait)
 
@@ -323,7 +320,7 @@ class Turn:
             name=call.command.message_name,
             schema_version=call.command.schema_version,
             path=of,
-            body=self.build(call),
+            body=self.built(call.build, call.command),
             idempotency_key=idempotency_key(saga, of, n, Purpose.DO),
             causation_id=self.causation_id,
         )
@@ -346,7 +343,7 @@ class Turn:
             name=event.message_name,
             schema_version=event.schema_version,
             path=ANNOUNCEMENTS,
-            body=self._built(announcement.build, event),
+            body=self.built(announcement.build, event),
             causation_id=causation_id,
             event=True,
         )

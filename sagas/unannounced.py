@@ -45,8 +45,6 @@ def note_announcements(turn: Turn, kind: str, path: str | None) -> None:
 
 def announce_due(turn: Turn) -> None:
     """Announce whatever is due, in order. One that cannot be built parks the instance, and those behind it wait."""
-    if UNANNOUNCED not in turn.choices:
-        return
     due = list(unannounced(turn))
     try:
         while due and not turn.halted:

@@ -46,7 +46,7 @@ def tend(turn: Turn, path: str) -> None:
         _put_aside(turn, path, item)
     each, total = _each(turn, path), turn.items_in(_each(turn, path).list_field)
     under_way = len(items_at_hand(turn, path))
-    while tally(turn, path).following < total and under_way < each.at_once:
+    while tally(turn, path).following < total and under_way < each.at_once and not turn.halted:
         under_way += _begin_next(turn, path)
     now = tally(turn, path)
     if now.following == total and not under_way:

@@ -200,7 +200,7 @@ async def test_a_parked_instance_says_what_an_operator_can_do(antiphon: Command,
     told = line(antiphon, "order 1")
     assert re.fullmatch(
         rf"an operator \(method_raised: {re.escape(raised)}\) {AGO}; it needs an operator: mend the class and deploy "
-        r"it, then antiphon sagas retry 'order 1'; or skip the step that cannot be built",
+        r"it, then antiphon sagas retry 'order 1'; or skip what cannot be built",
         told,
     )
     assert shown(antiphon, "order 1")["last_error"] == raised
