@@ -59,11 +59,11 @@ class Fold:
         if decision.history:
             earlier = self.current if self.history or self.before else None
             change = patch(earlier, decision.instance)
-            first, *rest = (_traced(entry, trace) for entry in decision.history)
+            first, *rest = [_traced(entry, trace) for entry in decision.history]
             self.history.append(self._row(first, now, change))
-            self.history.extend(self._row(entry, now, None) for entry in rest)
+            self.history += [self._row(entry, now, None) for entry in rest]
         self.current = decision.instance
-        self.sends.extend((send, trace) for send in decision.sends)
+        self.sends += [(send, trace) for send in decision.sends]
 
     def _row(self, entry: HistoryEntry, now: datetime, change: bytes | None) -> HistoryRow:
         return HistoryRow(saga_id=self.current.saga_id, at=now, entry=entry, patch=change)
