@@ -12,6 +12,7 @@ from runtime.attention import ADVICE
 from runtime.commands.instances import instance_of
 from runtime.database import opened
 from runtime.exits import OK
+from runtime.items import told
 from runtime.outlook import outlook
 from runtime.printing import (
     STATUS_STYLES,
@@ -25,7 +26,7 @@ from runtime.printing import (
     table,
 )
 from runtime.settings import load
-from runtime.timeline import after, duration, moments, steps
+from runtime.timeline import after, duration, moments
 from sagas.backward import DEADLINE
 from storage.queries import Queries, SagaFilter
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from storage.queries import SagaDetail, SagaPage, SagaSummary
+    from runtime.timeline import StepLine
+    from storage.queries import Event, SagaDetail, SagaPage, SagaSummary
 
 
 async def list_instances(wanted: SagaFilter, *, limit: int, after: UUID | None, as_json: bool) -> int:
@@ -86,10 +88,15 @@ def print_instance(out: Console, found: SagaDetail) -> None:
 
 
 def _sections(found: SagaDetail) -> Iterator[tuple[str, Sequence[str], Sequence[Sequence[object]]]]:
-    yield "Steps", ("step", "state", "sends", "undo sends", "last moved"), _step_rows(found)
-    yield "What happened", ("time", "after", "what", "step", "message", "detail"), _moment_rows(found)
+    by_step = told(found.events)
+    yield "Steps", ("step", "state", "sends", "undo sends", "last moved"), _step_rows(by_step.steps)
+    own = [event for event in found.events if event.step not in by_step.counted]
+    title = f"What happened{_without(len(found.events) - len(own), 'event', 'events')}"
+    yield title, ("time", "after", "what", "step", "message", "detail"), _moment_rows(own)
     yield "State", ("field", "value"), _state_rows(found)
-    yield "Timers", ("timer", "due"), [(each.name, each.due_at) for each in found.timers]
+    timers = [each for each in found.timers if each.name.rpartition("/")[0] not in by_step.counted]
+    title = f"Timers{_without(len(found.timers) - len(timers), 'timer', 'timers')}"
+    yield title, ("timer", "due"), [(each.name, each.due_at) for each in timers]
     columns: tuple[str, ...] = ("message", "state", "", "attempts", "since", "message id", "error")
     yield "Waiting for the broker", columns, _outbox_rows(found)
     yield "Held", ("message", "reason", "received", "expires", "message id"), _held_rows(found)
@@ -161,13 +168,20 @@ def _deadline(found: SagaDetail) -> str:
     return "cancelled" if last[-1:] == ["timer_cancelled"] else shown(found.saga.deadline_at)
 
 
-def _step_rows(found: SagaDetail) -> list[tuple[object, ...]]:
-    return [(each.step, each.state, each.sends, each.undo_sends or "", each.at) for each in steps(found.events)]
+def _without(left_out: int, one: str, many: str) -> str:
+    """What a title says of what stands nowhere below it: the items that are only counted are too many to read."""
+    return (
+        f", without {counted(left_out, one, many)} of items that are only counted (--json has them)" if left_out else ""
+    )
 
 
-def _moment_rows(found: SagaDetail) -> list[tuple[object, ...]]:
-    told = moments(found.events)
-    days = {moment.at.astimezone().date() for moment in told}
+def _step_rows(lines: Iterable[StepLine]) -> list[tuple[object, ...]]:
+    return [(each.step, each.state, each.sends, each.undo_sends or "", each.at) for each in lines]
+
+
+def _moment_rows(events: Iterable[Event]) -> list[tuple[object, ...]]:
+    happened = moments(events)
+    days = {moment.at.astimezone().date() for moment in happened}
     form = "%H:%M:%S.%f" if len(days) < 2 else "%Y-%m-%d %H:%M:%S.%f"
     return [
         (
@@ -178,7 +192,7 @@ def _moment_rows(found: SagaDetail) -> list[tuple[object, ...]]:
             moment.message,
             moment.detail,
         )
-        for moment in told
+        for moment in happened
     ]
 
 
