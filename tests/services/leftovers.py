@@ -20,6 +20,7 @@ _SAGAS = (
     "BookTrip",
     "CourtCase",
     "GrimOrder",
+    "PayOut",
     "PlaceOrder",
     "Subscription",
     "Test",
@@ -31,6 +32,7 @@ _PARTICIPANTS = (
     *("airline", "bank", "hotel", "post", "railway", "rental"),
     *("access", "billing", "mail"),
     *("bureau", "identity", "lending", "second-bureau", "treasury"),
+    *("back-office", "cash-pool", "clearing"),
 )
 _LEDGERS = (
     *("payment", "stock", "warehouse"),
