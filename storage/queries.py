@@ -29,6 +29,7 @@ from storage.answers import (
     TimerPlace,
     TimerSummary,
 )
+from storage.items import bodies
 from storage.letters import LETTER_COLUMNS, letter_summary
 from storage.stalls import STALLS
 from storage.statements import Statement, as_time, as_uuid
@@ -172,6 +173,12 @@ class Queries:
         async with self._database.read() as session:
             saga_id = await _find(session, reference, saga_type)
             return None if saga_id is None else await _detail(session, saga_id, self._database.runner.now())
+
+    async def items(self, saga_id: UUID, list_field: str) -> list[bytes]:
+        """The items of a list that is kept item by item, each as JSON."""
+        async with self._database.read() as session:
+            found = await bodies(session, saga_id, list_field, None)
+        return [found[index] for index in sorted(found)]
 
     async def held(
         self, wanted: HeldFilter | None = None, *, limit: int = 50, following: int | None = None

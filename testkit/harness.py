@@ -188,7 +188,14 @@ class Harness:
 
     def asks(self, query: str) -> Any:  # noqa: ANN401 - whatever the query returns
         """What a `@query` answers, as what JSON is made of."""
-        return answer(self.definition, self.instance.state, query, now=self.now, saga_id=self.instance.saga_id)
+        return answer(
+            self.definition,
+            self.instance.state,
+            query,
+            now=self.now,
+            saga_id=self.instance.saga_id,
+            lists=self._items.lists,
+        )
 
     # -- what a test looks at
 

@@ -12,7 +12,8 @@ from runtime.exits import OK
 from runtime.loading import known_to
 from runtime.printing import print_json
 from runtime.settings import load
-from sagas.asking import answer
+from sagas.asking import answer, lists_of
+from storage.queries import Queries
 
 
 async def query(identity: str, name: str, *, saga_type: str) -> int:
@@ -26,11 +27,14 @@ async def query(identity: str, name: str, *, saga_type: str) -> int:
     known = known_to(settings)
     async with opened(settings) as storage:
         saga = (found := await instance_of(storage.database, identity, saga_type=saga_type)).saga
-    definition = known.sagas.get(saga.saga_type, {}).get(saga.version)
-    if definition is None:
-        raise OperationRefused(
-            f"{saga.saga_type} version {saga.version} is not known here; run this where its code is, with "
-            "ANTIPHON_MODULES as the sidecar has it"
-        )
-    print_json(answer(definition, to_json(found.state), name, now=AsyncioRunner().now(), saga_id=saga.saga_id))
+        definition = known.sagas.get(saga.saga_type, {}).get(saga.version)
+        if definition is None:
+            raise OperationRefused(
+                f"{saga.saga_type} version {saga.version} is not known here; run this where its code is, with "
+                "ANTIPHON_MODULES as the sidecar has it"
+            )
+        queries = Queries(storage.database)
+        lists = {each: await queries.items(saga.saga_id, each) for each in lists_of(definition, name)}
+    now = AsyncioRunner().now()
+    print_json(answer(definition, to_json(found.state), name, now=now, saga_id=saga.saga_id, lists=lists))
     return OK

@@ -152,4 +152,9 @@ class PayOut(Saga, key="batch_id", version=1, deadline=timedelta(days=2)):
             "because": self.because,
         }
 
+    @query
+    def everybody(self) -> list[Payout]:
+        """Who was to be paid, and how much."""
+        return self.payouts
+
     flow = reserve >> transfer >> free_unpaid >> report

@@ -61,6 +61,7 @@ def test_the_commands_on_the_page_pay_the_batch_and_say_who_was_not_paid(
         "called_back": 0,
         "because": None,
     }
+    assert json.loads(antiphon("sagas", "query", "b-1", "everybody").stdout) == batch()["payouts"]
     shown = antiphon(*show).stdout
     assert without_times(section(shown, "Steps")) == without_times(section(SHOWN, "Steps"))
     history = section(shown, "What happened, without 891 events of items that are only counted (--json has them)")

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from messages import Command, Event
-from messages.errors import DefinitionError
-from sagas import Retry, Saga, alternative, decision, definition_of, each, parallel, repeat, start, step, when
+from messages.errors import DefinitionError, MethodRaised
+from sagas import Retry, Saga, alternative, decision, definition_of, each, parallel, query, repeat, start, step, when
 from sagas.instance import CallStatus, Phase, pack_progress
 from testkit.harness import Harness
 from tests.sagas.test_definition_errors import PLACE
@@ -271,6 +271,24 @@ def test_a_decision_may_read_the_list() -> None:
 
     assert reserve(ordering(Chosen, 3), 0, 1, 2).status == "completed"
     assert reserve(ordering(Chosen, 4), 0, 1, 2, 3).sent == [Bill(lines=4)]
+
+
+def test_a_query_may_read_the_list_by_its_name() -> None:
+    class Asked(Order, key="key", version=1):
+        @query
+        def skus(self) -> list[str]:
+            return [line.sku for line in self.lines]
+
+        @query
+        def slyly(self) -> int:
+            return len(getattr(self, "lin" + "es"))
+
+        flow = Order.reserve >> Base.bill
+
+    saga = ordering(Asked, 3)
+    assert saga.asks("skus") == ["s0", "s1", "s2"]
+    with pytest.raises(MethodRaised, match=r"self\.lines is worked off item by item and is not here"):
+        saga.asks("slyly")
 
 
 def test_an_operator_may_go_on_without_an_item() -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from messages import Command, Event
-    from testkit.recording import Sent
+    from testkit.harness import Sent
 
 WITHDRAWN = BatchWithdrawn(batch_id="b-1", because="the wrong month")
 BUSY = BankBusy(batch_id="b-1")
@@ -248,3 +248,4 @@ def test_the_progress_can_be_asked_for_while_it_runs() -> None:
     saga = answer(reserved(200), paying(3), at_most=80)
     told = saga.asks("progress")
     assert (told["stage"], told["paid"], told["refused"], told["ordered"]) == ("paying", 79, 1, 200)
+    assert saga.asks("everybody")[199] == {"account": "a-199", "amount": "200"}
