@@ -206,7 +206,7 @@ class Answering:
         )
 
     def _handler(self, envelope: Envelope) -> CommandHandler:
-        handler = self._participant.handlers.get((envelope.name, envelope.schema_version))
+        handler = self._participant.handler_of(envelope.name, envelope.schema_version)
         if handler is not None:
             return handler
         known = ", ".join(f"{name} version {version}" for name, version in sorted(self._participant.handlers))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeGuard, TypeVar, 
 
 from messages.errors import DefinitionError
 from messages.message import Command, Event, is_message_name
+from messages.upcasting import reads
 from outbox.participant_store import Context
 from sagas.problems import Place, listed
 
@@ -94,6 +95,14 @@ class Participant:
     def handlers(self) -> Mapping[tuple[str, int], CommandHandler]:
         """Its handlers by name and schema version of their command."""
         return self._handlers
+
+    def handler_of(self, name: str, version: int) -> CommandHandler | None:
+        """What takes a command in that version: its own handler, else the next newer one whose class can read it."""
+        if (own := self._handlers.get((name, version))) is not None:
+            return own
+        newer = sorted(number for known, number in self._handlers if known == name and number > version)
+        able = (self._handlers[name, number] for number in newer)
+        return next((handler for handler in able if reads(handler.command, version)), None)
 
     @property
     def prepare(self) -> Prepare | None:

@@ -5,6 +5,7 @@ from messages.envelope import Envelope, Raw
 from messages.keys import business_key
 from messages.message import Command, Event, Message
 from messages.registry import REGISTRY, Registry
+from messages.upcasting import upcast
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -22,4 +23,5 @@ __all__ = [
     "headers_of",
     "open_envelope",
     "parse",
+    "upcast",
 ]

@@ -21,6 +21,7 @@ from messages.errors import MalformedMessage, OversizeMessage
 from messages.message import MAX_VERSION, Message, is_message_name
 from messages.printable import in_words, printable
 from messages.strict_json import check_json_object
+from messages.upcasting import brought_up
 from messages.value import value
 
 if TYPE_CHECKING:
@@ -80,20 +81,23 @@ def encode(message: Message, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
 
 def parse(envelope: Envelope, message_class: type[M], limits: Limits = DEFAULT_LIMITS) -> M:
-    """The message in an envelope.
+    """The message in an envelope. A body of an older schema version goes through the upcasts of the class first.
 
     Raises:
-        MalformedMessage: the body is not JSON that everybody reads alike, or its fields are not those of the class;
-            the text names the position or the fields.
+        MalformedMessage: the body is not JSON that everybody reads alike, its fields are not those of the class, or an
+            upcast fails; the text names the position, the fields or the upcast.
     """
     try:
-        check_json_object(envelope.body, max_depth=limits.max_depth)
-        return message_class.model_validate_json(envelope.body)
+        body = envelope.body
+        check_json_object(body, max_depth=limits.max_depth)
+        if envelope.schema_version < message_class.schema_version:
+            body = brought_up(body, envelope.schema_version, message_class, max_depth=limits.max_depth)
+        return message_class.model_validate_json(body)
     except MalformedMessage as error:
         error.message_id = envelope.message_id
         raise
     except ValidationError as error:
-        text = printable(f"{envelope.name}: {_wrong_fields(error)}")
+        text = printable(f"{_read_as(envelope, message_class)}: {_wrong_fields(error)}")
         raise MalformedMessage(text, message_id=envelope.message_id) from None
     except MemoryError:
         raise
@@ -247,6 +251,12 @@ def _text(value: object) -> str | None:
 
 def _aware(timestamp: datetime | None) -> datetime | None:
     return timestamp.replace(tzinfo=UTC) if timestamp is not None and timestamp.tzinfo is None else timestamp
+
+
+def _read_as(envelope: Envelope, message_class: type[Message]) -> str:
+    """What was read, and as which version where that is another than it came in."""
+    version, known = envelope.schema_version, message_class.schema_version
+    return envelope.name if version == known else f"{envelope.name} version {version}, read as version {known}"
 
 
 def _wrong_fields(error: ValidationError) -> str:

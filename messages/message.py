@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args, get_origin
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr
 
 from messages.errors import DefinitionError
 from messages.registry import REGISTRY
+from messages.upcasting import Upcast, gap_problem, upcast_problems, upcasts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,6 +60,8 @@ class Message(BaseModel):
     schema_version: ClassVar[int] = 1
     message_kind: ClassVar[Literal["command", "event"]]
 
+    _upcasts: ClassVar[Mapping[int, Upcast]] = {}
+
     def __init_subclass__(
         cls, *, name: str | None = None, version: int = 1, abstract: bool = False, **unknown: object
     ) -> None:
@@ -72,11 +76,15 @@ class Message(BaseModel):
         if cls.__module__ == __name__ or cls.__pydantic_generic_metadata__["origin"] is not None:
             return
         problems = [*_keyword_problems(name, version, abstract, unknown), *_field_problems(cls)]
-        if problems:
+        upcasts, misplaced = upcasts_of(cls, name), list(upcast_problems(cls, version, abstract=abstract))
+        if not problems and not misplaced and (gap := gap_problem(upcasts, version)) is not None:
+            problems.append(gap)
+        if problems or misplaced:
             place = f"{cls.__qualname__} ({_where()})"
-            raise DefinitionError("\n".join(f"{place}: {problem}" for problem in problems))
+            raise DefinitionError("\n".join([*(f"{place}: {problem}" for problem in problems), *misplaced]))
         cls.message_name = name or ""
         cls.schema_version = version
+        cls._upcasts = upcasts
         if name and "<locals>" not in cls.__qualname__:
             REGISTRY.add(cls)
 

@@ -139,6 +139,11 @@ def _steps(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
                 yield _refused(f"step {name} {'is' if new[name].get('pivot') else 'was'} the pivot")
 
 
+def of_open_call(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """What forbids that a command which was sent under one document is awaited under another; None: nothing."""
+    return next((change.text for change in _call(where, old, new) if change.refused), None)
+
+
 def _undo(step: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> Iterator[Change]:
     if old and new:
         if old["name"] != new["name"]:
@@ -183,8 +188,22 @@ def _added_only(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> It
         elif name not in new:
             yield _refused(f"{what} {name} is gone")
         else:
-            for text in _told(old[name], new[name]):
-                yield _refused(f"{what} {name}: {text}")
+            yield from _message_changes(f"{what} {name}", old[name], new[name])
+
+
+def _message_changes(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """Changes of one event. A newer version of it is a pure addition too, where its class reads the older one."""
+    was = old["version"]
+    if new.get("reads_from", was + 1) <= was <= new["version"]:
+        if new["version"] != was:
+            yield Change(part="shape", text=f"{where}: version was {was}, is {new['version']}, which reads the older")
+        old, new = _without_versions(old), _without_versions(new)
+    for text in _told(old, new):
+        yield _refused(f"{where}: {text}")
+
+
+def _without_versions(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name not in ("version", "reads_from")}
 
 
 def _message(call: Mapping[str, Any]) -> str:

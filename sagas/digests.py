@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
+    from messages import Event
     from sagas.authoring import Saga
     from sagas.definition import Call, Definition, Node, Retry, StepDefinition
 
@@ -71,7 +72,7 @@ def _shape(definition: Definition) -> dict[str, Any]:
         "type": definition.type,
         "key": definition.key,
         "starts": {
-            name: {"version": start.event.schema_version, "key": definition.key_fields[name]}
+            name: {**_versions(start.event), "key": definition.key_fields[name]}
             for name, start in definition.starts.items()
         },
         "flow": _flow(definition.flow),
@@ -88,7 +89,7 @@ def _listening(definition: Definition) -> dict[str, Any]:
             "role": each.role,
             "of": each.name,
             "kind": each.reply.kind.value,
-            "version": each.reply.event.schema_version,
+            **_versions(each.reply.event),
             "key": definition.key_fields[name],
         }
         for name, each in definition.heard.items()
@@ -157,12 +158,15 @@ def _call(call: Call) -> dict[str, Any]:
         "name": call.name,
         "command": call.command.message_name,
         "version": call.command.schema_version,
-        "replies": {
-            name: {"kind": reply.kind.value, "version": reply.event.schema_version}
-            for name, reply in call.replies.items()
-        },
+        "replies": {name: {"kind": reply.kind.value, **_versions(reply.event)} for name, reply in call.replies.items()},
         **({"needed": sorted(call.needed)} if call.needed else {}),
     }
+
+
+def _versions(event: type[Event]) -> dict[str, int]:
+    """The version of an event, and the oldest that its class brings up to it where there is one."""
+    oldest = {"reads_from": min(event._upcasts)} if event._upcasts else {}
+    return {"version": event.schema_version, **oldest}
 
 
 def _state(saga_class: type[Saga]) -> dict[str, Any]:

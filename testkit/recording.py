@@ -50,7 +50,7 @@ def record(story: Harness) -> dict[str, Any]:
     acts = []
     before: Instance | None = None
     for act in story.acts:
-        acts.append(_recorded(act, before))
+        acts.append(_recorded(act, before, story.versions))
         before = act.decisions[-1].instance if act.decisions else before
     return {
         "saga": definition.type,
@@ -72,17 +72,19 @@ def written(value: object, indent: int = 0) -> str:
     return "[\n" + ",\n".join(f"{inner}{written(each, indent + 2)}" for each in value) + f"\n{outer}]"
 
 
-def _recorded(act: Act, before: Instance | None) -> dict[str, Any]:
-    return {"act": act.method, **_happened(act.happened), "at": _time(act.at), "then": followed(act.decisions, before)}
+def _recorded(act: Act, before: Instance | None, versions: Mapping[str, int]) -> dict[str, Any]:
+    happened = _happened(act.happened, versions)
+    return {"act": act.method, **happened, "at": _time(act.at), "then": followed(act.decisions, before)}
 
 
-def _happened(happened: Arrived | Operated | timedelta) -> dict[str, Any]:
+def _happened(happened: Arrived | Operated | timedelta, versions: Mapping[str, int]) -> dict[str, Any]:
     match happened:
         case timedelta():
             return {"seconds": happened.total_seconds()}
         case Arrived():
             cause = {} if happened.causation_id is None else {"causation_id": happened.causation_id}
-            message = {"message": happened.name, "version": happened.event.schema_version}
+            version = versions.get(happened.message_id, happened.event.schema_version)
+            message = {"message": happened.name, "version": version}
             return {**message, "id": happened.message_id, **cause, "body": json.loads(happened.body)}
         case Operated():
             step = {} if happened.step is None else {"step": happened.step}
@@ -195,7 +197,9 @@ def happening(recorded: Mapping[str, Any], definition: Definition) -> Arrived | 
     name = recorded["message"]
     if name not in definition.events:
         raise LookupError(f"{definition.type} does not take {name} any more")
-    envelope = Envelope(message_id=recorded["id"], name=name, body=to_json(recorded["body"]))
+    envelope = Envelope(
+        message_id=recorded["id"], name=name, body=to_json(recorded["body"]), schema_version=recorded["version"]
+    )
     return Arrived(
         message_id=envelope.message_id,
         name=name,

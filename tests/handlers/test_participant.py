@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from handlers import Context, Participant
 from handlers.answering import reply_id
 from handlers.facts import CommandAnswered, CommandDropped
-from messages import Command, Event
+from messages import Command, Event, upcast
 from messages.errors import CommitUnknown, DatabaseAway
 from outbox.participant_store import ParticipantStore
 from storage.database import ChangedMeanwhile
@@ -605,3 +606,38 @@ async def _until_answered(desk: Desk, command: Any) -> None:  # noqa: ANN401
         await desk.take(command)
     except ChangedMeanwhile:
         await desk.take(command)
+
+
+class Paper(Command, name="paint.Paper", version=3):
+    wall: str
+    pattern: str
+
+    @upcast(2)
+    @classmethod
+    def plain(cls, body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "pattern": "plain"}
+
+
+async def test_an_older_command_goes_to_the_handler_of_the_newer_one_that_reads_it(storage: SqlStorage) -> None:
+    participant, seen = Participant("paperers"), list[str]()
+
+    @participant.handles
+    async def paper(command: Paper) -> None:
+        seen.append(command.pattern)
+
+    desk = await Desk(participant, storage).open()
+    old = asked(Paper(wall="north", pattern="striped"))
+    older = asked(Paper(wall="south", pattern="striped"))
+    await desk.take(
+        replace(old, body=b'{"wall": "north"}', headers={**old.headers, "schema-version": 2}),
+        replace(older, headers={**older.headers, "schema-version": 1}),
+    )
+    assert seen == ["plain"]
+    assert await desk.dead() == [(older.message_id, "unknown_message")]
+    await desk.close()
+    assert [participant.handler_of("paint.Paper", version) is not None for version in (1, 2, 3, 4)] == [
+        False,
+        True,
+        True,
+        False,
+    ]

@@ -20,6 +20,7 @@ def test_the_exported_names_are_these() -> None:
         "headers_of",
         "open_envelope",
         "parse",
+        "upcast",
     ]
 
 

@@ -226,6 +226,17 @@ ADDED = {
         ],
         "start event edited.Order0 is new",
     ),
+    "newer version of a reply that reads the older": (
+        [
+            ("import Command, Event", "import Command, Event, upcast"),
+            (
+                'class Sold(Event, name="edited.Sold"): ...',
+                'class Sold(Event, name="edited.Sold", version=2):\n    @upcast(1)\n    @classmethod\n'
+                "    def same(cls, body: dict[str, object]) -> dict[str, object]:\n        return body",
+            ),
+        ],
+        "reply of step reserve edited.Sold: version was 1, is 2, which reads the older",
+    ),
 }
 
 
