@@ -86,6 +86,7 @@ _LOUD: Mapping[str, str] = {
     "compensation_started": "warning",
     "deadline_struck": "warning",
     "operator_acted": "warning",
+    "migrated": "warning",
     "step_skipped": "warning",
     "compensation_failed": "error",
     "parked": "error",

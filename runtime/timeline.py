@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +67,18 @@ def steps(events: Iterable[Event]) -> list[StepLine]:
     """The steps in the order they were entered."""
     found: dict[str, StepLine] = {}
     for event in events:
+        if event.kind == "migrated":
+            found = dict(_renamed(line, event.detail.get("renamed", {})) for line in found.values())
         if event.step is not None and event.kind in _STATES:
             found[event.step] = _moved(found.get(event.step), event, event.step)
     return list(found.values())
+
+
+def _renamed(line: StepLine, names: Mapping[str, str]) -> tuple[str, StepLine]:
+    """The line of a step by its name of today."""
+    base = line.step.partition("[")[0]
+    step = names.get(base, base) + line.step[len(base) :]
+    return step, replace(line, step=step)
 
 
 def _moved(line: StepLine | None, event: Event, step: str) -> StepLine:
@@ -126,6 +135,8 @@ def _told(detail: Mapping[str, Any]) -> Iterable[str]:
             continue
         if name == "reply_due":
             yield f"reply due {_clock(value)}"
+        elif name == "renamed":
+            yield ", ".join(f"{old} is called {new} now" for old, new in value.items())
         elif name in _USUALLY_ONE:
             yield f"{name} {value}"
         else:

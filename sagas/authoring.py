@@ -19,6 +19,7 @@ from sagas.keywords import all_of
 from sagas.listed import each
 from sagas.listeners import Notice, Wait, cancel, on, query, signal, wait
 from sagas.lists import NotHere, with_lists
+from sagas.migrate import migrate
 from sagas.steps import Compensation, Step, decision, sleep, start, step
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "each",
     "lifecycle",
     "match",
+    "migrate",
     "on",
     "parallel",
     "query",

@@ -14,6 +14,7 @@ from pydantic.errors import PydanticUndefinedAnnotation
 
 from sagas.bytecode import Uses, assigned_twice, uses_of_self
 from sagas.listeners import is_query, listener_of
+from sagas.migrate import is_migration
 from sagas.problems import listed, suggestion
 from sagas.steps import Compensation, Step, is_decision, is_start
 from sagas.written import Hook, Hooked, Written, hook_of
@@ -50,7 +51,7 @@ def check_assignments(source: Source, problems: Problems) -> None:
         if isinstance(member, Written):
             check = _check_builder if member._BUILDS else _check_fields_exist
             check(member._method, source, problems)
-        elif is_start(member):
+        elif is_start(member) or is_migration(member):
             _check_builder(member.__func__, source, problems)  # type: ignore[attr-defined]
         elif isinstance(member, FunctionType) and (is_decision(member) or is_query(member)):
             _check_builder(member, source, problems)
@@ -138,7 +139,7 @@ def _method_of(member: object) -> FunctionType | None:
     """The method under a word of the language; None for anything else."""
     if isinstance(member, Written):
         return member._method
-    if is_start(member):
+    if is_start(member) or is_migration(member):
         member = getattr(member, "__func__", None)
     elif not (hook_of(member) or is_decision(member) or listener_of(member) or is_query(member)):
         return None

@@ -40,6 +40,7 @@ from sagas.layout import answers_of, check_pivot, flow_of
 from sagas.listed import EachStep
 from sagas.listening import Listening
 from sagas.message_types import MessageTypes
+from sagas.migrations import migrations_of
 from sagas.problems import Problems, listed
 from sagas.source import Source
 from sagas.steps import Compensation, Sleep, Step, Word, is_decision, is_start
@@ -120,6 +121,7 @@ class _Reading:
         self.check_roles(starts, heard, answers)
         keyed = {name: start.event for name, start in starts.items()} | heard
         replies = {name: reply.event for call in calls for name, reply in call.replies.items()}
+        flow = self.flow(steps, decisions, listening)
         return Definition(
             type=keywords.name,
             version=keywords.version,
@@ -140,8 +142,11 @@ class _Reading:
             lists=lists,
             readers=MappingProxyType(readers_of(self.source, lists, self.problems)),
             announcements=MappingProxyType(announcements_of(self.types, keyed | replies)),
-            flow=(flow := self.flow(steps, decisions, listening)),
+            flow=flow,
             lifecycle=lifecycle_in(flow),
+            migrations=MappingProxyType(
+                migrations_of(self.source, self.problems, keywords.version, steps, flow),
+            ),
             answers=MappingProxyType(answers),
             events=MappingProxyType(keyed | replies),
             commands=MappingProxyType({call.command.message_name: call.command for call in (*calls, *notices)}),

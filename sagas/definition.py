@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from messages import Command, Event
     from sagas.authoring import Saga
+    from sagas.migrations import MigrationDefinition
 
     SagaClass = type[Saga]
     EventClass = type[Event]
@@ -486,4 +487,5 @@ class Definition:
     readers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     lifecycle: LifecycleNode | None = None
     announcements: Mapping[str, Announcement] = field(default_factory=dict)
+    migrations: Mapping[int, MigrationDefinition] = field(default_factory=dict)  # by the older version
     limits: Limits = DEFAULT_LIMITS

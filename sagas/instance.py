@@ -73,6 +73,9 @@ SKIPPED, WOKEN = "skipped", "woken"
 PAUSED, PASSED = (RESTING, WAITING), (RESTED, ANSWERED, EXPIRED, SKIPPED)
 """Rests and waits that are under way, and those that the flow goes on behind."""
 
+USED = "#used"
+"""Above the names, in an instance's choices, of steps and waits that it had in older versions and has no more."""
+
 PARKING = ("method_raised", "undo_needs_reply", "compensation_failed", "compensation_exhausted")
 """Reasons for attention under which people see the status `parked`, the gravest first."""
 

@@ -21,7 +21,7 @@ from sagas.instance import WAITING, Timer
 from sagas.keywords import LONGEST
 from sagas.names import SLEEP, moved_at, step_name
 from sagas.outcome import Action
-from sagas.pauses import TIMEOUT
+from sagas.pauses import OPEN, TIMEOUT
 from sagas.scopes import pauses
 from sagas.timeouts import fire
 
@@ -128,10 +128,11 @@ def _record(turn: Turn, kind: str, name: str, due_at: datetime | None = None) ->
 def _outdate_markers(turn: Turn, name: str, entry: str) -> None:
     """Give the wait that the timer would end another name, so that markers that bear the one before change nothing."""
     path, _, what = name.rpartition("/")
-    if name == DEADLINE or (what == Purpose.DO and step_name(path) not in turn.definition.waits):
+    if step_name(path) in turn.definition.waits:
+        if what == TIMEOUT:
+            turn.choices[name] = entry
+    elif name == DEADLINE or what == Purpose.DO or f"{path}/{OPEN}" in turn.choices:
         turn.choices[moved_at(name)] = entry
-    elif what == TIMEOUT:
-        turn.choices[name] = entry
 
 
 def _shown(moment: datetime) -> str:

@@ -20,8 +20,9 @@ from sagas.instance import Instance, Phase, pack_step, pack_timer, unpack_parts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-_IDENTITY = ("saga_id", "saga_type", "key", "n", "version", "started_at")
+_IDENTITY = ("saga_id", "saga_type", "key", "n", "started_at")
 _PLAIN = (
+    "version",
     "phase",
     "paused",
     "waiting_for",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sagas.instance import RESTED, RESTING, WAITING
-from sagas.names import sleep_timer, step_name
+from sagas.names import moved_at, sleep_timer, step_name
 
 if TYPE_CHECKING:
     from sagas.definition import LifecycleNode
@@ -78,6 +78,7 @@ def close_state(turn: Turn, node: LifecycleNode) -> None:
     turn.choices.pop(f"{node.path}/{OPEN}", None)
     for name in [name for name in turn.timers if name.rpartition("/")[0] == node.path]:
         del turn.timers[name]
+        turn.choices.pop(moved_at(name), None)
 
 
 def notify(turn: Turn, path: str, name: str) -> None:

@@ -43,6 +43,7 @@ from sagas.instance import (
     RESTING,
     SKIPPED,
     TIMED_OUT,
+    USED,
     WAITING,
     WOKEN,
     CallStatus,
@@ -121,7 +122,7 @@ def failure(definition: Definition, instance: Instance, arrived: Arrived, now: d
         return None
     if decision.error is not None:
         return str(decision.error)
-    return next((flaw.text for flaw in _newly_parked(instance, decision.instance)), None)
+    return next((flaw.text for flaw in newly_parked(instance, decision.instance)), None)
 
 
 def failure_of_start(definition: Definition, arrived: Arrived, saga_id: UUID, key: str, now: datetime) -> str | None:
@@ -165,6 +166,8 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
     places |= dict.fromkeys((UNANNOUNCED, *map(moved_at, timers)))
     places |= dict(_places(definition, definition.flow))
     for path, choice in instance.choices.items():
+        if path.startswith(f"{USED}/"):
+            continue
         place = path if path in places else _anytime(path)
         if place not in places:
             yield Flaw(code=CHOICE, place=place, text=f"it has come through {path}, and the flow has no such place")
@@ -260,7 +263,7 @@ def _let_go_on(definition: Definition, instance: Instance, now: datetime) -> tup
 
 
 def _ahead(definition: Definition, instance: Instance, standing: Instance, now: datetime) -> Iterator[Flaw]:
-    yield from _newly_parked(instance, standing, "when it goes on")
+    yield from newly_parked(instance, standing, "when it goes on")
     if standing.halted or standing.phase.ended:  # what is parked stays so
         return
     for when, happened, before, at in _happenings(definition, standing, now):
@@ -268,7 +271,7 @@ def _ahead(definition: Definition, instance: Instance, standing: Instance, now: 
             after = _settled(definition, decide.decide(definition, before, happened, at), at)
         except (OperationRefused, NeedsItems):  # what only the items could tell is not seen
             continue
-        yield from _newly_parked(before, after, when)
+        yield from newly_parked(before, after, when)
     yield from _unbuildable(definition, standing, now)
 
 
@@ -335,14 +338,15 @@ def _settled(definition: Definition, decision: Decision, now: datetime) -> Insta
     return after
 
 
-def _newly_parked(before: Instance, after: Instance, when: str = "") -> Iterator[Flaw]:
+def newly_parked(before: Instance, after: Instance, when: str = "") -> Iterator[Flaw]:
+    """For what a method of the author's has parked an instance that was not parked for it before."""
     for reason, code in _PARKED.items():
         text = after.attention.get(reason)
         if text is not None and reason not in before.attention:
-            yield Flaw(code=code, place=_method_in(text), text=f"{text}, {when}" if when else text)
+            yield Flaw(code=code, place=method_in(text), text=f"{text}, {when}" if when else text)
 
 
-def _method_in(text: str) -> str:
+def method_in(text: str) -> str:
     """`PlaceOrder.pay: KeyError` of `PlaceOrder.pay: KeyError: 'x' (ordering.py:42)`: what alike mistakes share."""
     return ": ".join(text.split(": ", 2)[:2]).partition(" (")[0]
 
@@ -382,4 +386,4 @@ def _build(turn: Turn, call: Call, path: str, code: str, when: str) -> Iterator[
     except NeedsItems:
         return
     except MethodRaised as error:
-        yield Flaw(code=code, place=_method_in(str(error)), text=f"{error}, {when}")
+        yield Flaw(code=code, place=method_in(str(error)), text=f"{error}, {when}")

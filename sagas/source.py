@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     from sagas.written import Body
 
-_WORDS = ("sagas.announcements", "sagas.flow", "sagas.listeners", "sagas.steps", "sagas.written")
+_WORDS = (
+    "sagas.announcements",
+    "sagas.flow",
+    "sagas.listeners",
+    "sagas.migrate",
+    "sagas.steps",
+    "sagas.written",
+)
 _MACHINERY = ("pydantic", "typing", "sagas.authoring", "sagas.compile", "sagas.source", *_WORDS)
 
 

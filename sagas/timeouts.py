@@ -52,7 +52,7 @@ def fire(turn: Turn, name: str, unsent: Collection[str]) -> None:
     else:
         path, _, what = name.rpartition("/")
         if f"{path}/{OPEN}" in turn.choices:
-            _ask_to_give_up(turn, name, turn.choices[f"{path}/{OPEN}"], _MARKER_PATIENCE, unsent)
+            _ask_to_give_up(turn, name, _state_entry(turn, path, name), _MARKER_PATIENCE, unsent)
         elif step_name(path) not in turn.definition.waits:
             _fire_call(turn, path, Purpose(what), unsent)
         elif what == TIMEOUT:
@@ -99,11 +99,11 @@ def _strike(turn: Turn, entry: str) -> str | None:
 
 def _pass(turn: Turn, node: LifecycleNode, name: str, entry: str) -> str | None:
     """The time of a state is over, and every event that came before is taken."""
-    way = turn.definition.ways.get(name)
-    if way is None or turn.choices.get(f"{node.path}/{OPEN}") != entry or f"{node.path}/{name}" not in turn.timers:
+    way, timer = turn.definition.ways.get(name), f"{node.path}/{name}"
+    if way is None or timer not in turn.timers or _state_entry(turn, node.path, timer) != entry:
         return "stale_marker"
     target = turn.run_hook(way.take, way=way)
-    del turn.timers[f"{node.path}/{name}"]
+    del turn.timers[timer]
     turn.record("time_passed", node.path, state=turn.choices[node.path], way=name)
     lead(turn, node, target)
     return None
@@ -213,6 +213,11 @@ def _entry(turn: Turn, path: str, progress: CallProgress) -> str:
     timer = timer_name(path, Purpose.DO)
     signs = [sign for sign in (turn.choices.get(timer, ""), _moved(turn, timer)) if sign]
     return "/".join((f"{progress.generation}/{progress.attempt}/{progress.spent}", *signs))
+
+
+def _state_entry(turn: Turn, path: str, timer: str) -> str:
+    """What names the time of a state: its entry, and when an operator moved it."""
+    return "/".join(sign for sign in (turn.choices[f"{path}/{OPEN}"], _moved(turn, timer)) if sign)
 
 
 def _moved(turn: Turn, timer: str) -> str:

@@ -31,8 +31,11 @@ from sagas.definition import Purpose
 from sagas.heard import newly_awaited
 from sagas.instance import saga_id
 from sagas.items import NeedsItems
+from sagas.moving import move
 from sagas.names import step_name
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
+from sagas.passage import passage
+from sagas.prospect import Flaw
 from sagas.tally import index_of
 from testkit.items import ItemsBeside
 
@@ -73,7 +76,11 @@ class Act:
 
 
 class Harness:
-    """One instance of one saga class. Every method returns the harness, so that a test can be read as a story."""
+    """One instance of one saga class. Every method returns the harness, so that a test can be read as a story.
+
+    An event may be given in an older version than the saga's, as an object of the class of then: its body is read as
+    one of that version. `versions` holds in which each came, by message id.
+    """
 
     def __init__(self, saga: type[Saga] | Definition, *, now: datetime = _EPOCH) -> None:
         """`saga` is the class, or a definition whose policies were changed."""
@@ -82,6 +89,7 @@ class Harness:
         self.log: list[Sent] = []
         self.history: list[HistoryEntry] = []
         self.acts: list[Act] = []
+        self.versions: dict[str, int] = {}
         self.disposition: Disposition | None = None
         self.reason = ""
         self._instance: Instance | None = None
@@ -171,6 +179,21 @@ class Harness:
                 due=due,
             ),
         )
+
+    def migrates(self, saga: type[Saga]) -> Self:
+        """The instance goes on under the next version of its saga, as `antiphon definitions migrate` moves it.
+
+        Raises:
+            OperationRefused: the class does not say how.
+            AssertionError: it would be left where it is; the text says why.
+        """
+        definition, before = definition_of(saga), self.instance
+        way = passage(self.definition.version, self.definition.document, definition)
+        found = move(way, before, self.now, actor="operator", reason="a test")
+        if isinstance(found, Flaw):
+            raise AssertionError(f"{self!r} would be left on version {before.version}: {found.code}: {found.text}")
+        self.definition, self._decisions = definition, []
+        return self._take(found)._go_on_with_kept(before)
 
     def act(self, method: str, happened: Arrived | Operated | timedelta) -> Self:
         """Do what a method of this name did before, with the same ids."""
@@ -267,7 +290,9 @@ class Harness:
 
     def _decide(self, happened: Input) -> Self:
         before = self.instance
-        self._take(self._decided(happened))
+        return self._take(self._decided(happened))._go_on_with_kept(before)
+
+    def _go_on_with_kept(self, before: Instance) -> Self:
         if newly_awaited(before, self.instance):
             latest, disposition, reason = self._latest, self.disposition, self.reason
             kept, self._kept = self._kept, []
@@ -320,7 +345,7 @@ class Harness:
         if send.event:
             return self._announced(send)
         body = self._bodies.setdefault(send.message_id, send.body or b"")
-        envelope = Envelope(message_id=send.message_id, name=send.name, body=body)
+        envelope = Envelope(message_id=send.message_id, name=send.name, body=body, schema_version=send.schema_version)
         sent = Sent(
             command=codec.parse(envelope, self.definition.commands[send.name]),
             path=send.path,
@@ -340,11 +365,21 @@ class Harness:
 
     def _arrived(self, event: Event, causation_id: str | None) -> Arrived:
         self._messages += 1
-        body = codec.encode(event)
-        envelope = Envelope(message_id=str(uuid5(_NAMESPACE, str(self._messages))), name=event.message_name, body=body)
-        parsed = codec.parse(envelope, type(event))
+        envelope = Envelope(
+            message_id=str(uuid5(_NAMESPACE, str(self._messages))),
+            name=event.message_name,
+            body=codec.encode(event),
+            schema_version=event.schema_version,
+        )
+        self.versions[envelope.message_id] = event.schema_version
+        known = self.definition.events.get(event.message_name, type(event))
+        reader = known if known.schema_version > event.schema_version else type(event)
         return Arrived(
-            message_id=envelope.message_id, name=envelope.name, body=body, event=parsed, causation_id=causation_id
+            message_id=envelope.message_id,
+            name=envelope.name,
+            body=envelope.body,
+            event=codec.parse(envelope, reader),
+            causation_id=causation_id,
         )
 
     def _asked(self, reply: Event) -> Sent:

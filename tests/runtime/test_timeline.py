@@ -104,3 +104,11 @@ def test_what_happened_is_told_in_order_with_what_a_person_wants_to_know() -> No
 )
 def test_durations_are_told_in_the_units_that_matter(seconds: float, told: str) -> None:
     assert duration(seconds) == told
+
+
+def test_a_step_that_is_called_otherwise_since_it_was_moved_is_told_by_its_name_of_today() -> None:
+    moved = event(3, "migrated", renamed={"nod": "approval"})
+    history = [event(1, "wait_began", "nod[1]"), event(2, "command_sent", "pay"), moved]
+    told = [(line.step, line.state) for line in steps([*history, event(4, "event_received", "approval[1]")])]
+    assert told == [("approval[1]", "answered"), ("pay", "waiting for a reply")]
+    assert moments([moved])[0].detail == "nod is called approval now"

@@ -22,6 +22,7 @@ def test_the_public_names_are_these() -> None:
         "each",
         "lifecycle",
         "match",
+        "migrate",
         "on",
         "parallel",
         "query",
