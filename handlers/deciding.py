@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from messages.envelope import Envelope
     from outbox.interface import Claimed, KeyOwner, MessageKey, Unit
     from outbox.relay import Lease
+    from sagas.definition import Definition
+    from sagas.instance import Instance
     from sagas.outcome import Decision, Input, Operated
 
 EARLY = "early"
@@ -122,6 +124,13 @@ class Deciding:
             OperationRefused: see `sagas.decide.decide`.
         """
         await self._decide(fold, operated)
+        await self._settle_all()
+
+    async def migrate(self, definition: Definition, instance: Instance, moved: Decision) -> None:
+        """Take up an instance that goes on under another version, and decide on what that unblocks."""
+        fold = await self.work.migrate(self._unit, definition, instance, moved)
+        if heard.newly_awaited(instance, fold.current):
+            await self._settle(fold)
         await self._settle_all()
 
     async def apply_held(self, rows: Sequence[Held], locked: Locked) -> None:

@@ -23,11 +23,14 @@ from messages.errors import (
     MessageError,
     MethodRaised,
     NotAwaited,
+    OperationRefused,
     UnknownMessage,
 )
 from sagas import difference, prospect
 from sagas.instance import saga_id
+from sagas.moving import move
 from sagas.outcome import Arrived
+from sagas.passage import passage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from messages.codec import Limits
     from sagas.definition import Definition
     from sagas.instance import Instance
+    from sagas.passage import Passage
     from storage.definitions import RecordedDefinition
     from storage.living import Kept
 
@@ -74,10 +78,24 @@ REMEDIES: Mapping[str, str] = {
     "held_waits": "it goes on waiting for a process that knows its version",
     "parked_mended": "once this code runs: antiphon sagas retry, or replay the dead letter that parked it",
     "parked_still": "antiphon sagas show tells what raised; mend the method",
+    "migration_refused": "mend what @migrate says; see antiphon definitions migrate",
+    "migration_leaves": _BESIDE,
+    "migration_moves": "once this code runs: antiphon definitions migrate {type} {version}",
 }
 """What to do, by what was found. Those from `letter_fails` on are notes."""
 
-NOTES = frozenset(("letter_fails", "letter_replayable", "held_waits", "parked_mended", "parked_still"))
+NOTES = frozenset(
+    (
+        "letter_fails",
+        "letter_replayable",
+        "held_waits",
+        "parked_mended",
+        "parked_still",
+        "migration_refused",
+        "migration_leaves",
+        "migration_moves",
+    )
+)
 
 
 class _Fate(Enum):
@@ -164,6 +182,7 @@ class Inspection:
         self._namespace = namespace
         self._limits = limits
         self.checked = {"instances": 0, "timers": 0, "held": 0, "dead_letters": 0, "not_ours": 0}
+        self._ways: dict[tuple[str, int], Passage] = {}
         self._refused = {(cause.saga_type, cause.version): cause for cause in self._refusals()}
         self._found = {cause: Finding(cause=cause) for cause in self._refused.values()}
 
@@ -207,6 +226,7 @@ class Inspection:
         if definition is None:
             text = self._missing(saga_type, version)
             yield Cause(code="version_missing", saga_type=saga_type, version=version, text=text)
+            yield from self._after_migration(instance, now)
             return
         if (refused := self._refused.get((saga_type, version))) is not None:
             yield refused
@@ -217,6 +237,26 @@ class Inspection:
             code, raised = "parked_mended" if ahead.mended else "parked_still", instance.attention["method_raised"]
             place, text = raised.partition(": ")[0], f"parked because of {raised}"
             yield Cause(code=code, saga_type=saga_type, version=version, place=place, text=text)
+
+    def _after_migration(self, instance: Instance, now: datetime) -> Iterator[Cause]:
+        """What would become of an instance of a version that is not here, if it were moved to the one that is."""
+        saga_type, version = instance.saga_type, instance.version
+        latest, was = self._sagas.get(saga_type, {}), self._recorded.get((saga_type, version))
+        definition = latest[max(latest)] if latest else None
+        if definition is None or was is None or version not in definition.migrations:
+            return
+        try:
+            way = self._ways.setdefault((saga_type, version), passage(version, was.document, definition))
+        except OperationRefused as error:
+            yield Cause(code="migration_refused", saga_type=saga_type, version=version, text=str(error))
+            return
+        found = move(way, instance, now, actor="", reason="")
+        if isinstance(found, prospect.Flaw):
+            text = f"{found.text}; so it would be left for now"
+            yield Cause(code="migration_leaves", saga_type=saga_type, version=version, place=found.place, text=text)
+        else:
+            text = f"antiphon definitions migrate would move it to version {definition.version}"
+            yield Cause(code="migration_moves", saga_type=saga_type, version=version, text=text)
 
     def _missing(self, saga_type: str, version: int) -> str:
         versions = self._sagas.get(saga_type)
@@ -291,7 +331,7 @@ class Inspection:
         """Whether a participant can read its command. No handler is called, for it may act."""
         try:
             envelope = codec.open_envelope(letter.raw, self._limits)
-            handler = participant.handlers.get((envelope.name, envelope.schema_version))
+            handler = participant.handler_of(envelope.name, envelope.schema_version)
             if handler is None:
                 raise UnknownMessage(f"{participant.name} has no handler for version {envelope.schema_version} of it")
             codec.parse(envelope, handler.command, self._limits)

@@ -105,11 +105,22 @@ class Work:
         if decision.rested:
             self._put_beside(fold, decision)
         if decision.withdraw:
-            gone = await self._withdraw(unit, fold, decision.withdraw)
-            after = await self._decided(unit, fold, Withdrawn(message_ids=gone))
-            fold.take(after, self.now, trace)
-            self._put_beside(fold, after)
+            await self._take_back(unit, fold, decision, trace)
         return decision
+
+    async def migrate(self, unit: Unit, definition: Definition, instance: Instance, decision: Decision) -> Fold:
+        """Begin the fold of an instance that was locked, and that goes on under another definition from here."""
+        fold = self.folds[instance.saga_id] = Fold(definition, instance, instance)
+        fold.take(decision, self.now, None)
+        if decision.withdraw:
+            await self._take_back(unit, fold, decision, None)
+        return fold
+
+    async def _take_back(self, unit: Unit, fold: Fold, decision: Decision, trace: str | None) -> None:
+        gone = await self._withdraw(unit, fold, decision.withdraw)
+        after = await self._decided(unit, fold, Withdrawn(message_ids=gone))
+        fold.take(after, self.now, trace)
+        self._put_beside(fold, after)
 
     def _put_beside(self, fold: Fold, decision: Decision) -> None:
         if decision.listed:

@@ -84,6 +84,37 @@ def drain(
     carry_out(lambda: command.drain(saga_type, version, within=within, as_json=as_json))
 
 
+@definitions.command("migrate")
+def migrate(
+    saga_type: _Type,
+    old: Annotated[int, typer.Argument(metavar="OLD", min=1, help="The version on which they stand.")],
+    *,
+    new: Annotated[
+        int | None, typer.Option("--to", metavar="NEW", min=1, help="Default: the version that starts new instances.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Move at most so many.")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the history.")] = "",
+    actor: Annotated[
+        str, typer.Option("--actor", help="Who; it stands in the history. Default: the user logged in.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Let live instances go on under a newer version.
+
+    Its class says how, with @migrate(OLD); that of the old version need not be there any more. What cannot be moved now
+    is left as it is, and told. Exits with 0 when nothing stands on the old version any more, with 75 when something
+    does."""
+    if not dry_run and not reason.strip():
+        raise typer.BadParameter("say why; it stands in the history", param_hint="'--reason'")
+    from runtime.commands import migrate_instances as command
+
+    request = command.Request(
+        saga_type=saga_type, old=old, new=new, dry_run=dry_run, limit=limit, reason=reason, actor=actor
+    )
+    carry_out(lambda: command.migrate(request, as_json=as_json))
+
+
 def check(
     against: Annotated[
         str,

@@ -19,7 +19,7 @@ from storage.queries import summary
 from storage.statements import Statement, as_time, as_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Row
@@ -58,6 +58,10 @@ _NEEDED = Statement.either(f"""
 """)
 _INSTANCES = Statement.either(f"""
     select {", ".join(COLUMNS)} from saga where {_LIVE} and saga_id > cast(:after as uuid)
+    order by saga_id limit cast(:limit as bigint)
+""")
+_INSTANCES_OF = Statement.either(f"""
+    select {", ".join(COLUMNS)} from saga where {_LIVE} and {_OF_VERSION} and saga_id > cast(:after as uuid)
     order by saga_id limit cast(:limit as bigint)
 """)
 _HELD = Statement.either("""
@@ -152,10 +156,21 @@ class Living:
 
     async def instances(self, size: int = INSTANCES) -> AsyncIterator[Sequence[Instance]]:
         """Every live instance, in batches, in the order of their ids."""
+        async for batch in self._batches(_INSTANCES, {}, size):
+            yield batch
+
+    async def instances_of(self, saga_type: str, version: int, size: int) -> AsyncIterator[Sequence[Instance]]:
+        """Every live instance of a version, likewise; those that leave it meanwhile may be among them."""
+        async for batch in self._batches(_INSTANCES_OF, {"type": saga_type, "version": version}, size):
+            yield batch
+
+    async def _batches(
+        self, statement: Statement, of: Mapping[str, object], size: int
+    ) -> AsyncIterator[Sequence[Instance]]:
         after = UUID(int=0)
         while True:
             async with self.reading() as session:
-                rows = await session.fetch(_INSTANCES, {"after": after, "limit": size})
+                rows = await session.fetch(statement, {**of, "after": after, "limit": size})
             if not rows:
                 return
             batch = [loaded(row) for row in rows]

@@ -53,7 +53,7 @@ async def drain(saga_type: str, version: int, *, within: float | None, as_json: 
         said = {"type": saga_type, "version": version, "removable": needed.nothing, "highest": starts}
         print_json({**said, **asdict(needed)})
     else:
-        _print(f"{saga_type} version {version}", needed, starts=starts)
+        _print(saga_type, version, needed, starts=starts)
     return OK if needed.nothing else TRY_AGAIN
 
 
@@ -91,8 +91,8 @@ def _told(name: str, needed: Needed) -> str:
     return f"{name} is needed by {listed(some)}"
 
 
-def _print(name: str, needed: Needed, *, starts: bool) -> None:
-    out = console()
+def _print(saga_type: str, version: int, needed: Needed, *, starts: bool) -> None:
+    out, name = console(), f"{saga_type} version {version}"
     out.print(line(f"{_told(name, needed)}: its class {'may be removed' if needed.nothing else 'must stay'}", "bold"))
     if needed.oldest:
         columns = ("key", "status", "started", "saga id", "waiting for")
@@ -100,11 +100,11 @@ def _print(name: str, needed: Needed, *, starts: bool) -> None:
             (each.business_key, each.status, each.started_at, each.saga_id, each.waiting_for) for each in needed.oldest
         ]
         out.print(table(columns, rows))
-    for advice in _advice(needed, starts=starts):
+    for advice in _advice(saga_type, version, needed, starts=starts):
         print_folded(out, Text(""), Text(advice))
 
 
-def _advice(needed: Needed, *, starts: bool) -> list[str]:
+def _advice(saga_type: str, version: int, needed: Needed, *, starts: bool) -> list[str]:
     told = []
     if starts:
         told.append("no higher version was ever recorded: until one runs, new instances start on this one")
@@ -114,4 +114,9 @@ def _advice(needed: Needed, *, starts: bool) -> list[str]:
         told.append("replay or discard the dead letters: antiphon dead list")
     if needed.live:
         told.append("live instances end by themselves, or are cancelled: antiphon sagas list; --wait waits for them")
+    if needed.live and not starts:
+        told.append(
+            f"a newer class with @migrate({version}) takes them over: "
+            f"antiphon definitions migrate {saga_type} {version} --dry-run"
+        )
     return told
