@@ -18,7 +18,7 @@ from sagas.flow import Flow, alternative, lifecycle, match, parallel, repeat, wh
 from sagas.keywords import all_of
 from sagas.listed import each
 from sagas.listeners import Notice, Wait, cancel, on, query, signal, wait
-from sagas.lists import NotHere, with_lists
+from sagas.lists import NotHere, as_json, check_unchanged, with_lists
 from sagas.migrate import migrate
 from sagas.steps import Compensation, Step, decision, sleep, start, step
 
@@ -89,7 +89,7 @@ class Saga(BaseModel):
     """
 
     # What the engine gives a copy; no part of its state.
-    __slots__ = ("_identity", "_reason", "_time")
+    __slots__ = ("_given", "_identity", "_reason", "_time")
 
     model_config = ConfigDict(
         extra="forbid",
@@ -173,6 +173,8 @@ class Saga(BaseModel):
         saga = cls.model_validate_json(with_lists(state, apart, lists or {}) if apart else state, extra="ignore")
         for name in apart - (lists or {}).keys():
             saga.__dict__[name] = NotHere(name)
+        if lists:
+            object.__setattr__(saga, "_given", as_json(saga, lists))
         saga._bind(now=now, saga_id=saga_id, end_reason=end_reason)
         return saga
 
@@ -182,9 +184,11 @@ class Saga(BaseModel):
         Only the `whole` has the lists that are kept item by item.
 
         Raises:
-            ValueError: a field holds what its annotation does not allow.
+            ValueError: a field holds what its annotation does not allow, or a list was changed.
         """
         apart = None if whole else set(self._apart) or None
+        if apart is not None:
+            check_unchanged(self, getattr(self, "_given", {}))
         return self.__pydantic_serializer__.to_json(
             self, by_alias=False, round_trip=True, warnings="error", exclude=apart
         )

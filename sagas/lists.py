@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sagas.authoring import Saga
 
 
 class NotHere:
@@ -39,3 +41,21 @@ def with_lists(state: bytes, names: Collection[str], lists: Mapping[str, Sequenc
     parts = [b'"%b":[%b]' % (name.encode(), b",".join(lists.get(name, ()))) for name in names]
     rest = state[1:].lstrip()
     return b"{" + b",".join(parts) + (b"," if rest != b"}" else b"") + rest
+
+
+def as_json(saga: Saga, names: Iterable[str]) -> dict[str, object]:
+    """What the lists hold that are here."""
+    return {name: to_jsonable_python(saga.__dict__[name]) for name in names}
+
+
+def check_unchanged(saga: Saga, given: Mapping[str, object]) -> None:
+    """See that a method left the lists alone that it was given: what it made of them would be lost.
+
+    Raises:
+        ValueError: it changed one.
+    """
+    now = as_json(saga, given)
+    for name in given:
+        if now[name] != given[name]:
+            message = f"changed self.{name}, which is worked off item by item; it is made in @start only"
+            raise ValueError(message)

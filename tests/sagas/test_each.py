@@ -362,6 +362,33 @@ def test_an_item_that_is_asked_until_it_answers_turns_the_saga_back_as_a_step_do
     assert saga.status == "compensated"
 
 
+@pytest.mark.parametrize("how", ["longer", "otherwise"])
+def test_a_hook_that_changes_the_list_parks_the_saga(how: str) -> None:
+    class Changing(Base, key="key", version=1):
+        @each("lines")
+        def reserve(self, line: Line) -> Reserve:
+            return Reserve(sku=line.sku)
+
+        @reserve.on_success
+        def got(self, reply: Reserved, line: Line) -> None: ...
+
+        @step
+        def count(self) -> Bill:
+            return Bill(lines=0)
+
+        @count.on_success
+        def counted(self, reply: Billed) -> None:
+            if how == "longer":
+                self.lines.append(Line(sku="one more"))
+            else:
+                self.lines[0].amount += 1
+
+        flow = count >> reserve >> Base.bill
+
+    saga = ordering(Changing, 2).receives(Billed())
+    assert "changed self.lines, which is worked off item by item" in saga.attention["method_raised"]
+
+
 def test_many_without_a_reply_are_told_and_untold_at_once() -> None:
     class Told(Base, key="key", version=1):
         @each("lines", reply=False, at_once=5)
