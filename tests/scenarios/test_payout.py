@@ -238,11 +238,19 @@ def test_a_withdrawal_comes_too_late_when_all_are_through() -> None:
 
 
 def test_two_days_are_enough_for_a_batch() -> None:
-    saga = answer(reserved(3), paying(), at_most=2).advance(timedelta(days=2))
+    saga = answer(reserved(50), paying(), at_most=49).advance(timedelta(days=2))
     assert saga.instance.phase is Phase.COMPENSATING
     answer(answer(saga, paying()), lambda _: BACK, kind=CallBack)
     assert saga.receives(FREED).instance.end_reason == "deadline"
-    assert len(called_back(saga)) == 3
+    assert len(called_back(saga)) == 50
+
+
+def test_a_bank_that_is_silent_for_too_many_turns_the_batch_back_and_is_asked_on() -> None:
+    saga = answer(reserved(3), paying(), at_most=2).advance(timedelta(days=1))
+    assert saga.instance.phase is Phase.COMPENSATING
+    answer(answer(saga, paying()), lambda _: BACK, kind=CallBack)
+    assert saga.receives(FREED).instance.end_reason == "timed_out"
+    assert set(called_back(saga)) == {"a-0", "a-1", "a-2"}
 
 
 def test_the_progress_can_be_asked_for_while_it_runs() -> None:
