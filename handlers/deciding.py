@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from handlers.decoding import decode
 from handlers.facts import MessageDuplicated, MessageHeld, MessageIgnored
+from handlers.keeping import EARLY, PAUSED, UNAWAITED, VERSION, Keeping
 from handlers.letter import fact_of, letter_of
-from handlers.routing import Routed, Router
 from handlers.work import Work
 from messages.errors import (
     DatabaseBusy,
@@ -23,41 +22,29 @@ from messages.errors import (
     NotAwaited,
     UnknownMessage,
 )
-from outbox.holding import Held
 from outbox.interface import Changes, DeadLetter, KeyClaim, Locked
 from sagas import decide, heard
 from sagas.definition import Unfit
 from sagas.instance import saga_id
-from sagas.items import NeedsItems
 from sagas.outcome import Arrived, Disposition, GiveUp
 from sagas.replies import find_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
+    from handlers.routing import Routed
     from handlers.saga_types import SagaType
     from handlers.work import Fold
     from messages.codec import Limits
     from messages.envelope import Envelope
+    from outbox.holding import Held
     from outbox.interface import Claimed, KeyOwner, MessageKey, Unit
     from outbox.relay import Lease
     from sagas.definition import Definition
     from sagas.instance import Instance
     from sagas.outcome import Decision, Input, Operated
-
-EARLY = "early"
-UNAWAITED = "unawaited"
-AWAITED = "awaited"
-PAUSED = "paused"
-VERSION = "version"
-
-KEPT = (UNAWAITED, AWAITED)
-"""Why events are held of which their instances know: before, and since they have come to them."""
-
-PATIENCE = 24 * 3600.0
-"""Seconds for which a message that came too early is held; one that waits for people is held until they act."""
 
 
 class Deciding:
@@ -74,14 +61,9 @@ class Deciding:
         self.owners = owners or {}
         self._saga = saga
         self._unit = unit
-        self._limits = limits
         self._used: set[UUID] = set()
         self._reassigned: list[KeyClaim] = []
-        self._held: list[Held] = []
-        self._reheld: list[Held] = []
-        self._unheld: list[int] = []
-        self._waiting: dict[UUID, list[Routed]] = {}
-        self._fetched: set[UUID] = set()
+        self._keeping = Keeping(saga, unit, self.work, limits, self.owners)
         self._awaiting: list[Fold] = []
 
     # -- what whoever uses it asks for
@@ -135,21 +117,12 @@ class Deciding:
 
     async def apply_held(self, rows: Sequence[Held], locked: Locked) -> None:
         """Decide on messages that were held for instances that this transaction has locked, in order of arrival."""
-        for each in self._routed(rows, locked):
-            if each.held not in self._unheld:  # else it was met by what was decided a moment ago
+        for each in self._keeping.routed(rows, locked):
+            if each.held not in self._keeping.unheld:  # else it was met by what was decided a moment ago
                 self._retract(each)
                 await self._apply(each)
                 self._note_met(each)
                 await self._settle_all()
-
-    def _routed(self, rows: Sequence[Held], locked: Locked) -> Iterator[Routed]:
-        router = Router(self._saga.latest, self._saga.namespace, self.owners)
-        for index, row in enumerate(rows):
-            routed = router.route(index, decode(row.raw, self._saga.latest, self._limits), locked)
-            kept, identity = row.reason in KEPT, (row.source, row.message_id)
-            starts_another = routed.starts and not kept and (routed.message.key or "") not in self.owners
-            if not routed.deferred and not starts_another:  # the sweep claims the key of what starts another
-                yield replace(routed, held=row.held_id, identity=identity, kept=kept)
 
     # -- what is kept
 
@@ -159,52 +132,25 @@ class Deciding:
 
     async def _settle(self, fold: Fold) -> None:
         """Decide on the events that are kept for an instance, in order of arrival, until none of them fits any more."""
-        waiting = await self._waiting_for(fold)
-        while (each := next((one for one in waiting if self._fits(fold, one)), None)) is not None:
+        waiting = await self._keeping.waiting_for(fold)
+        while (each := next((one for one in waiting if self._keeping.fits(fold, one)), None)) is not None:
             waiting[:] = [one for one in waiting if one is not each]
             self._retract(each)
             await self._apply(each)
             self._note_met(each)
 
-    async def _waiting_for(self, fold: Fold) -> list[Routed]:
-        """Those of the table, the first time they are asked for, and those that have come in this transaction."""
-        saga_id = fold.current.saga_id
-        waiting = self._waiting.setdefault(saga_id, [])
-        if saga_id not in self._fetched and fold.before is not None and heard.KEPT in fold.before.choices:
-            self._fetched.add(saga_id)
-            known = {one.held for one in waiting if one.held is not None}.union(self._unheld)
-            rows = await self._unit.held_for(self._saga.name, [saga_id])
-            here = Locked(instances={saga_id: fold.current}, busy=frozenset(), now=self.work.now)
-            kept = [row for row in rows if row.reason in KEPT and row.held_id not in known]
-            waiting += self._routed(kept, here)
-            waiting.sort(key=lambda one: (one.held is None, one.held or 0))
-        return waiting
-
-    def _fits(self, fold: Fold, each: Routed) -> bool:
-        """Whether something becomes of it now, other than that it is kept."""
-        if fold.current.paused:
-            return False
-        try:
-            decision = decide.decide(fold.definition, fold.current, each.arrived(), self.work.now)
-        except NeedsItems:
-            return True
-        return decision.disposition is not Disposition.HELD
-
     def _retract(self, each: Routed) -> None:
         """It is decided again: what was to be written of it before is not."""
         if each.identity is not None:
             self.dispositions.pop(each.identity, None)
-        if each.held is None:
-            self._held = [held for held in self._held if (held.source, held.message_id) != each.identity]
-        else:
-            self._reheld = [held for held in self._reheld if held.held_id != each.held]
+        self._keeping.retract(each)
 
     def _note_met(self, each: Routed) -> None:
         """A message that was held is held no more, unless that is what was decided again."""
         if each.held is None or each.identity is None:
             return
         if self.dispositions.setdefault(each.identity, Disposition.APPLIED.value) != Disposition.HELD.value:
-            self._unheld.append(each.held)
+            self._keeping.unheld.append(each.held)
 
     async def _decide(self, fold: Fold, happened: Input, trace: str | None = None) -> Decision:
         before = fold.current
@@ -227,9 +173,9 @@ class Deciding:
             rested=work.rested,
             dispositions=self.dispositions,
             dead_letters=self.dead_letters,
-            held=self._held,
-            reheld=self._reheld,
-            unheld=self._unheld,
+            held=self._keeping.held,
+            reheld=self._keeping.reheld,
+            unheld=self._keeping.unheld,
             outgoing=await work.outgoing(self._unit),
             confirmed=confirmed,
         )
@@ -280,8 +226,7 @@ class Deciding:
 
     async def _is_held_for(self, instance: UUID) -> bool:
         """Whether a message waits to be applied to it, or will when this transaction is committed."""
-        new = any(held.saga_id == instance and held.reason != UNAWAITED for held in self._held)
-        return new or bool(await self._unit.awaited(self._saga.name, [instance]))
+        return self._keeping.holds_for(instance) or bool(await self._unit.awaited(self._saga.name, [instance]))
 
     async def _start(self, each: Routed) -> None:
         arrived, key = each.arrived(), each.message.key or ""
@@ -367,7 +312,7 @@ class Deciding:
         if fold.current.paused:
             self._hold(each, PAUSED)
             return
-        first = listens and not each.kept and fold.current.saga_id not in self._waiting
+        first = listens and not each.kept and not self._keeping.has_come_to(fold.current.saga_id)
         if first and heard.newly_awaited(None, fold.current):
             await self._settle(fold)  # what came before it goes before it
         decision = await self._decide(fold, arrived, each.trace)
@@ -418,53 +363,18 @@ class Deciding:
 
     def _hold(self, each: Routed, reason: str) -> None:
         """Keep a message that cannot be applied now; what was held before and still waits keeps its place."""
-        envelope = each.message.envelope
-        if envelope is None or each.identity is None:
-            raise LookupError("a message without an envelope is not held")
         self._dispose(each, Disposition.HELD)
-        held = Held(
-            held_id=each.held,
-            saga_type=self._saga.name,
-            source=each.identity[0],
-            message_id=each.identity[1],
-            body_hash=each.message.body_hash,
-            name=envelope.name,
-            schema_version=envelope.schema_version,
-            raw=each.message.raw,
-            reason=reason,
-            business_key=each.message.key or (each.instance.key if each.instance else None),
-            saga_id=each.target or each.expected,
-            expires_in=PATIENCE if reason in (EARLY, UNAWAITED) else None,
-        )
-        (self._held if each.held is None else self._reheld).append(held)
-        if reason == UNAWAITED and each.target is not None:
-            waiting = self._waiting.setdefault(each.target, [])
-            waiting[:] = [one for one in waiting if one.identity != each.identity]
-            waiting.append(replace(each, kept=True))
+        held = self._keeping.hold(each, reason)
         if each.held is None and not each.kept:
             self.facts.append(
                 MessageHeld(
                     consumer=self._saga.name,
-                    message_id=envelope.message_id,
-                    name=envelope.name,
+                    message_id=held.message_id,
+                    name=held.name,
                     reason=reason,
                     saga_id=held.saga_id,
                 )
             )
-        self._note_held(each, envelope, reason)
-
-    def _note_held(self, each: Routed, envelope: Envelope, reason: str) -> None:
-        """Record it on the instance that it is held for, where there is one; once, unless nothing there says so."""
-        fold = self.work.folds.get(each.target) if each.target is not None else None
-        if fold is None and each.instance is not None:
-            known = self._saga.definitions.get(each.instance.version, self._saga.latest)
-            fold = self.work.load(known, each.instance)
-        told = each.kept if reason == UNAWAITED else each.held is not None and self._is_told(fold, reason)
-        if fold is not None and not told:
-            self.work.hold(fold, envelope, reason, unread=each.message.error is not None)
-
-    def _is_told(self, fold: Fold | None, reason: str) -> bool:
-        return fold is not None and decide.TOLD_AS[reason] in fold.current.attention
 
     def _count_ignored(self, message: Envelope | Arrived, reason: str) -> None:
         self.facts.append(

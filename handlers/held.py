@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from handlers.blame import Failures, is_to_blame
-from handlers.deciding import EARLY, KEPT, UNAWAITED, Deciding
+from handlers.deciding import Deciding
 from handlers.decoding import decode
 from handlers.facts import MessageDeadLettered
+from handlers.keeping import EARLY, KEPT, UNAWAITED
 from handlers.routing import Router
 from handlers.saga_types import claim_keys, leaving_held
 from handlers.suspects import Suspects, accused_held, held_crowd, killed_process

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from handlers.deciding import AWAITED, UNAWAITED, VERSION
 from handlers.decoding import decode
+from handlers.keeping import AWAITED, UNAWAITED, VERSION
 from handlers.saga_types import SagaType
 from messages import codec
 from messages.errors import (

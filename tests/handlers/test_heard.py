@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from handlers.deciding import PATIENCE
 from handlers.held import HeldMessages
+from handlers.keeping import PATIENCE
 from handlers.operations import Operation, Operations
 from handlers.saga_types import SagaType
 from messages import Command, Event
