@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from handlers.aliases import Aliases
 from handlers.facts import MessageDuplicated, MessageHeld, MessageIgnored
 from handlers.keeping import EARLY, PAUSED, UNAWAITED, VERSION, Keeping
 from handlers.letter import fact_of, letter_of
@@ -24,13 +25,14 @@ from messages.errors import (
 )
 from outbox.interface import Changes, DeadLetter, KeyClaim, Locked
 from sagas import decide, heard
+from sagas.aliases import aliases_of
 from sagas.definition import Unfit
 from sagas.instance import saga_id
 from sagas.outcome import Arrived, Disposition, GiveUp
 from sagas.replies import find_target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from messages.envelope import Envelope
     from outbox.holding import Held
     from outbox.interface import Claimed, KeyOwner, MessageKey, Unit
+    from outbox.naming import Named
     from outbox.relay import Lease
     from sagas.definition import Definition
     from sagas.instance import Instance
@@ -51,9 +54,19 @@ class Deciding:
     """The decisions of one transaction about messages of one saga type, gathered while they are being made."""
 
     def __init__(
-        self, saga: SagaType, unit: Unit, now: datetime, limits: Limits, owners: dict[str, KeyOwner] | None = None
+        self,
+        saga: SagaType,
+        unit: Unit,
+        now: datetime,
+        limits: Limits,
+        owners: dict[str, KeyOwner] | None = None,
+        *,
+        aliases: Mapping[Named, UUID] | None = None,
     ) -> None:
-        """`owners` says who has the business keys of the messages; those of starts must be there."""
+        """`owners` says who has the business keys of the messages, `aliases` who has the aliases that they carry.
+
+        Those of starts must be there.
+        """
         self.work = Work(saga.namespace, now)
         self.dead_letters: list[DeadLetter] = []
         self.dispositions: dict[MessageKey, str] = {}
@@ -63,7 +76,8 @@ class Deciding:
         self._unit = unit
         self._used: set[UUID] = set()
         self._reassigned: list[KeyClaim] = []
-        self._keeping = Keeping(saga, unit, self.work, limits, self.owners)
+        self._aliases = Aliases(unit, self.work, aliases) if saga.latest.aliases else None
+        self._keeping = Keeping(saga, unit, self.work, limits, owners=self.owners, aliases=self._aliases)
         self._awaiting: list[Fold] = []
 
     # -- what whoever uses it asks for
@@ -139,6 +153,24 @@ class Deciding:
             await self._apply(each)
             self._note_met(each)
 
+    async def _settle_aliases(self) -> None:
+        """Let the instances have their aliases, and decide on what is held for these, until there are no more."""
+        while self._aliases is not None and (taken := await self._aliases.settle()):
+            await self._settle_all()
+            for fold, named, awaited in taken:
+                here = Locked(instances={fold.current.saga_id: fold.current}, busy=frozenset(), now=self.work.now)
+                if awaited:
+                    await self.apply_held(await self._unit.held_by_alias(self._saga.name, [named]), here)
+                await self._meet_early(named)
+
+    async def _meet_early(self, place: UUID | Named) -> None:
+        """Decide on what has come in this transaction before the instance, or the alias, that it is for."""
+        for each in self._keeping.early.pop(place, ()):
+            self._retract(each)
+            await self._apply(each)
+            self._note_met(each)
+            await self._settle_all()
+
     def _retract(self, each: Routed) -> None:
         """It is decided again: what was to be written of it before is not."""
         if each.identity is not None:
@@ -162,6 +194,8 @@ class Deciding:
     async def changes(self, lease: Lease | None = None, confirmed: Sequence[tuple[int, UUID]] = ()) -> Changes:
         """Everything to be written. Without a lease, what is sent is left to whoever sweeps the outbox."""
         work = self.work
+        if self._aliases is not None:
+            await self._settle_aliases()
         changes = Changes(
             consumer=self._saga.name,
             inserted=work.inserted(),
@@ -186,6 +220,10 @@ class Deciding:
     # -- one message
 
     async def _apply(self, each: Routed) -> None:
+        if self._aliases is not None:
+            if self._aliases.concern(each):
+                await self._settle_aliases()
+            each = self._aliases.routed(each)
         error = each.message.error or each.error
         if error is not None:
             if await self._is_newer(each, error):
@@ -216,7 +254,7 @@ class Deciding:
         if fold is None or marker is None or envelope is None:
             self._dispose(each, Disposition.IGNORED)  # its timer stands, and asks again where it is known
             return
-        if await self._is_held_for(fold.current.saga_id):
+        if await self._is_held_for(fold.current):
             self._dispose(each, Disposition.IGNORED)  # it came behind that, which is not read yet
             return
         happened = GiveUp(message_id=envelope.message_id, timer=marker.timer, entry=marker.entry)
@@ -224,9 +262,12 @@ class Deciding:
         if decision.disposition is Disposition.IGNORED:
             self._dispose(each, Disposition.IGNORED)
 
-    async def _is_held_for(self, instance: UUID) -> bool:
+    async def _is_held_for(self, instance: Instance) -> bool:
         """Whether a message waits to be applied to it, or will when this transaction is committed."""
-        return self._keeping.holds_for(instance) or bool(await self._unit.awaited(self._saga.name, [instance]))
+        if self._keeping.holds_for(instance.saga_id) or await self._unit.awaited(self._saga.name, [instance.saga_id]):
+            return True
+        names = aliases_of(instance).items() if self._aliases is not None else ()
+        return bool(names and await self._unit.held_by_alias(self._saga.name, list(names)))
 
     async def _start(self, each: Routed) -> None:
         arrived, key = each.arrived(), each.message.key or ""
@@ -291,6 +332,8 @@ class Deciding:
         if owner.awaited:
             born = Locked(instances={owner.saga_id: decision.instance}, busy=frozenset(), now=self.work.now)
             await self.apply_held(await self._unit.held_for(self._saga.name, [owner.saga_id]), born)
+        if self._keeping.early:
+            await self._meet_early(owner.saga_id)
 
     async def _answer(self, each: Routed) -> None:
         if each.target is None:
@@ -298,7 +341,7 @@ class Deciding:
             return
         fold = self._fold(each)
         if fold is None:
-            self._hold(each, VERSION)
+            await self._wait_for_whom_it_is_for(each)
             return
         arrived = each.arrived()
         listens = arrived.name in fold.definition.heard
@@ -325,25 +368,44 @@ class Deciding:
         elif decision.disposition is not Disposition.APPLIED:
             self._dispose(each, decision.disposition)
 
+    async def _wait_for_whom_it_is_for(self, each: Routed) -> None:
+        """Its start comes behind it in this transaction, or its instance is of a version that is not known here."""
+        if each.instance is None and each.target not in self.work.folds:
+            await self._come_too_early(each)
+        else:
+            self._hold(each, VERSION)
+
     async def _come_too_early(self, each: Routed) -> None:
         """It was sent to this very saga, for an instance that is not there: not yet, or no more."""
-        key = each.message.key
-        owners = await self._unit.latest_keys(self._saga.name, [key]) if key is not None else {}
-        owner = owners.get(key or "")
-        lived = range(1, owner.n + 1) if owner else ()
-        if any(saga_id(self._saga.namespace, self._saga.name, key or "", n) == each.expected for n in lived):
+        envelope = each.message.envelope
+        listener = self._saga.latest.heard.get(envelope.name) if envelope is not None else None
+        missing = listener.missing if listener is not None else Unfit.KEEP
+        if await self._has_lived(each) or (each.message.alias is not None and missing is Unfit.IGNORE):
             self._dispose(each, Disposition.IGNORED)
-            if each.message.envelope is not None:
-                self._count_ignored(each.message.envelope, "unknown_instance")
-            return
-        listener = self._saga.latest.heard.get(each.message.envelope.name if each.message.envelope else "")
-        if listener is not None and listener.missing is Unfit.DEAD_LETTER:
+            if envelope is not None:
+                self._count_ignored(envelope, "unknown_instance")
+        elif listener is not None and missing is Unfit.DEAD_LETTER:
             text = (
-                f"no {self._saga.name} has the key {key!r}, and its class says that {listener.name} is not to be kept"
+                f"no {self._saga.name} has the {each.message.alias or 'key'} {each.message.key!r}, and its class says "
+                f"that {listener.name} is not to be kept"
             )
             self._dead_letter(each, NotAwaited(text, saga_type=self._saga.name), claimed=True)
         else:
             self._hold(each, EARLY)
+
+    async def _has_lived(self, each: Routed) -> bool:
+        """Whether the instance that it is for has been there, and is no more. Nobody knows of an alias."""
+        key, expected = each.message.key, each.target or each.expected
+        if key is None or each.message.alias is not None or self._is_unborn(key, expected):
+            return False
+        owner = (await self._unit.latest_keys(self._saga.name, [key])).get(key)
+        lived = range(1, owner.n + 1) if owner is not None else ()
+        return any(saga_id(self._saga.namespace, self._saga.name, key, n) == expected for n in lived)
+
+    def _is_unborn(self, key: str, expected: UUID | None) -> bool:
+        """Whether this transaction has claimed the key for its start, which comes later."""
+        owner = self.owners.get(key)
+        return owner is not None and owner.mine and owner.saga_id == expected and expected not in self._used
 
     def _fold(self, each: Routed) -> Fold | None:
         """The instance that a message is for, as the messages before it left it; None: not in a version known here."""

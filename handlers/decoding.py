@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from messages.errors import MessageError, MissingKey, NewerMessage, UnknownMessa
 from messages.keys import business_key
 from messages.strict_json import check_json_object
 from messages.value import value
+from sagas.keys import attribute_of
 from sagas.names import MARKER
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from messages.codec import Limits
     from messages.envelope import Envelope, Raw
     from sagas.definition import Definition
+    from sagas.keys import EventKey
 
 
 class Marker(BaseModel):
@@ -35,7 +38,8 @@ class Decoded:
     """What one delivery turned out to be.
 
     Exactly one of `event`, `marker` and `error` is set. `envelope` is missing when not even that could be read. `key`
-    is the business key in its body, where it has one; `claims` the instance that its `correlation_id` names, if any.
+    is the key in its body, where it has one: the business key, or that `alias`; `claims` the instance that its
+    `correlation_id` names, if any.
     """
 
     raw: Raw
@@ -44,6 +48,7 @@ class Decoded:
     marker: Marker | None = None
     error: MessageError | None = None
     key: str | None = None
+    alias: str | None = None
     claims: UUID | None = None
     body_hash: bytes = b""
 
@@ -60,11 +65,13 @@ def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
                 raw=raw, envelope=envelope, marker=marker, claims=uuid_of(envelope.correlation_id), body_hash=body_hash
             )
         event = _event(raw, envelope, definition, limits)
+        carried = definition.keys.get(envelope.name)
         return Decoded(
             raw=raw,
             envelope=envelope,
             event=event,
-            key=_key(envelope, event, definition),
+            key=_key(envelope, event, carried, definition),
+            alias=carried.alias if carried is not None else None,
             claims=uuid_of(envelope.correlation_id),
             body_hash=body_hash,
         )
@@ -73,6 +80,13 @@ def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
         return Decoded(raw=raw, envelope=envelope, error=error, claims=claims, body_hash=body_hash)
     except MessageError as error:
         return Decoded(raw=raw, envelope=envelope, error=error, body_hash=body_hash)
+
+
+def named_by_id(message: Decoded, saga_id: UUID | None) -> Decoded:
+    """A message that has come by an alias to the instance that it is for: it stays for it, whatever that has since."""
+    if message.alias is None or saga_id is None:
+        return message
+    return replace(message, key=None, alias=None, claims=saga_id)
 
 
 def unread(raw: Raw) -> Decoded:
@@ -99,18 +113,18 @@ def _event(raw: Raw, envelope: Envelope, definition: Definition, limits: Limits)
     return codec.parse(envelope, event_class, limits)
 
 
-def _key(envelope: Envelope, event: Event, definition: Definition) -> str | None:
-    """The business key: what is found by it must have one, unless it names its instance; a reply may."""
-    field = definition.key_fields.get(envelope.name)
-    if field is not None and (envelope.name in definition.starts or uuid_of(envelope.correlation_id) is None):
-        try:
-            return business_key(getattr(event, field, None))
-        except MissingKey as error:
-            raise MissingKey(f"{envelope.name}.{field}: {error}", message_id=envelope.message_id) from None
+def _key(envelope: Envelope, event: Event, carried: EventKey | None, definition: Definition) -> str | None:
+    """The key: what is found by it must have one, unless it names its instance; a reply may."""
     try:
-        return business_key(getattr(event, field or definition.key, None))
-    except MissingKey:
-        return None
+        if carried is not None:
+            return carried.of(definition.type, event)
+        own = attribute_of(type(event), definition.key)
+        return None if own is None else business_key(getattr(event, own))
+    except MissingKey as error:
+        if carried is None or not (envelope.name in definition.starts or uuid_of(envelope.correlation_id) is None):
+            return None
+        error.message_id = envelope.message_id
+        raise
 
 
 def _marker(envelope: Envelope, limits: Limits) -> Marker:

@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from handlers.aliases import check_still_there, find_aliases
 from handlers.deciding import Deciding
 from handlers.facts import BatchCommitted
 from handlers.routing import Routed, Router
@@ -180,8 +181,12 @@ class Handler:
         return attempt.prepared
 
     def instances(self, message: Decoded) -> frozenset[UUID]:
-        """Which instances it may be for, as far as it tells by itself; messages of one are applied in their order."""
-        by_key = saga_id(self.saga.namespace, self.consumer, message.key) if message.key is not None else None
+        """Which instances it may be for, as far as it tells by itself; messages of one are applied in their order.
+
+        What comes by an alias is in order with what comes by the same: who has that is not known yet.
+        """
+        named = message.key if message.alias is None else f"{message.alias}={message.key}"
+        by_key = saga_id(self.saga.namespace, self.consumer, named) if named is not None else None
         return frozenset(each for each in (message.claims, by_key) if each is not None)
 
     async def finish(self, prepared: Prepared, size: int) -> None:
@@ -200,7 +205,9 @@ class Handler:
             Overtaken: somebody else was first, or holds one of the instances.
         """
         unlocked, attempt = self.storage.unlocked, task.attempt
-        if unlocked is None or attempt.locking or attempt.alone or task.wait or self.latest.key_reuse:
+        if unlocked is None or attempt.locking or attempt.alone or task.wait:
+            return False
+        if self.latest.key_reuse or self.latest.aliases:
             return False
         attempt.locking = True
         task.begin(locked=False)
@@ -252,18 +259,21 @@ class Handler:
     async def _decide(self, unit: Unit, task: _Task) -> tuple[Deciding, Decided]:
         owners = await claim_keys(self.saga, unit, task.messages)
         owners = leaving_held(owners) if task.attempt.alone else owners
-        router = Router(self.latest, self.saga.namespace, owners)
+        aliases = await find_aliases(self.saga, unit, task.messages) if self.latest.aliases else {}
+        router = Router(self.latest, self.saga.namespace, owners, aliases)
         wanted = router.wanted(task.messages)
         locked = await unit.lock(wanted - task.busy, wait=task.wait)
+        if aliases:
+            check_still_there(aliases, locked)
         locked = replace(locked, busy=locked.busy | task.busy)
         routed = []
         for index, message in enumerate(task.messages):
             each = router.route(index, message, locked)
             routed.append(each)
             if each.deferred:  # whatever else it may be for waits behind it
-                locked = replace(locked, busy=locked.busy | self.instances(message))
+                locked = replace(locked, busy=locked.busy | self.instances(message) | router.candidates(message))
         fresh, claimed = await self._claim_inbox(unit, routed, task.attempt.token)
-        deciding = Deciding(self.saga, unit, claimed.now, self._limits, owners)
+        deciding = Deciding(self.saga, unit, claimed.now, self._limits, owners, aliases=aliases)
         deciding.drop(routed, fresh, claimed)
         for each in fresh:
             await deciding.apply(self._dated(each, claimed.now))

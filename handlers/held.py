@@ -14,11 +14,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from handlers.aliases import check_still_there, find_aliases
 from handlers.blame import Failures, is_to_blame
 from handlers.deciding import Deciding
-from handlers.decoding import decode
 from handlers.facts import MessageDeadLettered
-from handlers.keeping import EARLY, KEPT, UNAWAITED
+from handlers.keeping import EARLY, KEPT, UNAWAITED, decode_held
 from handlers.routing import Router
 from handlers.saga_types import claim_keys, leaving_held
 from handlers.suspects import Suspects, accused_held, held_crowd, killed_process
@@ -228,16 +228,18 @@ class HeldMessages:
             del self._failing[held_id]
 
     async def _applied(self, saga: SagaType, ripe: Sequence[Held]) -> int:
-        messages = {each.held_id: decode(each.raw, saga.latest, self._limits) for each in ripe}
+        messages = {each.held_id: decode_held(each, saga.latest, self._limits) for each in ripe}
         lease, confirmed = self._relay.lease(), self._relay.take_confirmed()
         try:
             async with self._storage.transaction() as unit:
                 owners = await claim_keys(saga, unit, list(messages.values()))
-                router = Router(saga.latest, saga.namespace, owners)
+                aliases = await find_aliases(saga, unit, messages.values())
+                router = Router(saga.latest, saga.namespace, owners, aliases)
                 locked = await unit.lock(router.wanted(messages.values()))
+                check_still_there(aliases, locked)
                 there = await unit.lock_held([held_id for held_id in messages if held_id is not None])
                 now = (await unit.claim_inbox(saga.name, lease.token, ())).now
-                deciding = Deciding(saga, unit, now, self._limits, leaving_held(owners))
+                deciding = Deciding(saga, unit, now, self._limits, leaving_held(owners), aliases=aliases)
                 await deciding.apply_held(there, locked)
                 changes = await deciding.changes(lease, confirmed)
                 claimed = await unit.save(changes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from handlers.aliases import check_still_there, find_aliases
 from handlers.deciding import Deciding
 from handlers.decoding import decode
 from handlers.facts import MessageIgnored
@@ -106,8 +107,10 @@ class Replayer(Repair[SqlStorage]):
         saga = self._saga_of(seen)
         message = decode(seen.raw, saga.latest, self._limits)
         owners = await claim_keys(saga, unit, [message])
-        router = Router(saga.latest, saga.namespace, owners)
+        aliases = await find_aliases(saga, unit, [message])
+        router = Router(saga.latest, saga.namespace, owners, aliases)
         locked = await unit.lock(router.wanted([message]), wait=True)
+        check_still_there(aliases, locked)
         routed = router.route(0, message, locked)
         claimed = await unit.claim_inbox(saga.name, self._runner.token(), _entries(routed))
         if instead is not None:
@@ -115,7 +118,7 @@ class Replayer(Repair[SqlStorage]):
         letter = await dead_letters.find(unit.session, request.dead_letter_id, lock=True)
         if (ended := await closed(unit.session, request, letter)) is not None or letter is None:
             raise _TakenBack(ended or verdict_on(request, NOT_FOUND, ""))  # somebody was faster: nothing of it may stay
-        deciding = Deciding(saga, unit, claimed.now, self._limits, owners)
+        deciding = Deciding(saga, unit, claimed.now, self._limits, owners, aliases=aliases)
         known = claimed.known.get(routed.identity) if routed.identity is not None else None
         failed: MessageError | DeadLetter | None
         if known is None:
@@ -131,8 +134,9 @@ class Replayer(Repair[SqlStorage]):
             verdict = failed_again(request, failed)
         batch = Batch()
         write(batch, request, verdict, failed)
+        changes = await deciding.changes()
         others = [each for each in deciding.dead_letters if each is not failed]  # of what was held for a start
-        await unit.save(replace(await deciding.changes(), dead_letters=others), also=batch)
+        await unit.save(replace(changes, dead_letters=others), also=batch)
         facts += [fact for fact in (*deciding.facts, *deciding.work.facts()) if failed is None]
         return verdict
 

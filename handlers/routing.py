@@ -1,7 +1,7 @@
 """Which instance a message is for: by its correlation id where that is one of ours, by its business key otherwise.
 
 A reply is found by either and then matched by the command it answers (`sagas.replies`), never by key alone. A message
-whose id and key name different instances belongs to neither.
+whose id and key name different instances belongs to neither. A key may be an alias: then whoever has it is meant.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from handlers.decoding import Decoded
     from messages.errors import MessageError
     from outbox.interface import KeyOwner, Locked, MessageKey
+    from outbox.naming import Named
     from sagas.definition import Definition
     from sagas.instance import Instance
 
@@ -78,7 +79,15 @@ class Routed:
 class Router:
     """Routes the messages of one batch for one saga type."""
 
-    def __init__(self, definition: Definition, namespace: str, owners: Mapping[str, KeyOwner]) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        namespace: str,
+        owners: Mapping[str, KeyOwner],
+        aliases: Mapping[Named, UUID] | None = None,
+    ) -> None:
+        """`owners` says who has the business keys of starts, `aliases` who has the aliases that messages carry."""
+        self._aliases = aliases or {}
         self._definition = definition
         self._namespace = namespace
         self._owners = owners
@@ -87,7 +96,12 @@ class Router:
     def wanted(self, messages: Iterable[Decoded]) -> set[UUID]:
         """Every instance that must be locked to route and apply these messages; none that is just being born."""
         born = {owner.saga_id for owner in self._owners.values() if owner.mine}
-        return {candidate for message in messages for candidate in self._candidates(message)} - born
+        return {candidate for message in messages for candidate in self.candidates(message)} - born
+
+    def candidates(self, message: Decoded) -> set[UUID]:
+        """The instances that it may be for."""
+        by_key = self._by_key(message)
+        return {candidate for candidate in (message.claims, by_key) if candidate is not None}
 
     def route(self, index: int, message: Decoded, locked: Locked) -> Routed:
         """Where one message goes, now that the instances are locked."""
@@ -96,12 +110,12 @@ class Router:
             return Routed(index=index, message=message)
         identity = (envelope.source, envelope.message_id)
         starts = self._starts(message)
-        if any(candidate in locked.busy for candidate in self._candidates(message)):
+        if any(candidate in locked.busy for candidate in self.candidates(message)):
             return Routed(index=index, message=message, identity=identity, starts=starts, deferred=True)
         target, instance = self._target(message, locked)
-        expected = message.claims or self._by_key(message.key)
+        expected = message.claims or self._by_key(message)
         if self._definition.heard and self._is_heard(message):
-            expected = self._by_key(message.key) or expected
+            expected = self._by_key(message) or (expected if message.alias is None else None)
         return Routed(
             index=index,
             message=message,
@@ -120,18 +134,17 @@ class Router:
     def _starts(self, message: Decoded) -> bool:
         return message.envelope is not None and message.envelope.name in self._definition.starts
 
-    def _candidates(self, message: Decoded) -> set[UUID]:
-        by_key = self._by_key(message.key)
-        return {candidate for candidate in (message.claims, by_key) if candidate is not None}
-
-    def _by_key(self, key: str | None) -> UUID | None:
+    def _by_key(self, message: Decoded) -> UUID | None:
+        key = message.key
         if key is None:
             return None
+        if message.alias is not None:
+            return self._aliases.get((message.alias, key))
         owner = self._owners.get(key)
         return owner.saga_id if owner else saga_id(self._namespace, self._definition.type, key)
 
     def _target(self, message: Decoded, locked: Locked) -> tuple[UUID | None, Instance | None]:
-        by_key = self._by_key(message.key)
+        by_key = self._by_key(message)
         if self._starts(message):
             return by_key, self._ours(by_key, locked)
         for candidate in (message.claims, by_key):
@@ -144,7 +157,12 @@ class Router:
         return message.envelope is not None and message.envelope.name in self._definition.heard
 
     def _is_kept(self, message: Decoded) -> bool:
-        """Whether it is for this saga type, so that where its instance is not there something is to be done with it."""
+        """Whether it is for this saga type, so that where its instance is not there something is to be done with it.
+
+        Of what comes by an alias that is said when it is decided on: until then somebody may have got it.
+        """
+        if message.alias is not None:
+            return True
         listener = self._definition.heard.get(message.envelope.name) if message.envelope is not None else None
         return self._sent_to_us(message) or (listener is not None and listener.missing is not Unfit.IGNORE)
 
@@ -159,6 +177,11 @@ class Router:
     def _being_born(self, candidate: UUID | None) -> bool:
         return any(owner.mine and owner.saga_id == candidate for owner in self._owners.values())
 
+    def _names_another(self, message: Decoded, instance: Instance) -> bool:
+        if message.alias is None:
+            return instance.key != message.key
+        return self._by_key(message) not in (None, instance.saga_id)
+
     def _misaddressed(self, message: Decoded, target: UUID | None, locked: Locked) -> MessageError | None:
         """An id of ours and a key that names another instance; or neither id nor key, where nobody else gets it."""
         if message.claims is None and message.key is None and self._sent_to_us(message):
@@ -168,10 +191,11 @@ class Router:
                 saga_type=self._definition.type,
             )
         by_id = self._ours(message.claims, locked)
-        if by_id is None or message.key is None or by_id.key == message.key:
+        if by_id is None or message.key is None or not self._names_another(message, by_id):
             return None
+        named = repr(message.key) if message.alias is None else f"that whose {message.alias} is {message.key!r}"
         return CorrelationConflict(
-            f"correlation_id names the instance of {by_id.key!r}, the body names {message.key!r}",
+            f"correlation_id names the instance of {by_id.key!r}, the body names {named}",
             saga_type=self._definition.type,
             saga_id=str(target) if target else None,
         )

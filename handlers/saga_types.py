@@ -51,18 +51,20 @@ def _reading_all(definitions: Definitions) -> Definition:
     latest = versions[-1]
     replies = {name: event for each in versions for name, event in each.events.items() if name not in each.starts}
     heard = {name: each for one in versions for name, each in one.heard.items() if name not in latest.events}
-    keys = {name: field for each in versions for name, field in each.key_fields.items() if name in heard}
+    keys = {name: key for each in versions for name, key in each.keys.items() if name in heard}
     return replace(
         latest,
         events={**replies, **latest.events},
         heard={**heard, **latest.heard},
-        key_fields={**keys, **latest.key_fields},
+        keys={**keys, **latest.keys},
+        aliases=tuple(dict.fromkeys(name for each in versions for name in each.aliases)),
     )
 
 
 async def claim_keys(saga: SagaType, unit: Unit, messages: Sequence[Decoded]) -> dict[str, KeyOwner]:
     """Who has the keys of the messages: of all that start something, and where keys are used again, of all others."""
-    used = {message.key for message in messages if message.key is not None} if saga.latest.key_reuse else ()
+    reused = saga.latest.key_reuse
+    used = {each.key for each in messages if each.key is not None and each.alias is None} if reused else ()
     latest = await unit.latest_keys(saga.name, used) if used else {}
     claims = {key: claim for key, claim in first_claims(saga, messages).items() if key not in latest}
     owners = await unit.claim_keys(list(claims.values())) if claims else ()

@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from handlers.aliases import Aliases
 from handlers.blame import is_to_blame
 from handlers.suspects import CROWD, MOST_NOTES, Suspects, accused_timer
 from handlers.work import Work
@@ -223,6 +224,8 @@ class Timers:
     async def _save(
         self, unit: Unit, work: Work, lease: Lease, confirmed: Sequence[tuple[int, UUID]]
     ) -> Sequence[ClaimedRow]:
+        if any(fold.definition.aliases for fold in work.folds.values()):
+            await Aliases(unit, work).settle()  # what is held for these the sweep finds
         return await unit.save(
             Changes(
                 consumer=_CONSUMER,

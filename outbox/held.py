@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from outbox.holding import KnownType
+    from outbox.naming import Named
     from storage.database import Session
     from storage.statements import Batch
 
@@ -24,12 +25,12 @@ MAX_NAME = 255
 
 _COLUMNS = """
     h.held_id, h.saga_type, h.source, h.message_id, h.body_hash, h.name, h.schema_version, h.body, h.properties,
-    h.reason, h.business_key, h.saga_id
+    h.reason, h.business_key, h.saga_id, h.alias
 """
 _INTO = """
     insert into held (
         saga_type, source, message_id, body_hash, name, schema_version, body, properties, reason, business_key, saga_id,
-        received_at, expires_at
+        alias, received_at, expires_at
     )
 """
 _ONCE = "on conflict (saga_type, source, message_id) do nothing"
@@ -48,30 +49,38 @@ HOLD = Write(
         "reason": "text",
         "business_key": "text",
         "saga_id": "uuid",
+        "alias": "text",
         "expires_in": "float8",
     },
     postgresql=f"""
         {_INTO} select saga_type, source, message_id, body_hash, name, schema_version, body, properties, reason,
-                       business_key, saga_id, clock_timestamp(),
+                       business_key, saga_id, alias, clock_timestamp(),
                        clock_timestamp() + expires_in * interval '1 second' from {{rows}} {_ONCE}
     """,
     sqlite=f"""
         {_INTO} values (:saga_type, :source, :message_id, :body_hash, :name, :schema_version, :body, :properties,
-                        :reason, :business_key, :saga_id, :now,
+                        :reason, :business_key, :saga_id, :alias, :now,
                         {_EXPIRES}) {_ONCE}
     """,
 )
 REHOLD = Write(
     name="held_rehold",
-    columns={"held_id": "bigint", "reason": "text", "saga_id": "uuid", "expires_in": "float8"},
+    columns={
+        "held_id": "bigint",
+        "reason": "text",
+        "business_key": "text",
+        "saga_id": "uuid",
+        "alias": "text",
+        "expires_in": "float8",
+    },
     postgresql="""
-        update held h set reason = r.reason, saga_id = r.saga_id,
+        update held h set reason = r.reason, business_key = r.business_key, saga_id = r.saga_id, alias = r.alias,
                           expires_at = case when r.expires_in is not null then coalesce(
                               h.expires_at, clock_timestamp() + r.expires_in * interval '1 second') end
         from {rows} where h.held_id = r.held_id
     """,
     sqlite=f"""
-        update held set reason = :reason, saga_id = :saga_id,
+        update held set reason = :reason, business_key = :business_key, saga_id = :saga_id, alias = :alias,
                         expires_at = case when :expires_in is not null then coalesce(expires_at, {_EXPIRES}) end
         where held_id = :held_id
     """,
@@ -102,6 +111,21 @@ _FOR = Statement.of(
         where h.saga_id in (select value from json_each(:ids)) and h.saga_type = :saga_type order by h.held_id
     """,
 )
+_BY_ALIAS = Statement.of(
+    postgresql=f"""
+        select {_COLUMNS} from held h
+        where h.saga_type = cast(:saga_type as text) and h.business_key = any(cast(:values as text[]))
+          and (h.alias, h.business_key) in (
+              select alias, value from unnest(cast(:aliases as text[]), cast(:values as text[])) as r(alias, value))
+        order by h.held_id for update of h
+    """,
+    sqlite=f"""
+        select {_COLUMNS} from held h
+        where h.saga_type = :saga_type and (h.alias, h.business_key) in (
+            select json_extract(r.value, '$[0]'), json_extract(r.value, '$[1]') from json_each(:entries) r)
+        order by h.held_id
+    """,
+)
 _LOCK = Statement.of(
     postgresql=f"""
         select {_COLUMNS} from held h where h.held_id = any(cast(:ids as bigint[])) order by h.held_id
@@ -121,14 +145,21 @@ _AWAITED = Statement.of(
         where saga_id in (select value from json_each(:ids)) and saga_type = :saga_type and reason <> 'unawaited'
     """,
 )
+# Who it is for by now: the instance that it was held for, or that has the alias which it was held for.
+_FOR_WHOM = "coalesce(h.saga_id, a.saga_id)"
+_RIPE_COLUMNS = _COLUMNS.replace("h.saga_id", f"{_FOR_WHOM} as saga_id")
+_BY_WHOM = f"""
+        left join saga_alias a on a.saga_type = h.saga_type and a.alias = h.alias and a.value = h.business_key
+        left join saga s on s.saga_id = {_FOR_WHOM} and s.saga_type = h.saga_type
+"""
 # What each reason waits for: the instance, the end of its pause, a process that knows its version and the message's.
 _RIPE = Statement.of(
     postgresql=f"""
-        select {_COLUMNS}, coalesce(h.expires_at < clock_timestamp()
+        select {_RIPE_COLUMNS}, coalesce(h.expires_at < clock_timestamp()
                                     and (s.saga_id is null or h.reason = 'unawaited'), false) as expired
-        from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
+        from held h {_BY_WHOM}
         where h.saga_type = any(cast(:types as text[]))
-          and (h.saga_id is null or h.saga_id <> all(cast(:without as uuid[])))
+          and ({_FOR_WHOM} is null or {_FOR_WHOM} <> all(cast(:without as uuid[])))
           and (h.expires_at < clock_timestamp()
                or (h.reason in ('early', 'awaited') and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
@@ -143,10 +174,11 @@ _RIPE = Statement.of(
         order by h.held_id limit cast(:limit as bigint)
     """,
     sqlite=f"""
-        select {_COLUMNS}, coalesce(h.expires_at < :now and (s.saga_id is null or h.reason = 'unawaited'), 0) as expired
-        from held h left join saga s on s.saga_id = h.saga_id and s.saga_type = h.saga_type
+        select {_RIPE_COLUMNS},
+               coalesce(h.expires_at < :now and (s.saga_id is null or h.reason = 'unawaited'), 0) as expired
+        from held h {_BY_WHOM}
         where h.saga_type in (select value from json_each(:types))
-          and (h.saga_id is null or h.saga_id not in (select value from json_each(:without)))
+          and ({_FOR_WHOM} is null or {_FOR_WHOM} not in (select value from json_each(:without)))
           and (h.expires_at < :now
                or (h.reason in ('early', 'awaited') and s.saga_id is not null)
                or (h.reason = 'paused' and not s.paused)
@@ -184,13 +216,17 @@ def save(
                 each.reason,
                 each.business_key,
                 each.saga_id,
+                each.alias,
                 each.expires_in,
             )
             for each in held
         ],
     )
     again = sorted(reheld, key=lambda each: each.held_id or 0)
-    batch.add(REHOLD, [(each.held_id, each.reason, each.saga_id, each.expires_in) for each in again])
+    batch.add(
+        REHOLD,
+        [(each.held_id, each.reason, each.business_key, each.saga_id, each.alias, each.expires_in) for each in again],
+    )
     if ripened:
         batch.add(RIPEN, [(saga_id,) for saga_id in sorted(ripened)])
     batch.add(RELEASE, [(held_id,) for held_id in sorted(unheld)])
@@ -200,6 +236,17 @@ async def locked_for(session: Session, saga_type: str, saga_ids: Collection[obje
     """See `outbox.interface.Unit.held_for`."""
     wanted = {"saga_type": saga_type, "ids": sorted(saga_ids, key=str)}
     return [_held(row) for row in await session.fetch(_FOR, wanted)]
+
+
+async def locked_by_alias(session: Session, saga_type: str, wanted: Collection[Named]) -> Sequence[Held]:
+    """See `outbox.interface.Unit.held_by_alias`."""
+    ordered = sorted(wanted)
+    entries = (
+        {"aliases": [alias for alias, _ in ordered], "values": [value for _, value in ordered]}
+        if session.postgresql
+        else {"entries": ordered}
+    )
+    return [_held(row) for row in await session.fetch(_BY_ALIAS, {"saga_type": saga_type, **entries})]
 
 
 async def locked(session: Session, held_ids: Collection[int]) -> Sequence[Held]:
@@ -246,4 +293,5 @@ def _held(row: Row[Any]) -> Held:
         reason=row.reason,
         business_key=row.business_key,
         saga_id=None if row.saga_id is None else as_uuid(row.saga_id),
+        alias=row.alias,
     )

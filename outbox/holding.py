@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Held:
     """A valid message that cannot be applied now, raw, with why.
 
-    `saga_id` is the instance that it is for, there or not. `expires_in` is in seconds from now; None: never. `held_id`
+    `saga_id` is the instance that it is for, there or not; or it is for whoever gets that `alias`, whose value is the
+    `business_key`. `expires_in` is in seconds from now; None: never. `held_id`
     is None until it is stored.
     """
 
@@ -31,6 +32,7 @@ class Held:
     reason: str
     business_key: str | None = None
     saga_id: UUID | None = None
+    alias: str | None = None
     expires_in: float | None = None
     held_id: int | None = None
 

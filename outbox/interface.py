@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from messages.envelope import Envelope
 from messages.value import value
+from outbox.naming import Naming
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -272,7 +273,7 @@ class Accused:
     body_hash: bytes
 
 
-class Unit(Protocol):
+class Unit(Naming, Protocol):
     """One transaction. Leaving its block commits; an exception rolls back."""
 
     async def claim_keys(self, claims: Sequence[KeyClaim]) -> Sequence[KeyOwner]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from outbox.holding import Held
     from outbox.interface import Changes, InboxEntry, KeyClaim, MessageKey, Outgoing, Suspect
+    from outbox.naming import AliasClaim, AliasOwner, Named
     from outbox.unlocked import Wanted
     from sagas.instance import Instance
     from storage.database import Database, Session
@@ -180,6 +181,20 @@ class _Unit(SqlUnit):
         """Keys that are used again are claimed while deciding."""
         raise NeedsTransaction
 
+    async def aliased(self, saga_type: str, wanted: Collection[Named]) -> Mapping[Named, UUID]:
+        """Which instance has an alias can change while no instance that was looked at does."""
+        raise NeedsTransaction
+
+    async def take_aliases(
+        self, claims: Sequence[AliasClaim], *, reusing: Collection[str], over: Collection[UUID]
+    ) -> Sequence[AliasOwner]:
+        """Whether somebody else has one must be known before the next decision."""
+        raise NeedsTransaction
+
+    async def give_up_aliases(self, claims: Sequence[AliasClaim]) -> None:
+        """As above."""
+        raise NeedsTransaction
+
     async def lock(self, saga_ids: Collection[UUID], *, wait: bool = False) -> Locked:
         """See `outbox.interface.Unit.lock`."""
         if wait:
@@ -204,6 +219,10 @@ class _Unit(SqlUnit):
         raise NeedsTransaction
 
     async def held_for(self, saga_type: str, saga_ids: Collection[UUID]) -> Sequence[Held]:
+        """Held messages have to be locked."""
+        raise NeedsTransaction
+
+    async def held_by_alias(self, saga_type: str, wanted: Collection[Named]) -> Sequence[Held]:
         """Held messages have to be locked."""
         raise NeedsTransaction
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from outbox import abandoned, accused, enqueue, held, inbox, keys, store
+from outbox import abandoned, accused, aliases, enqueue, held, inbox, keys, store
 from outbox.interface import CLAIM_BYTES, Accused, Claimed, DueTimer, HistoryRow, Locked, Suspect
 from sagas.items import with_bodies, with_owed
 from storage import definitions, instances, items, stalls, timers
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from outbox.holding import Held, KnownType, RipeHeld
     from outbox.interface import Changes, ClaimedRow, Destination, InboxEntry, KeyClaim, KeyOwner, Outgoing, RowOutcome
+    from outbox.naming import AliasClaim, AliasOwner, Named
     from outbox.pressure import Backlog
     from outbox.unlocked import Unlocked
     from sagas.items import Items, Want
@@ -52,6 +53,20 @@ class SqlUnit:
         """See `outbox.interface.Unit.latest_keys`."""
         return await keys.latest(self.session, saga_type, wanted)
 
+    async def aliased(self, saga_type: str, wanted: Collection[Named]) -> Mapping[Named, UUID]:
+        """See `outbox.interface.Unit.aliased`."""
+        return await aliases.find(self.session, saga_type, wanted)
+
+    async def take_aliases(
+        self, claims: Sequence[AliasClaim], *, reusing: Collection[str], over: Collection[UUID]
+    ) -> Sequence[AliasOwner]:
+        """See `outbox.interface.Unit.take_aliases`."""
+        return await aliases.take(self.session, claims, reusing, over)
+
+    async def give_up_aliases(self, claims: Sequence[AliasClaim]) -> None:
+        """See `outbox.interface.Unit.give_up_aliases`."""
+        await aliases.give_up(self.session, claims)
+
     async def lock(self, saga_ids: Collection[UUID], *, wait: bool = False) -> Locked:
         """See `outbox.interface.Unit.lock`."""
         locked, busy, now = await instances.lock(self.session, saga_ids, wait=wait)
@@ -77,6 +92,10 @@ class SqlUnit:
     async def held_for(self, saga_type: str, saga_ids: Collection[UUID]) -> Sequence[Held]:
         """See `outbox.interface.Unit.held_for`."""
         return await held.locked_for(self.session, saga_type, saga_ids)
+
+    async def held_by_alias(self, saga_type: str, wanted: Collection[Named]) -> Sequence[Held]:
+        """See `outbox.interface.Unit.held_by_alias`."""
+        return await held.locked_by_alias(self.session, saga_type, wanted)
 
     async def lock_held(self, held_ids: Collection[int]) -> Sequence[Held]:
         """See `outbox.interface.Unit.lock_held`."""

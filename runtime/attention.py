@@ -64,6 +64,10 @@ ADVICE: Mapping[str, Advice] = {
     "compensation_overdue": Advice(
         meaning="the deadline passed while it was being undone", remedy="look at the participant it waits for"
     ),
+    "alias_refused": Advice(
+        meaning="its state gives it an alias that it cannot have, so that no event finds it by that",
+        remedy="see which instance has it and which is right; what names {key} by its correlation_id still reaches it",
+    ),
     "messages_held": Advice(
         meaning="messages came for it while it was paused", remedy="antiphon sagas resume {key} applies them"
     ),

@@ -197,6 +197,7 @@ def sagas_list(
         str, typer.Option("--status", metavar="STATUS", help=f"Only those that are {', '.join(STATUSES)}.")
     ] = "",
     saga_type: Annotated[str, typer.Option("--type", help="Only this saga type.")] = "",
+    key: Annotated[str, typer.Option("--key", help="Only those of this business key or, without any, alias.")] = "",
     attention: Annotated[bool, typer.Option("--attention", help="Only those that want an operator.")] = False,
     limit: Limit = 50,
     after: AfterInstance = None,
@@ -208,7 +209,7 @@ def sagas_list(
     from runtime.commands import sagas as command
     from storage.answers import SagaFilter
 
-    wanted = SagaFilter(saga_type=saga_type or None, status=status or None, attention=attention)
+    wanted = SagaFilter(saga_type=saga_type or None, status=status or None, key=key or None, attention=attention)
     carry_out(lambda: command.list_instances(wanted, limit=limit, after=after, as_json=as_json))
 
 

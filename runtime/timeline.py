@@ -135,6 +135,10 @@ def _told(detail: Mapping[str, Any]) -> Iterable[str]:
             continue
         if name == "reply_due":
             yield f"reply due {_clock(value)}"
+        elif name == "aliases":
+            yield ", ".join(f"{alias} {given}" for alias, given in value.items()) or "no alias any more"
+        elif name == "refused":
+            yield ", ".join(f"{alias} refused: {why}" for alias, why in value.items())
         elif name == "renamed":
             yield ", ".join(f"{old} is called {new} now" for old, new in value.items())
         elif name in _USUALLY_ONE:

@@ -1,6 +1,7 @@
 """What a saga is and decides: the authoring language, its compiled definitions and the pure `decide`."""
 
 from sagas.authoring import (
+    Alias,
     Saga,
     all_of,
     alternative,
@@ -28,6 +29,7 @@ from sagas.policies import Patience, Policies, with_policies
 from sagas.registry import Registry
 
 __all__ = [
+    "Alias",
     "Definition",
     "Patience",
     "Policies",

@@ -6,7 +6,7 @@ methods are the engine's: they carry the state between its bytes and the copy on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +15,7 @@ from sagas.announcements import Announcement, announce
 from sagas.compile import compile_saga
 from sagas.definition import Definition
 from sagas.flow import Flow, alternative, lifecycle, match, parallel, repeat, when
+from sagas.keys import Alias
 from sagas.keywords import all_of
 from sagas.listed import each
 from sagas.listeners import Notice, Wait, cancel, on, query, signal, wait
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from messages import Event
 
 __all__ = [
+    "Alias",
     "Compensation",
     "Saga",
     "Step",
@@ -80,7 +82,9 @@ class Saga(BaseModel):
         version: Raised when the process changes its shape or its state; running instances stay on theirs.
         deadline: When the whole process turns back if it has not ended. Default 7 days.
         name: The stored type, when it is not the class's name: several versions of a process share one.
-        keys: Start events that carry the key in another field.
+        keys: Events that carry the key elsewhere: in another field, in what a function makes of the event, or as one of
+            the aliases.
+        aliases: Fields whose values are further keys of the instance, as soon as it has them.
         key_reuse: Whether a further instance may start for a key whose instance has ended.
         abstract: For a class that others extend; it takes no other keyword.
 
@@ -114,7 +118,8 @@ class Saga(BaseModel):
         version: int = 1,
         deadline: timedelta | None = None,
         name: str | None = None,
-        keys: Mapping[type[Event], str] | None = None,
+        keys: Mapping[type[Event], str | Callable[[Any], str | int | UUID] | Alias] | None = None,
+        aliases: tuple[str, ...] = (),
         key_reuse: bool = False,
         abstract: bool = False,
         **unknown: object,

@@ -39,7 +39,8 @@ def check_signature(method: FunctionType, wanted: str, problems: Problems) -> No
     surplus = code.co_kwonlyargcount or code.co_flags & _OPEN_ENDED
     if code.co_argcount != len(wanted.split(", ")) or surplus:
         shown = f"({', '.join(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])})"
-        problems.of_method(method, f"takes {shown}; write def {method.__name__}({wanted})")
+        form = f"lambda {wanted}: …" if method.__name__ == "<lambda>" else f"def {method.__name__}({wanted})"
+        problems.of_method(method, f"takes {shown}; write {form}")
     if code.co_flags & _ASYNC_OR_GENERATOR:
         kind = "a generator" if code.co_flags & inspect.CO_GENERATOR else "async"
         problems.of_method(method, f"is {kind}; write a plain method, it does no I/O and returns at once")

@@ -18,6 +18,7 @@ from sagas.checks import (
     uses_of,
 )
 from sagas.completeness import check_lifecycle
+from sagas.correlation import check_aliases, keys_of
 from sagas.definition import (
     Call,
     DecisionDefinition,
@@ -32,9 +33,8 @@ from sagas.definition import (
     lifecycle_in,
 )
 from sagas.digests import documented
-from sagas.fingerprint import fingerprints
+from sagas.fingerprint import fingerprints, fingerprints_of_keys
 from sagas.itemised import each_of, readers_of
-from sagas.keys import body_field, key_problem
 from sagas.keywords import AllOf, ClassKeywords, call_keywords, class_keywords, reply_types
 from sagas.layout import answers_of, check_pivot, flow_of
 from sagas.listed import EachStep
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from messages import Event
     from sagas.authoring import Saga
     from sagas.definition import Node
+    from sagas.keys import EventKey
 
 _SEVERAL = 2
 _NOT_YET = Digests(shape="", state="", policy="", code="")
@@ -98,7 +99,8 @@ def compile_saga(cls: type[Saga], base: type[Saga], given: Mapping[str, object])
     check_assignments(source, problems)
     definition = _Reading(source, problems).definition(keywords)
     problems.raise_if_any()
-    return documented(definition, fingerprints(source.members))
+    methods = fingerprints(source.members) | fingerprints_of_keys(definition.keys)
+    return documented(definition, methods)
 
 
 class _Reading:
@@ -127,7 +129,8 @@ class _Reading:
             version=keywords.version,
             saga_class=cast("type[Saga]", self.source.cls),
             key=keywords.key or "",
-            key_fields=MappingProxyType(self.key_fields(keyed, keywords)),
+            keys=MappingProxyType(self.keys(keyed, starts, keywords)),
+            aliases=keywords.aliases,
             key_reuse=keywords.key_reuse,
             deadline=keywords.deadline,
             starts=MappingProxyType(starts),
@@ -176,22 +179,20 @@ class _Reading:
             )
         return starts
 
-    def key_fields(self, events: Mapping[str, type[Event]], keywords: ClassKeywords) -> dict[str, str]:
-        """The field of the body of each event that is found by its business key."""
-        elsewhere = {event.message_name: name for event, name in keywords.keys.items()}
-        for event in keywords.keys:
-            if event.message_name not in events:
-                text = f"keys= names {event.__name__}, which this saga does not start or go on with; remove it"
-                self.problems.of_class(text)
-        fields = {}
-        for name, event in events.items():
-            key = elsewhere.get(name, keywords.key)
-            problem = key_problem(event, key) if key else None
-            if problem:
-                self.problems.of_class(problem)
-            elif key:
-                fields[name] = body_field(event, key) or key
-        return fields
+    def keys(
+        self, events: Mapping[str, type[Event]], starts: Mapping[str, Start], keywords: ClassKeywords
+    ) -> dict[str, EventKey]:
+        """Where each event that is found by a key carries it."""
+        check_aliases(self.source, self.problems, keywords.key, keywords.aliases)
+        return keys_of(
+            self.source,
+            self.problems,
+            keywords.key or "",
+            keywords.keys,
+            keywords.aliases,
+            events=events,
+            starts=starts.keys(),
+        )
 
     # -- steps
 

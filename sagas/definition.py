@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from messages import Command, Event
     from sagas.authoring import Saga
+    from sagas.keys import EventKey
     from sagas.migrations import MigrationDefinition
 
     SagaClass = type[Saga]
@@ -454,18 +455,18 @@ class Digests:
 class Definition:
     """One version of one saga type.
 
-    `key_fields` maps the name of each event that is found by its business key, a start or one `heard`, to the field of
-    its body that holds it. `answers` maps a reply's message name to the (step, purpose) pairs that declare it.
-    `document` is canonical JSON-able data, its four parts under "shape", "state", "policy" and "code". `limits` are
-    those of the process, and of its commands. `eaches` are the steps that work off one of its `lists`, `readers` the
-    methods that read one, with those that they read.
+    `keys` says of each event that is found by a key, a start or one `heard`, where it carries it; `aliases` are the
+    state fields whose values are further keys of an instance. `answers` maps a reply's message name to the
+    (step, purpose) pairs that declare it. `document` is canonical JSON-able data, its four parts under "shape",
+    "state", "policy" and "code". `limits` are those of the process, and of its commands. `eaches` are the steps that
+    work off one of its `lists`, `readers` the methods that read one, with those that they read.
     """
 
     type: str
     version: int
     saga_class: SagaClass
     key: str
-    key_fields: Mapping[str, str]
+    keys: Mapping[str, EventKey]
     key_reuse: bool
     deadline: timedelta
     starts: Mapping[str, Start]
@@ -487,5 +488,6 @@ class Definition:
     readers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     lifecycle: LifecycleNode | None = None
     announcements: Mapping[str, Announcement] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
     migrations: Mapping[int, MigrationDefinition] = field(default_factory=dict)  # by the older version
     limits: Limits = DEFAULT_LIMITS

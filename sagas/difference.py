@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _ABSENT = object()
 
@@ -89,12 +89,22 @@ def _shape(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
             yield _refused(f"{name} was {_shown(old[name])}, is {_shown(new[name])}")
     if old["flow"] != new["flow"]:
         yield _refused(f"flow was {_drawn(old['flow'])}, is {_drawn(new['flow'])}")
+    yield from _aliases(old.get("aliases", ()), new.get("aliases", ()))
     yield from _added_only("start event", old["starts"], new["starts"])
     yield from _steps(old["steps"], new["steps"])
     yield from _added_only("event", old.get("heard", {}), new.get("heard", {}))
     yield from _ways(old.get("ways", {}), new.get("ways", {}))
     yield from _added_only("notice", old.get("notices", {}), new.get("notices", {}))
     yield from _added_only("announcement", old.get("announcements", {}), new.get("announcements", {}))
+
+
+def _aliases(old: Sequence[str], new: Sequence[str]) -> Iterator[Change]:
+    """A further one is a pure addition: a running instance has it from the next thing that happens to it."""
+    for name in sorted({*old, *new}):
+        if name not in old:
+            yield Change(part="shape", text=f"alias {name} is new")
+        elif name not in new:
+            yield _refused(f"alias {name} is gone")
 
 
 def _drawn(flow: object) -> str:

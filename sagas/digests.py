@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from messages import Event
     from sagas.authoring import Saga
     from sagas.definition import Call, Definition, Node, Retry, StepDefinition
+    from sagas.keys import EventKey
 
 _PROSE = ("title", "description", "examples", "default")
 """Parts of a JSON schema that say nothing about which states load."""
@@ -71,15 +72,19 @@ def _shape(definition: Definition) -> dict[str, Any]:
     return {
         "type": definition.type,
         "key": definition.key,
+        **({"aliases": sorted(definition.aliases)} if definition.aliases else {}),
         "starts": {
-            name: {**_versions(start.event), "key": definition.key_fields[name]}
-            for name, start in definition.starts.items()
+            name: {**_versions(start.event), **_key(definition.keys[name])} for name, start in definition.starts.items()
         },
         "flow": _flow(definition.flow),
         "steps": {name: _step(step) for name, step in definition.steps.items()},
         **_listening(definition),
         **_announcing(definition),
     }
+
+
+def _key(key: EventKey) -> dict[str, str]:
+    return {"key": key.field, **({"alias": key.alias} if key.alias is not None else {})}
 
 
 def _listening(definition: Definition) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def _listening(definition: Definition) -> dict[str, Any]:
             "of": each.name,
             "kind": each.reply.kind.value,
             **_versions(each.reply.event),
-            "key": definition.key_fields[name],
+            **_key(definition.keys[name]),
         }
         for name, each in definition.heard.items()
     }

@@ -1,48 +1,80 @@
-"""The business key of a start event: which field of its body holds it, and whether that can be a key."""
+"""The keys by which events find their instance: where each event carries one, and which one it is.
+
+That is the business key or one of the instance's aliases, in a field of the event or what a function makes of it.
+"""
 
 from __future__ import annotations
 
-from types import UnionType
-from typing import TYPE_CHECKING, Literal, Union, get_args, get_origin
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sagas.problems import suggestion
+from messages.errors import MethodRaised, MissingKey
+from messages.keys import business_key
+from sagas.problems import told
 
 if TYPE_CHECKING:
     from messages import Event
 
+KeyValue = str | int | UUID
+"""What can be a key."""
 
-def body_field(event: type[Event], name: str) -> str | None:
-    """The name under which a field stands in the body; `name` is the field's or its alias. None: no such field."""
-    for own, field in event.model_fields.items():
-        alias = field.serialization_alias or field.alias
-        if name in (own, alias):
-            return alias or own
-    return None
+EXPRESSION = "(expression)"
+"""What stands for a function where the field of a key is named; no field is called so."""
 
 
-def key_problem(event: type[Event], name: str) -> str | None:
-    """Why this field cannot route the event, if it cannot."""
-    field = next((each for own, each in event.model_fields.items() if name in (own, each.alias)), None)
-    if field is None:
-        known = suggestion(name, event.model_fields)
-        return (
-            f"{event.__name__} has no field {name!r}{known}, so it cannot be routed by key; "
-            f'name the field in keys={{{event.__name__}: "…"}} or add it to the event'
-        )
-    if not _can_be_key(field.annotation):
-        shown = getattr(field.annotation, "__name__", None) or str(field.annotation)
-        return f"{event.__name__}.{name} is {shown}, which is no business key; a key is a str, an int or a UUID"
-    return None
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """For `keys=`: the event names its instance by one of its `aliases=`.
+
+    `keys={ParcelDelivered: Alias("parcel", at="parcel_no")}`: by the alias parcel, at parcel_no. `at` is a field of the
+    event or a function of it; without it the field has the name of the alias.
+    """
+
+    name: str
+    at: str | Callable[[Any], KeyValue] | None = None
 
 
-def _can_be_key(annotation: object) -> bool:
-    annotation = getattr(annotation, "__supertype__", annotation)  # NewType
-    annotation = getattr(annotation, "__value__", annotation)  # `type OrderId = ...`
-    if get_origin(annotation) is Literal:
-        return all(isinstance(value, str | int) for value in get_args(annotation))
-    if get_origin(annotation) in (Union, UnionType):
-        return all(_can_be_key(each) for each in get_args(annotation))
-    if get_origin(annotation) is not None and get_args(annotation):
-        return _can_be_key(get_args(annotation)[0])  # Annotated
-    return isinstance(annotation, type) and issubclass(annotation, str | int | UUID) and annotation is not bool
+Carried = str | Callable[[Any], KeyValue] | Alias
+"""What `keys=` says of an event: a field of it, a function of it, or which alias it carries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventKey:
+    """Where an event carries the key by which it finds its instance.
+
+    `field` is the field of its body, or `EXPRESSION`; then `read` is the author's function. `alias`: the key is that
+    alias of the instance. None: its business key.
+    """
+
+    field: str
+    read: Callable[[Any], object]
+    alias: str | None = None
+
+    def of(self, saga_type: str, event: Event) -> str:
+        """The key in an event, in its canonical form.
+
+        Raises:
+            MissingKey: there is none, or what is there is no key.
+            MethodRaised: the author's function raised.
+        """
+        name = event.message_name
+        try:
+            value = self.read(event)
+        except BaseException as error:  # of the author's: `sys.exit()` must not end the process
+            text = told(f"{saga_type}.keys[{type(event).__name__}]", self.read, error)
+            raise MethodRaised(text, saga_type=saga_type) from error
+        try:
+            return business_key(value)
+        except MissingKey as error:
+            where = f"{name}.{self.field}" if self.field != EXPRESSION else f"keys= makes of {name}"
+            raise MissingKey(f"{where}: {error}", saga_type=saga_type) from None
+
+
+@lru_cache(maxsize=4096)
+def attribute_of(event: type[Event], name: str) -> str | None:
+    """The attribute that holds a field; `name` is its own or that under which it stands in the body."""
+    fields = event.model_fields.items()
+    return next((own for own, field in fields if name in (own, field.alias, field.serialization_alias)), None)

@@ -9,11 +9,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from messages import Event
 from sagas.definition import Purpose, Retry
+from sagas.keys import Alias
 from sagas.problems import suggestion
+
+if TYPE_CHECKING:
+    from sagas.keys import Carried
 
 DEADLINE = timedelta(days=7)
 TIMEOUT = timedelta(seconds=30)
@@ -41,7 +45,8 @@ class ClassKeywords:
     version: int
     deadline: timedelta
     name: str
-    keys: Mapping[type[Event], str]
+    keys: Mapping[type[Event], Carried]
+    aliases: tuple[str, ...]
     key_reuse: bool
     abstract: bool
 
@@ -81,9 +86,17 @@ def _is_whole(value: object) -> bool:
 
 def _is_keys(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(event, type) and issubclass(event, Event) and isinstance(field, str)
-        for event, field in value.items()
+        isinstance(event, type) and issubclass(event, Event) and _is_carried(carried)
+        for event, carried in value.items()
     )
+
+
+def _is_carried(value: object) -> bool:
+    return isinstance(value, (str, Alias)) or callable(value)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) and name for name in value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,12 @@ _CLASS = {
         lambda value: isinstance(value, str) and _SAGA_NAME.fullmatch(value) is not None,
         "write at most 100 letters, digits, '_', '.' and '-', beginning with a letter",
     ),
-    "keys": Rule(_is_keys, 'write the start events that carry the key elsewhere, e.g. keys={OrderPlaced: "orderId"}'),
+    "keys": Rule(
+        _is_keys,
+        'write the events that carry the key elsewhere, each with the field, a function of the event, or Alias("…"), '
+        'e.g. keys={OrderPlaced: "orderId"}',
+    ),
+    "aliases": Rule(_is_names, 'write a tuple of names of fields of the saga, e.g. aliases=("payment_reference",)'),
     "key_reuse": _FLAG,
     "abstract": _FLAG,
 }
@@ -189,7 +207,8 @@ def class_keywords(class_name: str, given: Mapping[str, object], complain: Compl
         version=cast("int", good.get("version", 1)),
         deadline=cast("timedelta", good.get("deadline", DEADLINE)),
         name=cast("str", good.get("name", class_name)),
-        keys=cast("Mapping[type[Event], str]", good.get("keys", {})),
+        keys=cast("Mapping[type[Event], Carried]", good.get("keys", {})),
+        aliases=cast("tuple[str, ...]", good.get("aliases", ())),
         key_reuse=good.get("key_reuse") is True,
         abstract=good.get("abstract") is True,
     )

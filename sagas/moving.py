@@ -15,6 +15,7 @@ from pydantic_core import from_json
 
 from messages.printable import in_words
 from sagas import forward
+from sagas.aliases import ALIAS
 from sagas.backward import DEADLINE
 from sagas.definition import Purpose, SequenceNode, SleepNode, StepNode, WaitNode
 from sagas.difference import of_open_call
@@ -209,7 +210,7 @@ def _kept_at(choices: Mapping[str, str], steps: Collection[str]) -> list[str]:
     return [path for path in roots if path not in steps and path not in _OF_NO_PLACE]
 
 
-_OF_NO_PLACE = (USED, DEADLINE, *(name.partition("/")[0] for name in (KEPT, UNANNOUNCED)))
+_OF_NO_PLACE = (USED, ALIAS, DEADLINE, *(name.partition("/")[0] for name in (KEPT, UNANNOUNCED)))
 """Where an instance keeps what belongs to no place of its flow."""
 
 

@@ -18,6 +18,7 @@ from messages.errors import MethodRaised, OperationRefused
 from messages.printable import in_words, printable
 from messages.value import value
 from sagas import decide
+from sagas.aliases import ALIAS
 from sagas.backward import DEADLINE, OVERDUE
 from sagas.definition import (
     AlternativeNode,
@@ -166,7 +167,7 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
     places |= dict.fromkeys((UNANNOUNCED, *map(moved_at, timers)))
     places |= dict(_places(definition, definition.flow))
     for path, choice in instance.choices.items():
-        if path.startswith(f"{USED}/"):
+        if path.startswith((f"{USED}/", f"{ALIAS}/")):
             continue
         place = path if path in places else _anytime(path)
         if place not in places:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -176,16 +176,21 @@ class SagaDetail:
     held: Sequence[HeldSummary]
     dead_letters: Sequence[DeadLetterSummary]
     policy: Mapping[str, Any] | None
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaFilter:
-    """Which instances; None leaves a thing open. `attention` True means: only those that want an operator."""
+    """Which instances; None leaves a thing open. `attention` True means: only those that want an operator.
+
+    With `aliased` the `key` is one of an instance's aliases, not its business key.
+    """
 
     saga_type: str | None = None
     status: str | None = None
     key: str | None = None
     attention: bool = False
+    aliased: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

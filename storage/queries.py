@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -35,6 +36,7 @@ from storage.stalls import STALLS
 from storage.statements import Statement, as_time, as_uuid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from sqlalchemy import Row
@@ -83,6 +85,7 @@ _STATE = Statement.either("select state from saga where saga_id = cast(:id as uu
 _ATTENTION = Statement.either(
     "select reason, detail, since from attention where saga_id = cast(:id as uuid) order by since"
 )
+_ALIASES = Statement.either("select alias, value from saga_alias where saga_id = cast(:id as uuid) order by alias")
 _EVENTS = Statement.either("""
     select seq, at, kind, step, message_id, message_name, cast(detail as text) as detail from v_saga_event
     where saga_id = cast(:id as uuid) order by seq
@@ -165,10 +168,10 @@ class Queries:
         return SagaPage(sagas=page, following=page[-1].saga_id if len(rows) > limit else None)
 
     async def saga(self, reference: str | UUID, *, saga_type: str | None = None) -> SagaDetail | None:
-        """The instance of that id or business key (the latest of the key), or None.
+        """The instance of that id or business key (the latest of the key), else of that alias, or None.
 
         Raises:
-            OperationRefused: instances of several types have that key, and no type was named.
+            OperationRefused: instances of several types have that key, and no type was named; or several that alias.
         """
         async with self._database.read() as session:
             saga_id = await _find(session, reference, saga_type)
@@ -245,7 +248,9 @@ def _sagas(wanted: SagaFilter, *, on: bool = False) -> Statement:
     conditions = ["true"]
     if wanted.saga_type is not None:
         conditions.append("saga_type = cast(:type as text)")
-    if wanted.key is not None:
+    if wanted.key is not None and wanted.aliased:
+        conditions.append("saga_id in (select saga_id from saga_alias where value = cast(:key as text))")
+    elif wanted.key is not None:
         conditions += ["business_key = cast(:key as text)", *(() if wanted.saga_type else (_OF_SOME_TYPE,))]
     if wanted.status is not None:
         narrower = _WANTING if wanted.status == "parked" else "phase = cast(:status as text)"
@@ -285,10 +290,11 @@ async def _find(session: Session, reference: str | UUID, saga_type: str | None) 
     if saga_id is not None and await session.fetch(_SAGA, {"id": saga_id}):
         return saga_id
     of_type = {} if saga_type is None else {"type": saga_type}
+    values = {"key": str(reference), **of_type, "limit": 2}
     wanted = SagaFilter(key=str(reference), saga_type=saga_type)
-    rows = await session.fetch(_sagas(wanted), {"key": str(reference), **of_type, "limit": 2})
+    rows = await session.fetch(_sagas(wanted), values)
     if not rows:
-        return None
+        return await _find_by_alias(session, wanted, values)
     found = [summary(row) for row in rows]
     if len({each.saga_type for each in found}) > 1:
         types = " and ".join(sorted({each.saga_type for each in found}))
@@ -296,6 +302,14 @@ async def _find(session: Session, reference: str | UUID, saga_type: str | None) 
             f"instances of several types have the key {reference!r} ({types}); name the type (--type) or the id"
         )
     return found[0].saga_id
+
+
+async def _find_by_alias(session: Session, wanted: SagaFilter, values: Mapping[str, object]) -> UUID | None:
+    found = [summary(row) for row in await session.fetch(_sagas(replace(wanted, aliased=True)), values)]
+    if len(found) > 1:
+        shown = " and ".join(f"{each.saga_type} {each.business_key!r}" for each in found)
+        raise OperationRefused(f"several instances have the alias {wanted.key!r} ({shown}); name one by its key or id")
+    return found[0].saga_id if found else None
 
 
 async def _one(session: Session, saga_id: UUID) -> SagaSummary:
@@ -326,6 +340,7 @@ async def _detail(session: Session, saga_id: UUID, now: datetime) -> SagaDetail:
         held=[_held(row) for row in await session.fetch(_HELD_FOR, of)],
         dead_letters=[letter_summary(row) for row in await session.fetch(_LETTERS_OF, of)],
         policy=json.loads(recorded[0].document).get("policy") if recorded else None,
+        aliases={row.alias: row.value for row in await session.fetch(_ALIASES, of)},
     )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from storage.database import Database, Session
 
-CHILDREN = ("saga_event", "saga_item", "saga_item_step")
+CHILDREN = ("saga_event", "saga_alias", "saga_item", "saga_item_step")
 """What goes with an instance. A row of any of these is written under the lock of its instance, and by nobody else."""
 
 REASONS_TO_STAY = {

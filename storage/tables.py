@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 metadata = MetaData()
 
-REVISION = "0002"
+REVISION = "0003"
 """The migration that these tables are the result of."""
 
 
@@ -52,6 +52,19 @@ saga_key = Table(
     _key("saga_key", "saga_type", "key", "n"),
     comment="Who owns a business key; outlives the instance.",
 )
+
+saga_alias = Table(
+    "saga_alias",
+    metadata,
+    _needed("saga_type", bytewise),
+    _needed("alias", bytewise),
+    _needed("value", bytewise),
+    _needed("saga_id", identity),
+    _key("saga_alias", "saga_type", "alias", "value"),
+    comment="Which instance has which further key; goes with the instance.",
+)
+Index("saga_alias_by_instance", saga_alias.c.saga_id)
+Index("saga_alias_by_value", saga_alias.c.value)
 
 saga = Table(
     "saga",
@@ -226,6 +239,7 @@ held = Table(
     _needed("properties", words),
     _needed("received_at", moment),
     _optional("expires_at", moment),
+    _optional("alias", bytewise),
     _key("held", "held_id"),
     UniqueConstraint("saga_type", "source", "message_id", name="held_once"),
     sqlite_autoincrement=True,

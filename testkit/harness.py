@@ -23,7 +23,6 @@ from uuid import UUID, uuid5
 
 from messages import codec
 from messages.envelope import Envelope
-from messages.keys import business_key
 from sagas.asking import answer
 from sagas.compile import definition_of
 from sagas.decide import decide, first_state, held, ignored, start
@@ -274,7 +273,7 @@ class Harness:
         if self._instance is not None:
             return self._take(ignored(self.definition, self._instance, arrived, "duplicate_start", self.now))
         state = first_state(self.definition, arrived)
-        key = business_key(getattr(arrived.event, self.definition.key_fields[arrived.name]))
+        key = self.definition.keys[arrived.name].of(self.definition.type, arrived.event)
         identity = saga_id("antiphon", self.definition.type, key)
         return self._take(start(self.definition, arrived, state=state, saga_id=identity, key=key, n=1, now=self.now))
 

@@ -1,4 +1,4 @@
-"""Finding the instance that a command line names, by its id or its business key."""
+"""Finding the instance that a command line names, by its id, its business key or one of its aliases."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 async def instance_of(database: Database, identity: str, *, saga_type: str = "") -> SagaDetail:
-    """The instance of that id or business key; an empty type is any.
+    """The instance of that id, business key or alias; an empty type is any.
 
     Raises:
-        OperationRefused: there is none, or instances of several types have the key.
+        OperationRefused: there is none, or several have the key or the alias.
     """
     queries = Queries(database)
     found = await queries.saga(identity, saga_type=saga_type or None)

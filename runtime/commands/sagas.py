@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -47,7 +47,10 @@ async def list_instances(wanted: SagaFilter, *, limit: int, after: UUID | None, 
         OperationRefused: there is no instance `after`.
     """
     async with opened(load().settings) as storage:
-        page = await Queries(storage.database).sagas(wanted, limit=limit, following=after)
+        queries = Queries(storage.database)
+        page = await queries.sagas(wanted, limit=limit, following=after)
+        if wanted.key is not None and not page.sagas:
+            page = await queries.sagas(replace(wanted, aliased=True), limit=limit, following=after)
     if as_json:
         print_json([asdict(saga) for saga in page.sagas])
         return OK
@@ -109,6 +112,8 @@ def _options(wanted: SagaFilter) -> Iterable[str]:
         yield from ("--status", wanted.status)
     if wanted.saga_type is not None:
         yield from ("--type", wanted.saga_type)
+    if wanted.key is not None:
+        yield from ("--key", wanted.key)
     if wanted.attention:
         yield "--attention"
 
@@ -148,6 +153,7 @@ def _print_head(out: Console, found: SagaDetail) -> None:
     took = duration((until - saga.started_at).total_seconds())
     facts = [
         ("saga id", f"{saga.saga_id} (version {saga.version})"),
+        ("aliases", ", ".join(f"{name} {value}" for name, value in found.aliases.items())),
         ("started", saga.started_at),
         ("ended", f"{shown(saga.ended_at)}, after {took}" if saga.ended_at else ""),
         ("because", _in_prose(saga.end_reason)),

@@ -326,7 +326,8 @@ def test_a_key_may_stand_in_another_field_and_under_an_alias() -> None:
         def imported(cls, event: Imported) -> Self:
             return cls(order_id=str(event.number))
 
-    assert definition_of(X).key_fields == {"ordering.OrderPlaced": "order_id", "test.Imported": "orderNumber"}
+    fields = {name: key.field for name, key in definition_of(X).keys.items()}
+    assert fields == {"ordering.OrderPlaced": "order_id", "test.Imported": "orderNumber"}
 
 
 def test_a_subclass_inherits_steps_hooks_and_compensation() -> None:

@@ -79,7 +79,8 @@ def without_a_key() -> None:
 
 
 @reads(
-    "X: unknown keyword kye= (did you mean 'key'?); there are key, version, deadline, name, keys, key_reuse, abstract"
+    "X: unknown keyword kye= (did you mean 'key'?); "
+    "there are key, version, deadline, name, keys, aliases, key_reuse, abstract"
 )
 def with_a_misspelt_keyword() -> None:
     class X(Reserving, key="order_id", kye="order_id"): ...
@@ -90,8 +91,8 @@ def with_a_misspelt_keyword() -> None:
     "X: version='2' will not do; write a whole number from 1",
     "X: deadline=60 will not do; write a positive timedelta of at most 100 years, e.g. timedelta(minutes=5)",
     "X: name='a b' will not do; write at most 100 letters, digits, '_', '.' and '-', beginning with a letter",
-    "X: keys={'OrderPlaced': 'id'} will not do; write the start events that carry the key elsewhere, "
-    'e.g. keys={OrderPlaced: "orderId"}',
+    "X: keys={'OrderPlaced': 'id'} will not do; write the events that carry the key elsewhere, each with the field, "
+    'a function of the event, or Alias("…"), e.g. keys={OrderPlaced: "orderId"}',
     "X: key_reuse='yes' will not do; write True or False",
     "X: abstract=1 will not do; write True or False",
 )
@@ -1084,7 +1085,7 @@ def a_field_of_a_reserved_name() -> None:
 
 
 @reads(
-    "X: unknown keyword retries=; there are key, version, deadline, name, keys, key_reuse, abstract",
+    "X: unknown keyword retries=; there are key, version, deadline, name, keys, aliases, key_reuse, abstract",
     "X.label: has no success reply, so it could never be done; write success=…, a hook @label.on_success, "
     "or reply=False when nobody answers",
     "X.pay: is not in the flow and would never run; add it or remove it",

@@ -7,6 +7,7 @@ import sagas
 
 def test_the_public_names_are_these() -> None:
     assert sorted(sagas.__all__) == [
+        "Alias",
         "Definition",
         "Patience",
         "Policies",

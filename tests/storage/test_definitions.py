@@ -19,7 +19,7 @@ def definition(saga_type: str = "PlaceOrder", version: int = 1, *, shape: str = 
         version=version,
         saga_class=object,  # type: ignore[arg-type]
         key="order_id",
-        key_fields={},
+        keys={},
         key_reuse=False,
         deadline=timedelta(days=7),
         starts={},
