@@ -26,28 +26,29 @@ if TYPE_CHECKING:
     from sagas.instance import Instance
 
 
-async def find_aliases(saga: SagaType, unit: Unit, messages: Iterable[Decoded]) -> dict[Named, UUID]:
+async def find_aliases(saga: SagaType, unit: Unit, messages: Iterable[Decoded]) -> Mapping[Named, UUID]:
     """Which instances have the aliases that the messages carry. Asks nobody where none carries one."""
     if not saga.latest.aliases:
         return {}
     wanted = {(each.alias, each.key) for each in messages if each.alias is not None and each.key is not None}
-    return dict(await unit.aliased(saga.name, wanted)) if wanted else {}
+    return await unit.aliased(saga.name, wanted) if wanted else {}
 
 
-def check_still_there(aliases: Mapping[Named, UUID], locked: Locked) -> None:
-    """Now that the instances are locked they must still have the aliases by which they were found.
+def still_there(aliases: Mapping[Named, UUID], locked: Locked) -> Mapping[Named, UUID]:
+    """Those of instances that are locked now, which must still have them.
 
     Raises:
-        DatabaseBusy: one has been given another since.
+        DatabaseBusy: one has been given another since it was found by them.
     """
     for (alias, value), saga_id in aliases.items():
         instance = locked.instances.get(saga_id)
         if instance is not None and aliases_of(instance).get(alias) != value:
             raise DatabaseBusy(f"the {alias} {value!r} was given to another instance just now; the batch runs again")
+    return {named: saga_id for named, saga_id in aliases.items() if saga_id in locked.instances}
 
 
 class Aliases:
-    """Who has which alias, as far as one transaction knows: what it has found, and what its instances have come to."""
+    """Which instances of one transaction have which alias: those that it has found, and what they have come to."""
 
     def __init__(self, unit: Unit, work: Work, found: Mapping[Named, UUID] | None = None) -> None:
         self.owners: dict[Named, UUID] = dict(found or {})
@@ -142,8 +143,8 @@ class Aliases:
         taken = []
         for claim in _claims(fold, values, has):
             owner = owners[claim]
-            self.owners[claim.named] = owner.saga_id
             if owner.saga_id == claim.saga_id:
+                self.owners[claim.named] = claim.saga_id
                 gets[claim.alias] = claim.value
                 taken.append(claim)
             else:

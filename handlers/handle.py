@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from handlers.aliases import check_still_there, find_aliases
+from handlers.aliases import find_aliases, still_there
 from handlers.deciding import Deciding
 from handlers.facts import BatchCommitted
 from handlers.routing import Routed, Router
@@ -263,8 +263,7 @@ class Handler:
         router = Router(self.latest, self.saga.namespace, owners, aliases)
         wanted = router.wanted(task.messages)
         locked = await unit.lock(wanted - task.busy, wait=task.wait)
-        if aliases:
-            check_still_there(aliases, locked)
+        aliases = still_there(aliases, locked) if aliases else aliases
         locked = replace(locked, busy=locked.busy | task.busy)
         routed = []
         for index, message in enumerate(task.messages):

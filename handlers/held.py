@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from handlers.aliases import check_still_there, find_aliases
+from handlers.aliases import find_aliases, still_there
 from handlers.blame import Failures, is_to_blame
 from handlers.deciding import Deciding
 from handlers.facts import MessageDeadLettered
@@ -236,7 +236,7 @@ class HeldMessages:
                 aliases = await find_aliases(saga, unit, messages.values())
                 router = Router(saga.latest, saga.namespace, owners, aliases)
                 locked = await unit.lock(router.wanted(messages.values()))
-                check_still_there(aliases, locked)
+                aliases = still_there(aliases, locked)
                 there = await unit.lock_held([held_id for held_id in messages if held_id is not None])
                 now = (await unit.claim_inbox(saga.name, lease.token, ())).now
                 deciding = Deciding(saga, unit, now, self._limits, leaving_held(owners), aliases=aliases)

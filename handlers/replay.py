@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from handlers.aliases import check_still_there, find_aliases
+from handlers.aliases import find_aliases, still_there
 from handlers.deciding import Deciding
 from handlers.decoding import decode
 from handlers.facts import MessageIgnored
@@ -110,7 +110,7 @@ class Replayer(Repair[SqlStorage]):
         aliases = await find_aliases(saga, unit, [message])
         router = Router(saga.latest, saga.namespace, owners, aliases)
         locked = await unit.lock(router.wanted([message]), wait=True)
-        check_still_there(aliases, locked)
+        aliases = still_there(aliases, locked)
         routed = router.route(0, message, locked)
         claimed = await unit.claim_inbox(saga.name, self._runner.token(), _entries(routed))
         if instead is not None:

@@ -23,6 +23,7 @@ from uuid import UUID, uuid5
 
 from messages import codec
 from messages.envelope import Envelope
+from sagas.aliases import aliased, aliases_of, given
 from sagas.asking import answer
 from sagas.compile import definition_of
 from sagas.decide import decide, first_state, held, ignored, start
@@ -139,8 +140,9 @@ class Harness:
     def hears(self, event: Event) -> Self:
         """An event that answers no command: what a `@wait`, `@signal` or `@cancel` takes.
 
-        One that comes too early and is kept is applied as soon as the flow has come to it. Also a reply without
-        `causation-id`, from a participant that echoes only the correlation id.
+        One that comes too early and is kept is applied as soon as the flow has come to it; one that comes by an alias
+        must carry the instance's. Also a reply without `causation-id`, from a participant that echoes only the
+        correlation id.
         """
         return self.act("hears", self._arrived(event, None))
 
@@ -253,6 +255,11 @@ class Harness:
         )
 
     @property
+    def aliases(self) -> dict[str, str]:
+        """The aliases by which events find the instance, by name."""
+        return aliases_of(self.instance)
+
+    @property
     def status(self) -> str:
         """`running`, `compensating`, `completed`, `compensated` or `parked`."""
         return self.instance.status
@@ -311,6 +318,7 @@ class Harness:
                 instance = replace(instance, items=self._items.bring(instance.items, needs.want))
 
     def _hear(self, arrived: Arrived) -> Self:
+        self._prove_found(arrived)
         self._decide(arrived)
         if self.disposition is Disposition.HELD:
             self._kept.append(replace(arrived, kept=True))
@@ -326,6 +334,8 @@ class Harness:
         self._latest = [self._note(send) for send in decision.sends if not send.marker]
         self._prove_undos(decision.sends)
         self._prove_state()
+        if self.definition.aliases:
+            self._note_aliases()
         for marker in (send for send in decision.sends if send.marker):
             self._deliver_marker(marker)
         if decision.withdraw:
@@ -333,6 +343,14 @@ class Harness:
             self._decide(Withdrawn(message_ids=frozenset()))
             self._latest = latest + self._latest
         return self
+
+    def _note_aliases(self) -> None:
+        """Let the instance have the aliases that its state gives it, as if no other had one of them."""
+        decision = aliased(self.instance, *given(self.definition, self.instance), self.now)
+        if decision.history:
+            self._instance = decision.instance
+            self._decisions.append(decision)
+            self.history += decision.history
 
     def _deliver_marker(self, marker: Send) -> None:
         body = json.loads(marker.body or b"")
@@ -410,6 +428,16 @@ class Harness:
                     f"{self.definition.type}.{undo.name} cannot be built before the reply of {send.path} is known "
                     f"({type(error).__name__}: {error}); a step that times out must be undone without it"
                 ) from error
+
+    def _prove_found(self, arrived: Arrived) -> None:
+        key = self.definition.keys.get(arrived.name)
+        if key is None or key.alias is None or arrived.kept:
+            return
+        value, has = key.of(self.definition.type, arrived.event), self.aliases.get(key.alias)
+        if value != has:
+            raise AssertionError(
+                f"{self!r} is not found by this {arrived.name}: its {key.alias} is {has!r}, not {value!r}"
+            )
 
     def _item(self, path: str) -> tuple[object, ...]:
         """The item that a command is about, if it is about one."""

@@ -9,22 +9,25 @@ from uuid import uuid4
 import pytest
 from pydantic import Field
 
-from handlers.aliases import check_still_there
+from handlers.aliases import still_there
 from handlers.facts import MessageIgnored
 from handlers.held import HeldMessages
 from handlers.operations import Operation, Operations
 from handlers.saga_types import SagaType
 from messages import Command, Event
+from messages.envelope import Raw
 from messages.errors import DatabaseBusy
 from outbox.interface import Locked
-from sagas import Alias, Saga, definition_of, signal, sleep, start, step, wait
+from sagas import Alias, Definition, Saga, definition_of, signal, sleep, start, step, wait
 from sagas.aliases import aliases_of
 from sagas.outcome import Action, Operated
+from storage.retention import Expiry
 from storage.statements import Statement
 from tests.handlers.house import LIMITS, NAMESPACE, House, kinds, rows
 
 if TYPE_CHECKING:
     from outbox.unit import SqlStorage
+    from tests.storage.databases import Counter
 
 
 class Ordered(Event, name="parcels.Ordered"):
@@ -154,8 +157,8 @@ async def _aliases(storage: SqlStorage) -> dict[tuple[str, str], object]:
     return {(row.alias, row.value): str(row.saga_id) for row in found}
 
 
-def _sweep(house: House, storage: SqlStorage) -> HeldMessages:
-    saga = SagaType({PARCELS.version: PARCELS}, NAMESPACE)
+def _sweep(house: House, storage: SqlStorage, definition: Definition = PARCELS) -> HeldMessages:
+    saga = SagaType({definition.version: definition}, NAMESPACE)
     return HeldMessages(
         [saga], storage=storage, relay=house.relay, runner=house.runner, report=house.facts.append, limits=LIMITS
     )
@@ -335,9 +338,10 @@ async def test_an_alias_that_has_gone_to_another_since_it_was_looked_up_has_the_
     await house.take(house.message(Ordered(order="1")), house.message(Packed(order="1", parcel="A")))
     instance = await house.instance("1")
     locked = Locked(instances={instance.saga_id: instance}, busy=frozenset(), now=None)
-    check_still_there({("parcel", "A"): instance.saga_id}, locked)
+    found = {("parcel", "A"): instance.saga_id, ("parcel", "of one that is gone"): uuid4()}
+    assert still_there(found, locked) == {("parcel", "A"): instance.saga_id}
     with pytest.raises(DatabaseBusy, match="was given to another instance just now"):
-        check_still_there({("parcel", "B"): instance.saga_id}, locked)
+        still_there({("parcel", "B"): instance.saga_id}, locked)
 
 
 async def test_an_event_that_comes_before_its_start_in_the_same_batch_is_applied_behind_it(
@@ -348,3 +352,158 @@ async def test_an_event_that_comes_before_its_start_in_the_same_batch_is_applied
     assert aliases_of(await house.instance("1")) == {"parcel": "A"}
     assert not await rows(storage, "select * from held")
     assert "message_held" not in await kinds(storage, house.id_of("1"))
+
+
+class Booked(Event, name="rooms.Booked"):
+    guest: str
+    room: str | None = None
+
+
+class Left(Event, name="rooms.Left"):
+    guest: str
+
+
+class Knocked(Event, name="rooms.Knocked"):
+    room: str
+
+
+class Clean(Command, name="rooms.Clean"):
+    guest: str
+
+
+class Cleaned(Event, name="rooms.Cleaned"):
+    guest: str
+
+
+class Stay(Saga, key="guest", version=1, key_reuse=True, keys={Knocked: Alias("room")}, aliases=("room",)):
+    """Has a room, which others have later; one that nobody said has the room 13."""
+
+    guest: str
+    room: str | None = None
+    knocks: int = 0
+
+    @start
+    def booked(cls, event: Booked) -> Self:
+        return cls(guest=event.guest, room=event.room)
+
+    @wait(timeout=timedelta(microseconds=1))
+    def leave(self, event: Left) -> None: ...
+
+    @leave.on_timeout
+    def forgotten(self) -> None:
+        self.room = self.room or "13"
+
+    @signal
+    def knocked(self, event: Knocked) -> None:
+        self.knocks += 1
+
+    @step(success=Cleaned)
+    def clean(self) -> Clean:
+        return Clean(guest=self.guest)
+
+    flow = leave >> clean
+
+
+async def test_where_keys_are_used_again_an_ended_instance_leaves_its_aliases_to_the_next(storage: SqlStorage) -> None:
+    house = await House(storage, definition_of(Stay)).open()
+    await house.take(house.message(Booked(guest="a", room="7")), house.message(Booked(guest="b", room="7")))
+    assert "alias_refused" in (await house.instance("b")).attention
+    await house.take(house.message(Left(guest="a")))
+    await house.take(
+        house.answer("a", Cleaned(guest="a"), "clean"),
+        house.message(Booked(guest="c", room="7")),
+        house.message(Knocked(room="7")),
+    )
+    assert await _aliases(storage) == {("room", "7"): str(house.id_of("c"))}
+    assert b'"knocks":1' in (await house.instance("c")).state
+    assert b'"knocks":0' in (await house.instance("a")).state
+    await house.take(house.message(Left(guest="c")), house.answer("c", Cleaned(guest="c"), "clean"))
+    await house.take(house.message(Booked(guest="d", room="7")))
+    assert await _aliases(storage) == {("room", "7"): str(house.id_of("d"))}
+
+
+class Nap(Saga, key="guest", version=1, keys={Knocked: Alias("room")}, aliases=("room",)):
+    """Has a room for a moment."""
+
+    guest: str
+    room: str | None = None
+
+    @start
+    def booked(cls, event: Booked) -> Self:
+        return cls(guest=event.guest, room=event.room)
+
+    @signal
+    def knocked(self, event: Knocked) -> None: ...
+
+    @sleep
+    def nap(self) -> timedelta:
+        return timedelta(microseconds=1)
+
+    @step(reply=False)
+    def clean(self) -> Clean:
+        return Clean(guest=self.guest)
+
+    flow = clean >> nap
+
+
+async def test_one_that_ends_by_a_timer_without_the_alias_it_wanted_wants_nobody_any_more(storage: SqlStorage) -> None:
+    definition = definition_of(Nap)
+    house = await House(storage, definition).open()
+    await house.take(house.message(Booked(guest="a", room="7")), house.message(Booked(guest="b", room="7")))
+    assert "alias_refused" in (await house.instance("b")).attention
+    due, _ = await storage.due_timers([definition.type], 10)
+    assert await house.timers.fire(due) == 2
+    second = await house.instance("b")
+    assert (second.status, second.attention) == ("completed", {})
+    assert await _aliases(storage) == {("room", "7"): str(house.id_of("a"))}
+
+
+async def test_what_a_wait_gives_up_with_may_give_an_alias(storage: SqlStorage) -> None:
+    house = await House(storage, definition_of(Stay)).open()
+    await house.take(house.message(Booked(guest="a")), house.message(Knocked(room="13")))
+    due, _ = await storage.due_timers(["Stay"], 10)
+    await house.timers.fire(due)
+    [marker] = await rows(storage, "select * from outbox where name = 'antiphon.GiveUp'")
+    await house.take(
+        Raw(
+            body=bytes(marker.body),
+            routing_key=marker.routing_key,
+            message_id=marker.message_id,
+            type=marker.name,
+            content_type="application/json",
+            correlation_id=str(marker.saga_id),
+            app_id=NAMESPACE,
+        )
+    )
+    assert await _aliases(storage) == {("room", "13"): str(house.id_of("a"))}
+    assert b'"knocks":1' in (await house.instance("a")).state
+
+
+async def test_the_aliases_of_an_instance_go_with_it(storage: SqlStorage) -> None:
+    house = await _house(storage)
+    await house.take(house.message(Ordered(order="1")), house.message(Packed(order="1", parcel="A")))
+    await house.take(house.message(Delivered(parcel_no="A")), house.answer("1", Thanked(order="1"), "thank"))
+    async with storage.database.write() as session:
+        await session.fetch(Statement.both("delete from outbox"), {})
+    await Expiry(storage.database).sagas(0.0)
+    assert await _aliases(storage) == {}
+    await house.take(house.message(Scanned(parcel="A")))
+    [held] = await rows(storage, "select reason from held")
+    assert held.reason == "early"
+
+
+async def test_one_look_finds_the_aliases_of_a_batch_and_one_statement_takes_them(
+    storage: SqlStorage, counter: Counter
+) -> None:
+    house = await _house(storage)
+    numbers = range(20)
+
+    async def asked(*events: Event) -> int:
+        counter.statements.clear()
+        await house.take(*map(house.message, events))
+        return sum("saga_alias" in each for each in counter.statements)
+
+    assert await asked(*(Ordered(order=str(n), payment=f"p{n}") for n in numbers)) == 1
+    assert await asked(*(Charged(reference=f":p{n}") for n in numbers)) == 1
+    assert await asked(*(Packed(order=str(n), parcel=f"a{n}") for n in numbers)) == 1
+    assert await asked(*(Ordered(order=f"without-{n}") for n in numbers)) == 0

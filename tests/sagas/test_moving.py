@@ -11,6 +11,7 @@ import pytest
 from messages import Command, Event
 from messages.errors import OperationRefused
 from sagas import (
+    Alias,
     Definition,
     Saga,
     alternative,
@@ -22,6 +23,7 @@ from sagas import (
     on,
     parallel,
     repeat,
+    signal,
     sleep,
     start,
     step,
@@ -749,3 +751,50 @@ def test_names_that_the_old_version_did_not_have_are_refused() -> None:
         "Moving.from_first, @migrate(1, steps=…): version 1 has no 'secnd' (did you mean 'second'?); correct it"
     )
     assert "version 1 has second already, and what was two cannot be one" in refused(Two)
+
+
+class Named(Event, name="moving.Named"):
+    parcel: str
+
+
+BY_PARCEL = {Named: Alias("parcel")}
+
+
+class Known(Saga, abstract=True):
+    """Has other names from the beginning."""
+
+    key: str
+    parcel: str | None = None
+    box: str | None = None
+
+    @start
+    def asked(cls, event: Asked) -> Self:
+        return cls(key=event.key, parcel="A", box="X")
+
+    @signal
+    def named(self, event: Named) -> None: ...
+
+    @step(success=Did)
+    def do(self) -> Do:
+        return Do(key=self.key)
+
+
+def test_what_an_instance_is_known_by_goes_with_it_and_may_be_dropped_or_added() -> None:
+    class Old(Known, key="key", name="Known", aliases=("parcel", "box"), keys=BY_PARCEL): ...
+
+    class New(Known, key="key", name="Known", version=2, aliases=("parcel", "crate"), keys=BY_PARCEL):
+        crate: str | None = None
+
+        @migrate(1)
+        @classmethod
+        def from_1(cls, state: dict[str, Any]) -> Self:
+            return cls(**{**state, "crate": state["box"], "parcel": "B"})
+
+    story = Harness(Old).given(Asked(key="k"))
+    assert story.aliases == {"parcel": "A", "box": "X"}
+    story.migrates(New)
+    assert story.aliases == {"parcel": "B", "crate": "X"}
+    assert story.kinds[-2:] == ["migrated", "aliased"]
+    assert story.hears(Named(parcel="B")).kinds[-1] == "signal_received"
+    with pytest.raises(AssertionError, match=r"is not found by this moving.Named: its parcel is 'B', not 'A'"):
+        story.hears(Named(parcel="A"))

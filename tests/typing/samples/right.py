@@ -24,7 +24,20 @@ from messages.catalog.ordering import (
     StockReleased,
     StockReserved,
 )
-from sagas import Definition, Patience, Policies, Retry, Saga, announce, definition_of, start, step, with_policies
+from sagas import (
+    Alias,
+    Definition,
+    Patience,
+    Policies,
+    Retry,
+    Saga,
+    announce,
+    definition_of,
+    signal,
+    start,
+    step,
+    with_policies,
+)
 
 
 class Told(Event, name="sample.Told"):
@@ -119,6 +132,39 @@ def what_the_class_offers(event: OrderPlaced) -> Definition:
     assert_type(PlaceOrder(order_id="1", total=Decimal(1)).reserve(), ReserveStock)
     policies = Policies(deadline=timedelta(hours=1), calls={"pay": Patience(timeout=timedelta(seconds=1))})
     return with_policies(definition_of(PlaceOrder), policies)
+
+
+def order_of(event: OrderPlaced) -> str:
+    return event.order_id.upper()
+
+
+def parcel_of(event: Told) -> str:
+    return event.order_id
+
+
+class Known(
+    Saga,
+    key="order_id",
+    keys={
+        OrderPlaced: order_of,
+        Told: Alias("parcel", at=parcel_of),
+    },
+    aliases=("parcel",),
+):
+    order_id: str
+    parcel: str | None = None
+
+    @start
+    def placed(cls, event: OrderPlaced) -> Self:
+        return cls(order_id=event.order_id)
+
+    @signal
+    def told(self, event: Told) -> None:
+        self.parcel = None
+
+    @step(success=StockReserved)
+    def reserve(self) -> ReserveStock:
+        return ReserveStock(order_id=self.order_id, lines=[])
 
 
 class Reserving(Saga, abstract=True):

@@ -16,7 +16,7 @@ from messages.catalog.ordering import (
     StockReleased,
     StockReserved,
 )
-from sagas import Retry, Saga, announce, start, step
+from sagas import Alias, Retry, Saga, announce, start, step
 
 
 class Wrong(Saga, key="order_id"):
@@ -151,6 +151,14 @@ class WithHookInFlow(Saga, key="order_id"):
 class WithTextAsFlow(Saga, key="order_id"):
     order_id: str
     flow = "reserve"  # reported: mypy, pyright
+
+
+def parcel_of(event: StockReleased) -> float:
+    return float(event.order_id)
+
+
+nowhere = Alias("parcel", at=7)  # reported: mypy, pyright
+nothing = Alias("parcel", at=parcel_of)  # reported: mypy, pyright
 
 
 def in_a_test(order: Wrong) -> None:
