@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from messages import codec
-from messages.errors import MessageError, MissingKey, NewerMessage, UnknownMessage
+from messages.errors import MessageError, MethodRaised, MissingKey, NewerMessage, UnknownMessage
 from messages.keys import business_key
 from messages.strict_json import check_json_object
 from messages.value import value
@@ -120,6 +120,9 @@ def _key(envelope: Envelope, event: Event, carried: EventKey | None, definition:
             return carried.of(definition.type, event)
         own = attribute_of(type(event), definition.key)
         return None if own is None else business_key(getattr(event, own))
+    except MethodRaised as error:
+        error.message_id = envelope.message_id
+        raise
     except MissingKey as error:
         if carried is None or not (envelope.name in definition.starts or uuid_of(envelope.correlation_id) is None):
             return None

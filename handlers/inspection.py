@@ -26,7 +26,9 @@ from messages.errors import (
     OperationRefused,
     UnknownMessage,
 )
+from messages.printable import printable
 from sagas import difference, prospect
+from sagas.aliases import given
 from sagas.instance import saga_id
 from sagas.moving import move
 from sagas.outcome import Arrived
@@ -78,6 +80,7 @@ REMEDIES: Mapping[str, str] = {
     "held_waits": "it goes on waiting for a process that knows its version",
     "parked_mended": "once this code runs: antiphon sagas retry, or replay the dead letter that parked it",
     "parked_still": "antiphon sagas show tells what raised; mend the method",
+    "alias_shared": "once this code runs the first of them has it, and the others want somebody: see which is right",
     "migration_refused": "mend what @migrate says; see antiphon definitions migrate",
     "migration_leaves": _BESIDE,
     "migration_moves": "once this code runs: antiphon definitions migrate {type} {version}",
@@ -86,6 +89,7 @@ REMEDIES: Mapping[str, str] = {
 
 NOTES = frozenset(
     (
+        "alias_shared",
         "letter_fails",
         "letter_replayable",
         "held_waits",
@@ -182,6 +186,7 @@ class Inspection:
         self._namespace = namespace
         self._limits = limits
         self.checked = {"instances": 0, "timers": 0, "held": 0, "dead_letters": 0, "not_ours": 0}
+        self._named: dict[tuple[str, str, str], str] = {}
         self._ways: dict[tuple[str, int], Passage] = {}
         self._refused = {(cause.saga_type, cause.version): cause for cause in self._refusals()}
         self._found = {cause: Finding(cause=cause) for cause in self._refused.values()}
@@ -233,10 +238,30 @@ class Inspection:
         ahead = prospect.prospect(definition, instance, now)
         for flaw in ahead.flaws:
             yield Cause(code=flaw.code, saga_type=saga_type, version=version, place=flaw.place, text=flaw.text)
+        yield from self._shared_aliases(definition, instance)
         if ahead.mended is not None:
             code, raised = "parked_mended" if ahead.mended else "parked_still", instance.attention["method_raised"]
             place, text = raised.partition(": ")[0], f"parked because of {raised}"
             yield Cause(code=code, saga_type=saga_type, version=version, place=place, text=text)
+
+    def _shared_aliases(self, definition: Definition, instance: Instance) -> Iterator[Cause]:
+        """What the instance would not get of the aliases that are new in its class, for another live one has it too."""
+        recorded = self._recorded.get((definition.type, definition.version))
+        known = recorded.document["shape"].get("aliases", ()) if recorded is not None else definition.aliases
+        new = set(definition.aliases).difference(known)
+        values, unfit = given(definition, instance) if new else ({}, {})
+        for name in sorted(new & values.keys()):
+            first = self._named.setdefault((definition.type, name, values[name]), instance.key)
+            if first != instance.key:
+                text = printable(f"its {name} {values[name]!r} is that of {first!r}, too")
+                yield Cause(
+                    code="alias_shared", saga_type=definition.type, version=definition.version, place=name, text=text
+                )
+        for name in sorted(new & unfit.keys()):
+            text = f"its {name} is no key: {unfit[name]}"
+            yield Cause(
+                code="alias_shared", saga_type=definition.type, version=definition.version, place=f"{name}:", text=text
+            )
 
     def _after_migration(self, instance: Instance, now: datetime) -> Iterator[Cause]:
         """What would become of an instance of a version that is not here, if it were moved to the one that is."""

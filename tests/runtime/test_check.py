@@ -93,11 +93,16 @@ class Release:
 def release(office: Office, antiphon: Command, started: Callable[..., Process]) -> Release:
     made = Release(office, antiphon)
     made.write(TODAY)
+    _record(office, started)
+    return made
+
+
+def _record(office: Office, started: Callable[..., Process]) -> None:
+    """Let the code run for a moment, so that its definitions are recorded."""
     sidecar = started("run", **office.settings)
     sidecar.until("process.ready")
     sidecar.send(signal.SIGTERM)
     assert sidecar.ended() == 0
-    return made
 
 
 def reply(name: str, order: str, step: str = "think", **values: Any) -> DeadLetter:  # noqa: ANN401
@@ -255,6 +260,23 @@ def test_a_message_that_waits_for_its_version_goes_on_waiting(release: Release) 
     release.office.keep(replace(newer, raw=raw, reason="newer_version"))
     assert release.office.dead("replay", "--all").returncode == 0
     assert (release.found(), release.found("notes")) == ([], [("held_waits", 1)])
+
+
+def test_who_would_share_an_alias_that_is_new_is_told(
+    office: Office, antiphon: Command, started: Callable[..., Process]
+) -> None:
+    release = Release(office, antiphon)
+    today = TODAY.replace(
+        "    order_id: str\n\n    @start", "    order_id: str\n    ref: str | None = None\n\n    @start"
+    )
+    today = today.replace("cls(order_id=event.order_id)", "cls(order_id=event.order_id, ref=event.order_id[:1])")
+    release.write(today)
+    _record(office, started)
+    release.begin("a1", "a2", "a3", "b1")
+    release.write(today.replace('class Tiny(Saga, key="order_id"', 'class Tiny(Saga, key="order_id", aliases=("ref",)'))
+    said = release.ask()
+    assert (said["breaks"], release.found("notes")) == (False, [("alias_shared", 2)])
+    assert "its ref 'a' is that of 'a" in release.check().stdout
 
 
 def test_nothing_is_changed_by_a_look(release: Release) -> None:

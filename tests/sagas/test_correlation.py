@@ -14,7 +14,10 @@ from pydantic import Field
 from messages import Command, Event
 from messages.errors import DefinitionError, MethodRaised, MissingKey
 from sagas import Alias, Saga, definition_of, signal, start, step
+from sagas.aliases import aliased, aliases_of
 from sagas.difference import difference
+from sagas.prospect import prospect
+from testkit import Harness
 
 Reference = NewType("Reference", str)
 
@@ -278,3 +281,16 @@ def test_an_event_that_comes_by_another_key_is_refused_under_the_same_version() 
     assert [(change.text, change.verdict) for change in changes] == [
         ("event keys.Scanned: alias was parcel, is reference", "refused")
     ]
+
+
+def test_what_an_instance_is_known_by_stands_in_no_release_in_the_way() -> None:
+    class X(Common, key="loan", keys=BY_PARCEL, aliases=("parcel",)): ...
+
+    class Y(Common, key="loan", name="X", keys={Scanned: "parcel_no"}): ...
+
+    story = Harness(X).given(Asked(loan="7"))
+    story = story.operator("pause").operator("resume")
+    known = aliased(story.instance, {"parcel": "waiting"}, {}, story.now).instance
+    assert aliases_of(known) == {"parcel": "waiting"}
+    for definition in map(definition_of, (X, Y)):
+        assert prospect(definition, known, story.now).flaws == ()
