@@ -74,13 +74,15 @@ REHOLD = Write(
         "expires_in": "float8",
     },
     postgresql="""
-        update held h set reason = r.reason, business_key = r.business_key, saga_id = r.saga_id, alias = r.alias,
+        update held h set reason = r.reason, business_key = coalesce(r.business_key, h.business_key),
+                          saga_id = r.saga_id, alias = r.alias,
                           expires_at = case when r.expires_in is not null then coalesce(
                               h.expires_at, clock_timestamp() + r.expires_in * interval '1 second') end
         from {rows} where h.held_id = r.held_id
     """,
     sqlite=f"""
-        update held set reason = :reason, business_key = :business_key, saga_id = :saga_id, alias = :alias,
+        update held set reason = :reason, business_key = coalesce(:business_key, business_key),
+                        saga_id = :saga_id, alias = :alias,
                         expires_at = case when :expires_in is not null then coalesce(expires_at, {_EXPIRES}) end
         where held_id = :held_id
     """,

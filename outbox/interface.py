@@ -3,7 +3,8 @@
 The message path, the timers, the relay and the participants are written against these protocols; `outbox.unit`
 carries them out in SQL, on PostgreSQL and on SQLite, which pass one conformance suite. What each promises:
 
-- locks are taken in the order saga key, saga, inbox, held, timer, outbox, dead letter, in a table in that of its key;
+- locks are taken in the order saga key, saga, inbox, alias, held, timer, outbox, dead letter, in a table in that of its
+  key;
 - errors reach the caller as `messages.errors`: `DatabaseAway` and `DatabaseBusy` mean that nothing was committed,
   `CommitUnknown` that nobody knows; a data error of the database is a `MessageError`;
 - every await is bounded.

@@ -266,9 +266,8 @@ def test_who_would_share_an_alias_that_is_new_is_told(
     office: Office, antiphon: Command, started: Callable[..., Process]
 ) -> None:
     release = Release(office, antiphon)
-    today = TODAY.replace(
-        "    order_id: str\n\n    @start", "    order_id: str\n    ref: str | None = None\n\n    @start"
-    )
+    state = "    order_id: str\n"
+    today = TODAY.replace(f"{state}\n    @start", f"{state}    ref: str | None = None\n\n    @start")
     today = today.replace("cls(order_id=event.order_id)", "cls(order_id=event.order_id, ref=event.order_id[:1])")
     release.write(today)
     _record(office, started)
