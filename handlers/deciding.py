@@ -124,6 +124,8 @@ class Deciding:
 
     async def migrate(self, definition: Definition, instance: Instance, moved: Decision) -> None:
         """Take up an instance that goes on under another version, and decide on what that unblocks."""
+        if self._aliases is None and aliases_of(instance):  # of which its class knows nothing any more
+            self._aliases = Aliases(self._unit, self.work)
         fold = await self.work.migrate(self._unit, definition, instance, moved)
         if heard.newly_awaited(instance, fold.current):
             await self._settle(fold)

@@ -12,7 +12,8 @@ from handlers.held import HeldMessages
 from handlers.migrations import Migrations, Move
 from handlers.saga_types import SagaType
 from messages import Command, Event, upcast
-from sagas import Saga, definition_of, migrate, start, step, wait
+from sagas import Alias, Saga, definition_of, migrate, start, step, wait
+from sagas.aliases import aliases_of
 from sagas.passage import passage
 from sagas.patch import rebuild
 from storage import definitions
@@ -263,3 +264,59 @@ async def test_a_body_that_an_upcast_cannot_take_is_a_dead_letter_with_the_bytes
     assert bytes(row.body) == b'{"order_id": "a"}'
     assert "Late.noted (" in row.error
     assert "raised KeyError: 'remark'" in row.error
+
+
+class Known(Saga, abstract=True):
+    order_id: str
+    ref: str | None = None
+    box: str | None = None
+
+    @start
+    def ordered(cls, event: Ordered) -> Self:
+        return cls(order_id=event.order_id, ref=f"ref-{event.order_id}", box=f"box-{event.order_id}")
+
+    @wait
+    def nod(self, event: Said) -> None: ...
+
+    @step(success=Did)
+    def work(self) -> Do:
+        return Do(order_id=self.order_id)
+
+    flow = nod >> work
+
+
+class KnownByRef(Known, key="order_id", name="Migrated", aliases=("ref",)): ...
+
+
+class KnownByBox(
+    Known, key="order_id", name="Migrated", version=2, aliases=("box",), keys={Said: Alias("box", at="order_id")}
+):
+    @migrate(1)
+    @classmethod
+    def from_first(cls, state: dict[str, Any]) -> Self:
+        return cls(**state)
+
+
+class KnownNoMore(Known, key="order_id", name="Migrated", version=2):
+    @migrate(1)
+    @classmethod
+    def from_first(cls, state: dict[str, Any]) -> Self:
+        return cls(**state)
+
+
+@pytest.mark.parametrize("later", [KnownByBox, KnownNoMore])
+async def test_the_aliases_of_who_is_moved_are_those_of_its_new_class(storage: SqlStorage, later: type[Saga]) -> None:
+    first = await House(storage, definition_of(KnownByRef)).open()
+    await definitions.record(storage.database, [first.definition])
+    await begin(first, "a", "b")
+    second = await House(storage, definition_of(later)).open()
+    if later is KnownByBox:
+        await second.take(second.message(Said(order_id="box-a")))
+    assert (await move(second, "a", "b"))[0] == 2
+    found = await rows(storage, "select alias, value from saga_alias order by value")
+    boxes = [("box", "box-a"), ("box", "box-b")] if later is KnownByBox else []
+    assert [(row.alias, row.value) for row in found] == boxes
+    assert aliases_of(await second.instance("a")) == dict(boxes[:1])
+    assert aliases_of(await rebuilt(storage, second.id_of("a"))) == dict(boxes[:1])
+    assert ("event_received" in await kinds(storage, second.id_of("a"))) == (later is KnownByBox)
+    assert not await rows(storage, "select * from held")
