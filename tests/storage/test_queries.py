@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from messages.errors import OperationRefused
 from outbox.interface import Changes, RowOutcome
+from outbox.naming import AliasClaim
 from sagas.instance import Phase
 from storage import queries as asked
 from storage.queries import Queries, SagaFilter, TimerFilter
@@ -159,6 +160,31 @@ async def test_timers_are_listed_soonest_first_page_by_page_by_type_and_by_insta
     assert (await queries.timers(TimerFilter(saga_id=paused.saga_id))).timers == []
 
 
+async def test_an_instance_is_found_by_an_alias_unless_another_has_that_as_its_key(
+    storage: SqlStorage, queries: Queries
+) -> None:
+    first, second, third = (new_instance(key) for key in ("order-1", "order-2", "A"))
+    await insert(storage, first, second)
+    claims = [
+        AliasClaim(saga_type="PlaceOrder", alias=alias, value=value, saga_id=instance.saga_id)
+        for instance, alias, value in [(first, "parcel", "A"), (first, "payment", "B"), (second, "parcel", "B")]
+    ]
+    async with storage.transaction() as unit:
+        await unit.take_aliases(claims, reusing=[], over=[])
+    found = await queries.saga("A")
+    assert found is not None
+    assert (found.saga.business_key, found.aliases) == ("order-1", {"parcel": "A", "payment": "B"})
+    assert await queries.saga("A", saga_type="Another") is None
+    with pytest.raises(OperationRefused, match="several instances have the alias 'B'"):
+        await queries.saga("B")
+    listed = await queries.sagas(SagaFilter(key="B", aliased=True))
+    assert {each.business_key for each in listed.sagas} == {"order-1", "order-2"}
+    await insert(storage, third)
+    found = await queries.saga("A")
+    assert found is not None
+    assert found.saga.saga_id == third.saga_id
+
+
 async def test_a_list_of_timers_goes_on_behind_one_that_is_gone(storage: SqlStorage, queries: Queries) -> None:
     instance = new_instance(timers={f"{name}/do": timer(n) for n, name in enumerate("abc")})
     await insert(storage, instance)
@@ -173,10 +199,11 @@ async def test_a_list_of_timers_goes_on_behind_one_that_is_gone(storage: SqlStor
     [
         (SagaFilter(key="order-1"), "saga_by_key"),
         (SagaFilter(key="order-1", saga_type="PlaceOrder"), "saga_by_key"),
+        (SagaFilter(key="order-1", aliased=True), "saga_alias_by_value"),
         (SagaFilter(attention=True), "attention_pkey"),
         (SagaFilter(status="parked"), "attention_pkey"),
     ],
-    ids=["key", "key_and_type", "attention", "parked"],
+    ids=["key", "key_and_type", "alias", "attention", "parked"],
 )
 async def test_a_list_finds_its_instances_by_an_index(postgresql: Database, wanted: SagaFilter, index: str) -> None:
     values = {"type": "PlaceOrder", "status": "parked", "key": "order-1", "limit": 51}
