@@ -31,7 +31,6 @@ _TAKEN_ONE_DAY = "published again as soon as it is taken"
 """When that is tried nobody can tell: a destination that takes nothing is tried with whatever waits for it."""
 
 
-_LIFECYCLE = "lifecycle"
 _PAUSES = {"sleep": "it goes on", "timeout": "given up waiting"}
 """What the timers of rests and waits do; every other one of a wait sends something."""
 
@@ -118,8 +117,6 @@ def _next(found: SagaDetail, awaited: _Call | None) -> tuple[str | None, datetim
         timers = {timer.name: timer.due_at for timer in found.timers}
         for timer in found.timers:
             path, _, what = timer.name.rpartition("/")
-            if path == _LIFECYCLE:
-                return f"{what} is asked", timer.due_at
             if path:
                 return _paused(found, what), timer.due_at
         if DEADLINE in timers:
