@@ -265,8 +265,8 @@ MUTANTS: Sequence[Mutant] = (
         edits=[
             Edit(
                 file="sagas/timeouts.py",
-                old="        _ask_to_give_up(turn, timer_name(path, purpose), _entry(turn, path, progress), wait, unsent)",
-                new="        _doubt(turn, path)",
+                old="_ask_to_give_up(turn, timer_name(path, purpose), _entry(turn, path, progress), wait, unsent)",
+                new="_doubt(turn, path)",
             )
         ],
         run=runs.the_answer_is_still_in_the_queue,
