@@ -25,7 +25,8 @@ test: check  ## everything: lint, types, unit, property, integration and crash t
 	  "$(PYTEST) -n $(CRASH_WORKERS) --maxschedchunk 1 -m 'not soak' tests/crash $(ARGS)"
 	@$(if $(NODE),,echo "Not run: the tests of the participant in Node.js, because node and npm are not here. With them: make examples")
 
-check: lint types  ## what is checked without running the code
+check: $(VENV)/.installed-dev  ## what is checked without running the code
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types
 
 lint: $(VENV)/.installed-dev  ## style, format and the import rules between the packages
 	@$(BIN)/ruff check --quiet .

@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 _SENDS = ("command_sent", "compensation_sent", "command_resent")
 _MOVES = (*_SENDS, "reply_transient", "timer_fired")
 _LONGEST_WAIT, _LONGEST_ERROR = 600, 300
-
+_LIFECYCLE = "lifecycle"
 _RESUME = "antiphon sagas resume {key}"
 _TAKEN_ONE_DAY = "published again as soon as it is taken"
 """When that is tried nobody can tell: a destination that takes nothing is tried with whatever waits for it."""
 
 
-_LIFECYCLE = "lifecycle"
 _PAUSES = {"sleep": "it goes on", "timeout": "given up waiting"}
 """What the timers of rests and waits do; every other one of a wait sends something."""
 
@@ -118,10 +117,8 @@ def _next(found: SagaDetail, awaited: _Call | None) -> tuple[str | None, datetim
         timers = {timer.name: timer.due_at for timer in found.timers}
         for timer in found.timers:
             path, _, what = timer.name.rpartition("/")
-            if path == _LIFECYCLE:
-                return f"{what} is asked", timer.due_at
             if path:
-                return _paused(found, what), timer.due_at
+                return _paused(path, what), timer.due_at
         if DEADLINE in timers:
             return "turned back for its deadline", timers[DEADLINE]
         return ("people are told that it takes long", timers[OVERDUE]) if OVERDUE in timers else (None, None)
@@ -133,9 +130,9 @@ def _next(found: SagaDetail, awaited: _Call | None) -> tuple[str | None, datetim
     return _timed(found, awaited), awaited.timer.due_at
 
 
-def _paused(found: SagaDetail, what: str) -> str:
+def _paused(path: str, what: str) -> str:
     """What the timer of a rest, a wait or a state does when it falls due."""
-    if what in ((found.policy or {}).get("after") or {}):
+    if path == _LIFECYCLE:
         return f"the time of its state is over ({what})"
     return _PAUSES.get(what, f"{what} is sent")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sagas.definition import Purpose
 from sagas.instance import PARKING, WAITING, CallStatus
+from sagas.names import SLEEP, step_name
 from sagas.tally import RUNNING, told, wholes_in
 
 if TYPE_CHECKING:
@@ -27,9 +29,8 @@ def waiting_for(
     """One line; None when nobody and nothing is waited for."""
     waits = ["an operator (paused)"] if paused else []
     waits += [f"an operator ({reason}: {attention[reason]})" for reason in PARKING if reason in attention]
-    for name in definition.sleeps:
-        if (timer := timers.get(f"{name}/sleep")) is not None:
-            waits.append(f"{timer.due_at.isoformat(timespec='seconds')} (rest {name})")
+    if definition.sleeps:
+        waits += [f"{_moment(timer.due_at)} (rest {path})" for path, timer in _rests(definition, timers)]
     if choices:
         waits += [_heard(definition, path, timers) for path in choices if _is_open(definition, path, choices[path])]
     if (node := definition.lifecycle) is not None and f"{node.path}/open" in choices:
@@ -41,6 +42,17 @@ def waiting_for(
             continue
         waits += _waits(definition.steps[path.partition("[")[0]], path, step, choices)
     return "; ".join(waits) or None
+
+
+def _rests(definition: Definition, timers: Mapping[str, Timer]) -> Iterator[tuple[str, Timer]]:
+    for name, timer in timers.items():
+        path, _, what = name.rpartition("/")
+        if what == SLEEP and step_name(path) in definition.sleeps:
+            yield path, timer
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _in_state(definition: Definition, state: str) -> str:
@@ -64,7 +76,7 @@ def _heard(definition: Definition, path: str, timers: Mapping[str, Timer]) -> st
     name = path.partition("[")[0]
     events = " or ".join(event for event, heard in definition.heard.items() if heard.name == name)
     timer = timers.get(f"{path}/timeout")
-    until = "" if timer is None else f", until {timer.due_at.isoformat(timespec='seconds')}"
+    until = "" if timer is None else f", until {_moment(timer.due_at)}"
     return f"{events} (wait {path}{until})"
 
 
@@ -80,7 +92,7 @@ def _wait(path: str, call: Call, progress: CallProgress, choices: Mapping[str, s
     if progress.status is CallStatus.WAITING:
         return f"the next attempt at {call.command.message_name} ({doing}, attempt {progress.attempt} got no further)"
     name = f"{path}/{call.purpose}"
-    sign = f", last sign of life {choices[name][:19]}" if name in choices else ""
+    sign = f", last sign of life {_moment(datetime.fromisoformat(choices[name]))}" if name in choices else ""
     plain = not call.needed and not call.heartbeats
     replies = " or ".join(call.replies) if plain else _replies(call, choices.get(f"{name}/heard", ""))
     return f"{replies} ({doing}, attempt {progress.attempt}, send {progress.sends}{sign})"

@@ -16,6 +16,8 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.typing.caching import MYPY_CACHE, seeded
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
 PACKAGES: list[str] = WHEEL["packages"]
-CACHE = ROOT / ".mypy_cache"
 CATALOG_FILES = [
     "messages/catalog/refund_order.py",
     "sagas/catalog/refund_order.py",
@@ -80,7 +81,9 @@ def checkout(tmp_path: Path) -> Path:
 # -- what it writes passes the tools
 
 
-def test_in_a_checkout_it_passes_this_repositorys_tools_and_its_own_tests(checkout: Path) -> None:
+def test_in_a_checkout_it_passes_this_repositorys_tools_and_its_own_tests(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     before = set(written(checkout))
     said = ran("-m", "runtime", "new", "RefundOrder", folder=checkout, path=checkout)
     assert sorted(set(written(checkout)) - before) == sorted(CATALOG_FILES)
@@ -94,7 +97,7 @@ def test_in_a_checkout_it_passes_this_repositorys_tools_and_its_own_tests(checko
         folder=checkout,
         path=checkout,
     )
-    ran("-m", "mypy", "--cache-dir", str(CACHE / "checkout"), *CATALOG_FILES, folder=checkout, path=checkout)
+    ran("-m", "mypy", "--cache-dir", seeded(tmp_path_factory), *CATALOG_FILES, folder=checkout, path=checkout)
     assert "8 passed" in ran("-m", "pytest", "-q", CATALOG_FILES[-1], folder=checkout, path=checkout)
     assert "RefundOrder.undo_reserve" in ran("-m", "runtime", "config", "show", folder=checkout, path=checkout)
 
@@ -109,21 +112,21 @@ def test_in_a_package_of_ones_own_it_passes_the_tools_of_others_and_its_own_test
     assert all(file in done.stdout for file in PACKAGE_FILES)
     ran("-m", "ruff", "check", ".", folder=folder)
     ran("-m", "ruff", "format", "--check", ".", folder=folder)
-    silent = ("--follow-imports=silent", "--cache-dir", str(CACHE / "package"))
+    silent = ("--follow-imports=silent", "--cache-dir", str(MYPY_CACHE / "package"))
     ran("-m", "mypy", *silent, *PACKAGE_FILES, folder=folder)
     assert "8 passed" in ran("-m", "pytest", "-q", PACKAGE_FILES[-1], folder=folder)
 
 
 @pytest.mark.parametrize("steps", [STEPS, ("approve",)])
-@pytest.mark.parametrize("width", ["88", "120"])
 def test_however_long_the_names_and_many_the_steps_a_formatter_finds_nothing_to_do(
-    antiphon: Command, folder: Path, steps: tuple[str, ...], width: str
+    antiphon: Command, folder: Path, steps: tuple[str, ...]
 ) -> None:
     options = [word for step in steps for word in ("--step", step)]
     done = antiphon("new", LONG, "--package", "shop.refunds", *options)
     assert done.returncode == 0, done.stderr
     ran("-m", "ruff", "check", "--isolated", "--select", "E,F,I", "--line-length", "120", ".", folder=folder)
-    ran("-m", "ruff", "format", "--isolated", "--line-length", width, "--check", ".", folder=folder)
+    for width in ("88", "120"):
+        ran("-m", "ruff", "format", "--isolated", "--line-length", width, "--check", ".", folder=folder)
     assert "passed" in ran("-m", "pytest", "-q", "tests", folder=folder)
 
 

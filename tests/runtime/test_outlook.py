@@ -291,7 +291,7 @@ def test_what_is_waited_for_without_a_timer_is_told_by_the_deadline_or_not_at_al
         ("cool_off/sleep", "it goes on at"),
         ("approval/timeout", "given up waiting at"),
         ("approval/remind", "remind is sent at"),
-        ("lifecycle/long_overdue", "long_overdue is asked at"),
+        ("lifecycle/long_overdue", "the time of its state is over (long_overdue) at"),
     ],
 )
 def test_what_the_timers_of_rests_waits_and_states_do_is_told(timer: str, said: str) -> None:

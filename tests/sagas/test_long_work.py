@@ -109,7 +109,7 @@ def test_a_sign_of_life_begins_the_timeout_anew_and_shows_how_far_it_is() -> Non
         saga.receives(Scanning(pages=pages))
     assert saga.state.pages == 3
     assert saga.kinds.count("heartbeat") == 3
-    assert "last sign of life 2026-01-01T00:02:30" in (saga.instance.waiting_for or "")
+    assert "last sign of life 2026-01-01 00:02:30 UTC" in (saga.instance.waiting_for or "")
     assert saga.advance(timedelta(seconds=60)).sent == [Scan(key="k")]
     saga.receives(Scanned())
     assert saga.instance.choices == {}

@@ -312,6 +312,6 @@ class Migrated(World):
 
 
 Migrated.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestMigrated = Migrated.TestCase

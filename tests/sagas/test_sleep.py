@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sagas import Saga, alternative, definition_of, parallel, sleep, start, step
+from sagas import Saga, alternative, decision, definition_of, parallel, repeat, sleep, start, step
 from testkit.harness import Harness
 from tests.sagas.test_branches import Booked, Booking, Do, Done, Failed, answered, sent, undone
 
@@ -26,7 +26,7 @@ def resting() -> Harness:
 def test_the_flow_goes_on_when_the_rest_is_over_and_not_before() -> None:
     saga = resting()
     assert sent(saga) == []
-    assert saga.instance.waiting_for == f"{(saga.now + timedelta(days=2)).isoformat()} (rest nap)"
+    assert saga.instance.waiting_for == "2026-01-03 00:00:00 UTC (rest nap)"
     assert sent(saga.advance(timedelta(days=2, seconds=-1))) == []
     assert sent(saga.advance(timedelta(seconds=1))) == ["do b"]
     assert [entry.kind for entry in saga.history if entry.step == "nap"] == ["rest_began", "rested"]
@@ -88,6 +88,24 @@ def test_a_rest_in_a_branch_that_is_given_up_is_over_too() -> None:
     assert sent(answered(saga, "b", Failed)) == ["do c"]
     assert "nap/sleep" not in saga.instance.timers
     assert sent(saga.advance(timedelta(days=3))) != ["do a"]
+
+
+def test_a_rest_in_a_loop_is_what_the_instance_waits_for() -> None:
+    class Again(Booking, key="key", version=1, deadline=timedelta(days=30)):
+        @sleep
+        def nap(self) -> timedelta:
+            return timedelta(days=2)
+
+        @decision
+        def over(self) -> bool:
+            return False
+
+        flow = Booking.a >> repeat(nap, until=over, most=3) >> Booking.b >> Booking.c >> Booking.d
+
+    saga = answered(Harness(Again).given(Booked(key="k")), "a")
+    assert saga.instance.waiting_for == "2026-01-03 00:00:00 UTC (rest nap[0])"
+    saga.advance(timedelta(days=2))
+    assert saga.instance.waiting_for == "2026-01-05 00:00:00 UTC (rest nap[1])"
 
 
 def test_a_paused_saga_rests_on_and_goes_on_when_it_is_resumed() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.typing.caching import seeded
+
 REPOSITORY = Path(__file__).parents[2]
 SAMPLES = Path(__file__).parent / "samples"
 REPORTED = re.compile(r"# reported: (?P<who>.+)")
@@ -57,12 +59,15 @@ def test_the_right_samples_run_too(samples: Path) -> None:
         subprocess.run([sys.executable, samples / f"{name}.py"], cwd=REPOSITORY, check=True, env=_environment())
 
 
-def test_mypy_reports_exactly_the_wrong_lines(samples: Path) -> None:
+def test_mypy_reports_exactly_the_wrong_lines(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     command = [sys.executable, "-m", "mypy", "--config-file", str(REPOSITORY / "pyproject.toml"), "--output", "json"]
-    cache = str(REPOSITORY / ".mypy_cache" / "typing-samples")
     files = [str(sample) for sample in sorted(samples.glob("*.py"))]
     run = subprocess.run(
-        [*command, "--cache-dir", cache, *files], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [*command, "--cache-dir", seeded(tmp_path_factory), *files],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     problems = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     assert problems, run.stdout + run.stderr

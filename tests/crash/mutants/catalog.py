@@ -119,8 +119,8 @@ MUTANTS: Sequence[Mutant] = (
         edits=[
             Edit(
                 file="sagas/backward.py",
-                old="other.do.dispatched > step.do.ended and",
-                new="other.do.ended < step.do.dispatched and",
+                old="step.do.ended >= last:",
+                new="step.do.dispatched <= min(turn.steps[other].do.ended for other in left):",
             )
         ],
         run=runs.refused_and_contradicted,
@@ -265,8 +265,8 @@ MUTANTS: Sequence[Mutant] = (
         edits=[
             Edit(
                 file="sagas/timeouts.py",
-                old="        _ask_to_give_up(turn, timer_name(path, purpose), _entry(progress), wait, unsent)",
-                new="        _doubt(turn, path)",
+                old="_ask_to_give_up(turn, timer_name(path, purpose), _entry(turn, path, progress), wait, unsent)",
+                new="_doubt(turn, path)",
             )
         ],
         run=runs.the_answer_is_still_in_the_queue,
