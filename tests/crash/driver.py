@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 LEASE = "3"  # seconds; the shortest there is, so that a killed process's rows are soon another's
 BOUND = 120.0  # seconds; only ever reached when something is broken
+SPARING = 9  # times as long as a look at everything costs is waited before the next one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,22 +291,26 @@ async def at_rest(
     orders: Collection[str],
     ledger: Ledger,
     timeout: float = BOUND,  # noqa: ASYNC109 - a bound for tests
+    waits: Callable[[Picture], Sequence[str]] = lambda _: (),
 ) -> Picture:
     """Wait until every order's saga has ended or is parked and nothing is on its way; nobody may stall meanwhile.
+
+    `waits` says what else has to be waited for.
 
     Raises:
         AssertionError: it did not come to rest within `timeout` seconds, or something stalled; says what.
     """
-    restless = "nothing was read"
+    restless, clock = "nothing was read", time.process_time
     try:
         async with asyncio.timeout(timeout):
             while True:
+                began = clock()
                 picture = await read()
                 stalled = stalls(picture)
                 assert not stalled, f"stalled: {stalled}"
-                if not (restless := unrest(picture, orders, ledger)):
+                if not (restless := unrest(picture, orders, ledger) or ", ".join(waits(picture))):
                     return picture
-                await asyncio.sleep(GLANCE)
+                await asyncio.sleep(max(GLANCE, (clock() - began) * SPARING))
     except TimeoutError:
         raise AssertionError(f"no rest within {timeout} s: {restless}") from None
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.crash.checker import FORWARD, SOUND, Expected, no_effect_happens_twice, violations
-from tests.crash.script import COURT
+from tests.crash.script import REFORM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 SAGA_TYPE = "CourtCase"
 APPLIED = ("event_received", "signal_received", "cancelled")
+VOTES = ("vote", "ballot")
+"""What the wait for a vote is called in `court`, and in `reform`."""
+
 ENTERED_OFTEN = "vault"
 """Whoever is asked each time that a state is entered."""
 
@@ -29,7 +32,7 @@ ENTERED_OFTEN = "vault"
 def judged(picture: Picture, starts: Mapping[str, str], said: Sequence[Word]) -> list[str]:
     """Everything that is wrong at the end of a run of cases in which this was said."""
     expected = Expected(
-        starts=starts, allowed={order: ends(order) for order in starts}, saga_type=SAGA_TYPE, participants=tuple(COURT)
+        starts=starts, allowed={order: ends(order) for order in starts}, saga_type=SAGA_TYPE, participants=tuple(REFORM)
     )
     checks = [check for check in SOUND if check is not no_effect_happens_twice]
     once = replace(picture, effects=[each for each in picture.effects if each.participant != ENTERED_OFTEN])
@@ -51,6 +54,11 @@ def undecided(picture: Picture, said: Sequence[Word]) -> list[str]:
     """What was said and is not decided yet, in words."""
     decided = {row.message_id for row in picture.inbox if row.disposition != "held"}
     return [f"{word.name} {word.number} of {word.order}" for word in said if word.message_id not in decided]
+
+
+def kept(picture: Picture, said: Sequence[Word]) -> list[str]:
+    """The same, and what is held."""
+    return [*undecided(picture, said), *[f"{each.name} is held" for each in picture.held]]
 
 
 def every_word_is_decided_once(picture: Picture, said: Sequence[Word]) -> Iterator[str]:
@@ -79,7 +87,7 @@ TOLD = {"applied": APPLIED, "ignored": ("message_ignored",)}
 def every_wait_ends_once(picture: Picture, said: Sequence[Word]) -> Iterator[str]:
     """By a vote or in silence, and the next one begins behind it; only a case that turned back may leave one open."""
     for saga, history in _cases(picture):
-        kinds = [row.kind for row in history if (row.step or "").startswith("vote")]
+        kinds = [row.kind for row in history if (row.step or "").startswith(VOTES)]
         kinds = [kind for kind in kinds if kind in ("wait_began", "event_received", "wait_timed_out")]
         pairs = list(zip(kinds[::2], kinds[1::2], strict=False))
         sound = all(began == "wait_began" and ended != "wait_began" for began, ended in pairs)

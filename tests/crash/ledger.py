@@ -71,8 +71,18 @@ class Command:
 
     @property
     def order_id(self) -> str:
+        """The order it is about, or the piece of an order: books are kept of either alike."""
+        return str(self._told.get("piece") or self.whole_order_id)
+
+    @property
+    def whole_order_id(self) -> str:
         """The order it is about."""
-        return str(json.loads(self.body)["order_id"])
+        return str(self._told["order_id"])
+
+    @property
+    def _told(self) -> dict[str, str]:
+        told: dict[str, str] = json.loads(self.body)
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +212,7 @@ class Book:
     def _store(
         self, command: Command, kind: str, name: str, behaviour: Behaviour, more: Mapping[str, str] | None = None
     ) -> None:
-        body = json.dumps({"order_id": command.order_id, **(more or {})}).encode()
+        body = json.dumps({"order_id": command.whole_order_id, **(more or {})}).encode()
         self._keep(command, kind, name, body, behaviour)
 
     def _keep(self, command: Command, kind: str, name: str, body: bytes, behaviour: Behaviour) -> None:

@@ -130,7 +130,18 @@ COURT: Mapping[str, Trade] = {
 }
 """The participants of `court`, whose flow waits for what people say."""
 
-EVERY_TRADE = {**TRADES, **TRAVEL, **COURT}
+REFORM: Mapping[str, Trade] = {**COURT, "scribe": _travel("scribe", fails=False, undoes=False)}
+"""Those of `reform`, the next version of it."""
+
+HARBOUR: Mapping[str, Trade] = {
+    "pilot": _travel("pilot"),
+    "crane": _travel("crane", busy=True),
+    "stamp": _travel("stamp"),
+    "captain": _travel("captain", undoes=False),
+}
+"""The participants of `freight`, which works off lists."""
+
+EVERY_TRADE = {**TRADES, **TRAVEL, **REFORM, **HARBOUR}
 
 
 class Word(StrEnum):

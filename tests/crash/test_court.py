@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.crash.driver import BOUND, at_rest
-from tests.crash.jury import judged, undecided
+from tests.crash.driver import at_rest
+from tests.crash.jury import judged, kept
 from tests.crash.laboratory import LOCKING
-from tests.crash.process import GLANCE
 from tests.crash.proxy.faults import call, kill
 from tests.crash.script import COURT
 from tests.crash.test_random_kills import aim as aim_at_random
@@ -42,16 +41,7 @@ def cases(number: int = 0, plots: Collection[str] = tuple(PLOTS)) -> Mapping[str
 
 async def sound(laboratory: Laboratory, starts: Mapping[str, str], said: Sequence[Word]) -> Picture:
     """Wait for rest, and until everything that was said is decided; then nothing may be wrong."""
-    waits: list[str] = []
-    try:
-        async with asyncio.timeout(BOUND):
-            while True:
-                picture = await at_rest(laboratory.look, starts, laboratory.setup.ledger)
-                if not (waits := [*undecided(picture, said), *[each.name for each in picture.held]]):
-                    break
-                await asyncio.sleep(GLANCE)
-    except TimeoutError:
-        raise AssertionError(f"not decided within {BOUND} s: {waits}") from None
+    picture = await at_rest(laboratory.look, starts, laboratory.setup.ledger, waits=lambda picture: kept(picture, said))
     assert judged(picture, starts, said) == []
     return picture
 

@@ -19,6 +19,7 @@ _SAGAS = (
     "B",
     "BookTrip",
     "CourtCase",
+    "Freight",
     "GrimOrder",
     "PayOut",
     "PlaceOrder",
@@ -37,7 +38,8 @@ _PARTICIPANTS = (
 _LEDGERS = (
     *("payment", "stock", "warehouse"),
     *("car", "cashier", "hostel", "inn", "lounge", "plane", "post", "train"),
-    *("clerk", "herald", "vault"),
+    *("clerk", "herald", "scribe", "vault"),
+    *("captain", "crane", "pilot", "stamp"),
 )
 
 QUEUES = (

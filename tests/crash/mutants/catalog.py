@@ -272,4 +272,36 @@ MUTANTS: Sequence[Mutant] = (
         run=runs.the_answer_is_still_in_the_queue,
         tells=r"is compensated \(attention: None\); allowed: completed",
     ),
+    Mutant(
+        name="undoes no item that was asked twice",
+        edits=[
+            Edit(
+                file="sagas/working_off.py",
+                old="owed = undo is not None and step.undo is None and step.do.spent > 0",
+                new="owed = undo is not None and step.undo is None and step.do.spent == 1",
+            )
+        ],
+        run=runs.a_list_turns_back,
+        tells=r"is compensated, and of load is left becalmed-1/c2",
+    ),
+    Mutant(
+        name="moves an instance before its history",
+        edits=[
+            Edit(
+                file="handlers/migrations.py",
+                old="            await unit.save(await deciding.changes())\n",
+                new="            changes = await deciding.changes()\n"
+                "            await unit.save(replace(changes, history=[]))\n"
+                "        async with self._storage.transaction() as unit:\n"
+                "            await unit.save(Changes(consumer=changes.consumer, history=changes.history))\n",
+            ),
+            Edit(
+                file="handlers/migrations.py",
+                old="from outbox.interface import Storage\n",
+                new="from dataclasses import replace\nfrom outbox.interface import Changes, Storage\n",
+            ),
+        ],
+        run=runs.moved_by_the_second_mover,
+        tells=r"of version 2 was moved 0 times",
+    ),
 )

@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from tests.crash.driver import order_body, start_id
+from tests.crash import loads
+from tests.crash.checker import stalls
+from tests.crash.driver import at_rest_or_stuck, order_body, start_id
 from tests.crash.forking import Program
 from tests.crash.laboratory import LOCKING
+from tests.crash.moved import instances, miscounted, out_of_place, torn
 from tests.crash.process import Child
 from tests.crash.proxy.faults import cut, drop, hold, kill
+from tests.crash.script import HARBOUR, REFORM
+from tests.crash.tallyman import cargoes, judged
+from tests.crash.test_moving import AFTER, BEFORE, MOMENTS, at_work, finished, half_way, killed_at
+from tests.crash.witnesses import PLOTS, Court
 from tests.services.waiting import until_async
 
 if TYPE_CHECKING:
@@ -253,3 +260,31 @@ async def every_letter_is_replayed_twice(bench: Bench) -> list[str]:
     async with await Child.start("replay", replaying, folder=lab.setup.folder, env=lab.setup.environment()) as child:
         assert await child.ended() == 0, child.tail()
     return await bench.verdict(starts, "completed")
+
+
+async def a_list_turns_back(bench: Bench) -> list[str]:
+    """No fault at all but those of the participants: the captain does not sail, and all items are undone."""
+    lab = bench.laboratory
+    await lab.sidecar("sidecar", MODULES="tests.crash.freight", SWEEP="0.1")
+    await lab.participants(names=tuple(HARBOUR))
+    starts = await lab.place(loads.order("becalmed~captain=fail", 1))
+    picture = await at_rest_or_stuck(lab.look, starts, lab.setup.ledger, quiet=bench.quiet)
+    found = await cargoes(lab.setup.database_url, lab.setup.namespace)
+    return [*stalls(picture), *judged(picture, starts, found)]
+
+
+async def moved_by_the_second_mover(bench: Bench) -> list[str]:
+    """Cases that wait for a vote are moved to the next version, by one who is killed at it and by another one."""
+    lab = bench.laboratory
+    old = await at_work(lab, "old", BEFORE)
+    await lab.participants(names=tuple(REFORM))
+    async with Court(lab.setup.broker_url, lab.setup.namespace) as court:
+        starts, _ = await court.hear({f"half-{number}": PLOTS["half"] for number in range(2)})
+    await half_way(lab, starts, waits=2)
+    await old.kill()
+    await at_work(lab, "new", AFTER)
+    await killed_at(lab, "victim", MOMENTS["commit never sent"])
+    await finished(lab)
+    picture = await at_rest_or_stuck(lab.look, starts, lab.setup.ledger, quiet=bench.quiet)
+    found = await instances(lab.setup.database_url, lab.setup.namespace)
+    return [*stalls(picture), *torn(found, starts), *miscounted(found, picture), *out_of_place(found, picture)]
