@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 LEASE = "3"  # seconds; the shortest there is, so that a killed process's rows are soon another's
 BOUND = 120.0  # seconds; only ever reached when something is broken
-SPARING = 9  # times as long as a look at everything costs is waited before the next one
+SPARING = 9  # times as long as a look at everything cost is waited before the next one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,17 +300,17 @@ async def at_rest(
     Raises:
         AssertionError: it did not come to rest within `timeout` seconds, or something stalled; says what.
     """
-    restless, clock = "nothing was read", time.process_time
+    restless = "nothing was read"
     try:
         async with asyncio.timeout(timeout):
             while True:
-                began = clock()
+                began = time.process_time()
                 picture = await read()
                 stalled = stalls(picture)
                 assert not stalled, f"stalled: {stalled}"
                 if not (restless := unrest(picture, orders, ledger) or ", ".join(waits(picture))):
                     return picture
-                await asyncio.sleep(max(GLANCE, (clock() - began) * SPARING))
+                await asyncio.sleep(pause(began))
     except TimeoutError:
         raise AssertionError(f"no rest within {timeout} s: {restless}") from None
 
@@ -325,13 +325,19 @@ async def at_rest_or_stuck(
     clock = asyncio.get_running_loop().time
     last, since = Picture(), clock()
     while True:
+        began = time.process_time()
         picture = await read()
         patience = quiet * 2 if picture.outbox or ledger.owed() else quiet
         if not unrest(picture, orders, ledger) or (picture == last and clock() - since > patience):
             return picture
         if picture != last:
             last, since = picture, clock()
-        await asyncio.sleep(GLANCE)
+        await asyncio.sleep(pause(began))
+
+
+def pause(began: float) -> float:
+    """How long to wait before the next look at everything: a look that costs much is not taken often."""
+    return max(GLANCE, (time.process_time() - began) * SPARING)
 
 
 def unrest(picture: Picture, orders: Collection[str], ledger: Ledger) -> str:

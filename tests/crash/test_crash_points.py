@@ -19,26 +19,30 @@ if TYPE_CHECKING:
     from tests.crash.proxy.faults import Side
 
 ORDERS = ("good-1", "good-2", "declined~payment=fail", "refused~warehouse=fail", "busy~payment=transient:1")
+SOAK = pytest.mark.soak
+"""Of a point at the start and the same at the replies, before and behind the commit, one way of committing is enough in
+every run; and what is not published has a test of its own in `test_two_sidecars`."""
+
 ALLOWED = {order: {"compensated"} if "=fail" in order else {"completed"} for order in ORDERS}
 
 
 @pytest.mark.parametrize(
     ("event", "side", "nth"),
     [
-        pytest.param("amqp.s2c.deliver_done", "after", 1, id="delivered, not begun"),
+        pytest.param("amqp.s2c.deliver_done", "after", 1, id="delivered, not begun", marks=SOAK),
         pytest.param("amqp.s2c.deliver_done", "after", 7, id="reply delivered, not begun"),
         pytest.param("pg.s2c.SELECT", "before", 1, id="looked at"),
-        pytest.param("pg.c2s.save", "before", 1, id="save never sent"),
+        pytest.param("pg.c2s.save", "before", 1, id="save never sent", marks=SOAK),
         pytest.param("pg.c2s.save", "before", 3, id="save of replies never sent"),
         pytest.param("pg.s2c.save", "before", 1, id="saved, answer not seen"),
-        pytest.param("pg.s2c.save", "before", 3, id="replies saved, answer not seen"),
+        pytest.param("pg.s2c.save", "before", 3, id="replies saved, answer not seen", marks=SOAK),
         pytest.param("pg.s2c.INSERT", "before", 1, id="inside a transaction"),
         pytest.param("pg.c2s.COMMIT", "before", 1, id="commit never sent"),
-        pytest.param("pg.c2s.COMMIT", "before", 3, id="commit of replies never sent"),
-        pytest.param("pg.s2c.COMMIT", "before", 1, id="committed, answer not seen"),
+        pytest.param("pg.c2s.COMMIT", "before", 3, id="commit of replies never sent", marks=SOAK),
+        pytest.param("pg.s2c.COMMIT", "before", 1, id="committed, answer not seen", marks=SOAK),
         pytest.param("pg.s2c.COMMIT", "before", 3, id="replies committed, answer not seen"),
         pytest.param("amqp.c2s.ack", "before", 1, id="committed, not acknowledged"),
-        pytest.param("amqp.c2s.publish", "before", 1, id="committed, not published"),
+        pytest.param("amqp.c2s.publish", "before", 1, id="committed, not published", marks=SOAK),
         pytest.param("amqp.c2s.publish", "before", 7, id="half of the commands published"),
         pytest.param("amqp.c2s.publish_done", "after", 2, id="published, not confirmed"),
         pytest.param("pg.c2s.WITH", "before", 1, id="confirmed, not recorded"),

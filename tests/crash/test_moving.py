@@ -77,9 +77,9 @@ async def killed_at(laboratory: Laboratory, name: str, moment: Moment) -> None:
     wires.assert_fired()
 
 
-async def finished(laboratory: Laboratory) -> int:
+async def finished(laboratory: Laboratory, name: str = "mover") -> int:
     """Move everybody who can be moved; returns how many were left."""
-    async with await Child.start("mover", **mover(laboratory)) as child:  # type: ignore[arg-type]
+    async with await Child.start(name, **mover(laboratory)) as child:  # type: ignore[arg-type]
         code = await child.ended()
         assert code in (0, 75), child.tail()
         remaining = int(json.loads(child.text())["remaining"])
@@ -177,15 +177,15 @@ async def test_instances_are_moved_whoever_is_killed_whenever(laboratory: Labora
             wires = await laboratory.wires()
             both = await laboratory.sidecar("both", wires, MODULES=f"{BEFORE},{AFTER}", SWEEP="0.2")
             deadly = aim_at_random(dice, wires, both, [])
-            words, moved = await asyncio.gather(
+            heard, moved = await asyncio.gather(
                 court.say(*more(placed, 10)), killed_or_not(laboratory, dice.choice(list(MOMENTS.values())))
             )
-            said += words
+            said += heard
             assert torn(await instances(laboratory.setup.database_url, laboratory.setup.namespace), born) == []
             await deadly.has_fired(timeout=BOUND)
             await both.killed()
             if not moved:
-                await finished(laboratory)
+                await finished(laboratory, f"mover-{round_}")
         await at_work(laboratory, "heir", BEFORE, AFTER)
         await sound(laboratory, starts, said, born)
 

@@ -141,7 +141,9 @@ def own_tables(setup: Setup, order_id: str) -> tuple[int, ...]:
         pytest.param("start: publish", 1, id="placed, not handed over"),
         pytest.param("start: published", 1, id="handed over, not received"),
         pytest.param("consumer.PlaceOrder.receive: received", 1, id="received, not begun"),
-        pytest.param("consumer.PlaceOrder.batch: inbox written", 1, id="inside the transaction"),
+        pytest.param(
+            "consumer.PlaceOrder.batch: inbox written", 1, id="inside the transaction", marks=pytest.mark.soak
+        ),
         pytest.param("consumer.PlaceOrder.batch: inbox written", 4, id="inside the transaction of replies"),
         pytest.param("consumer.PlaceOrder.batch: commit", 1, id="before the commit"),
         pytest.param("consumer.PlaceOrder.batch: committed", 2, id="committed, answer not seen"),
@@ -232,8 +234,8 @@ async def test_of_two_consumers_the_one_that_had_not_committed_still_gets_the_me
     ("point", "nth"),
     [
         pytest.param("timers: commit", 1, id="resend not committed"),
-        pytest.param("timers: committed", 1, id="resend committed"),
-        pytest.param("timers: commit", 2, id="last timeout not committed"),
+        pytest.param("timers: committed", 1, id="resend committed", marks=pytest.mark.soak),
+        pytest.param("timers: commit", 2, id="last timeout not committed", marks=pytest.mark.soak),
         pytest.param("timers: committed", 2, id="last timeout committed"),
     ],
 )

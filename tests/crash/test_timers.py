@@ -27,18 +27,14 @@ ATTEMPTS = 3
 
 
 @pytest.mark.parametrize(
-    ("order", "nth"),
+    ("order", "nth", "event"),
     [
-        pytest.param(RESENT, 1, id="resend"),
-        pytest.param(GIVEN_UP, 2, id="last timeout"),
-    ],
-)
-@pytest.mark.parametrize(
-    "event",
-    [
-        pytest.param("", id="locked, not decided"),
-        pytest.param("pg.c2s.COMMIT", id="decided, not committed"),
-        pytest.param("pg.s2c.COMMIT", id="committed, answer not seen"),
+        pytest.param(RESENT, 1, "", id="resend locked, not decided"),
+        pytest.param(RESENT, 1, "pg.c2s.COMMIT", id="resend decided, not committed", marks=pytest.mark.soak),
+        pytest.param(RESENT, 1, "pg.s2c.COMMIT", id="resend committed, answer not seen"),
+        pytest.param(GIVEN_UP, 2, "", id="last timeout locked, not decided", marks=pytest.mark.soak),
+        pytest.param(GIVEN_UP, 2, "pg.c2s.COMMIT", id="last timeout decided, not committed"),
+        pytest.param(GIVEN_UP, 2, "pg.s2c.COMMIT", id="last timeout committed, answer not seen"),
     ],
 )
 async def test_a_timer_has_one_effect_whenever_the_process_dies(
