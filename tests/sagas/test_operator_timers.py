@@ -166,7 +166,7 @@ def test_a_marker_from_before_a_timer_was_moved_gives_nothing_up(saga: type[Saga
 
 def test_a_timer_that_was_moved_gives_up_when_its_new_time_has_come() -> None:
     saga = move(waiting(), "approval/timeout", timedelta(days=5))
-    assert "until 2026-01-06T00:00:00" in (saga.instance.waiting_for or "")
+    assert "until 2026-01-06 00:00:00 UTC" in (saga.instance.waiting_for or "")
     assert saga.advance(timedelta(days=5) - timedelta(seconds=1)).instance.phase is Phase.RUNNING
     assert saga.advance(timedelta(seconds=1)).instance.end_reason == "timed_out"
     saga = move(begun(Plain), "deadline", HOUR).operator("pause")
