@@ -168,6 +168,7 @@ def _run(arguments: tuple[str, ...], environment: dict[str, str], folder: str, s
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["antiphon", *arguments]
+    sys.dont_write_bytecode = True  # tests write a module twice in a second, which byte code does not notice
     warnings.simplefilter("error")
     from runtime.cli import main
 

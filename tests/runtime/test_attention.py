@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.attention import ADVICE, what_only_a_person_can_do
+from sagas.aliases import REFUSED
 from sagas.instance import PARKING
 from sagas.outcome import Action
 from sagas.watching import WATCHED
@@ -19,6 +20,7 @@ def test_every_reason_is_explained() -> None:
     assert {
         *PARKING,
         *WATCHED,
+        REFUSED,
         "orphaned_effect",
         "in_doubt",
         "messages_held",
