@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from handlers.aliases import Aliases
+from handlers.children import birth, following, parent_in, refused, start_otherwise
 from handlers.facts import MessageDuplicated, MessageHeld, MessageIgnored
 from handlers.keeping import EARLY, PAUSED, UNAWAITED, VERSION, Keeping
 from handlers.letter import fact_of, letter_of
 from handlers.work import Work
+from messages import CancelSaga
 from messages.errors import (
     DatabaseBusy,
     IdConflict,
@@ -282,6 +284,10 @@ class Deciding:
         if not taken:
             await self._give_birth(each, arrived, owner, key)
             return
+        if (parent := parent_in(self._saga, each)) is not None and not again:
+            self._dispose(each, Disposition.IGNORED)
+            start_otherwise(self._saga, self.work, each, parent, self.work.folds.get(owner.saga_id) or self._fold(each))
+            return
         there = owner.saga_id in self.work.folds or each.instance is not None
         if there and not again and arrived.name in self._saga.latest.heard:  # that goes on with it
             await self._answer(replace(each, target=owner.saga_id))
@@ -326,9 +332,7 @@ class Deciding:
             claim = self._saga.claim(arrived, each.message.body_hash, key, owner.n)
             self.owners[key] = replace(owner, start_id=claim.start_id, start_hash=claim.start_hash)
             self._reassigned.append(claim)
-        decision = decide.start(
-            self._saga.latest, arrived, state=state, saga_id=owner.saga_id, key=key, n=owner.n, now=self.work.now
-        )
+        decision = birth(self._saga, each, owner, key, state=state, now=self.work.now)
         self._used.add(owner.saga_id)
         self.work.begin(self._saga.latest, decision, each.trace)
         if owner.awaited:
@@ -347,6 +351,9 @@ class Deciding:
             return
         arrived = each.arrived()
         listens = arrived.name in fold.definition.heard
+        if isinstance(arrived.event, CancelSaga) and (later := following(self._saga, fold, arrived.event)) is not None:
+            self._hold(replace(each, target=None, instance=None, expected=later), EARLY)
+            return
         if each.by_key and not listens and not _answers(fold, arrived):
             self._dispose(each, Disposition.IGNORED)
             if each.message.raw.routing_key == self._saga.queue:  # to this very saga, so it is no other's reply
@@ -451,11 +458,15 @@ class Deciding:
         if claimed:
             self._dispose(each, Disposition.DEAD_LETTERED)
         message = each.message
+        if claimed and each.starts:
+            self.work.answers += refused(self._saga, each, error.reason, self.work.now)
         letter = letter_of(self._saga.name, message.raw, message.envelope, message.body_hash, error, saga_id=instance)
         self.dead_letters.append(letter)
         self.facts.append(fact_of(letter))
 
 
 def _answers(fold: Fold, arrived: Arrived) -> bool:
-    """Whether it names a command of that instance: a business key alone may be another saga's, too."""
+    """Whether it names a command of that instance, or its start: a business key alone may be another saga's, too."""
+    if isinstance(arrived.event, CancelSaga):
+        return True
     return arrived.causation_id is not None and find_target(fold.definition, fold.current, arrived) is not None

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from messages import codec
+from messages import CancelSaga, codec
 from messages.errors import MessageError, MethodRaised, MissingKey, NewerMessage, UnknownMessage
 from messages.keys import business_key
 from messages.strict_json import check_json_object
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from messages.envelope import Envelope, Raw
     from sagas.definition import Definition
     from sagas.keys import EventKey
+
+
+_CANCEL = CancelSaga.message_name
 
 
 class Marker(BaseModel):
@@ -66,13 +69,14 @@ def decode(raw: Raw, definition: Definition, limits: Limits) -> Decoded:
             )
         event = _event(raw, envelope, definition, limits)
         carried = definition.keys.get(envelope.name)
+        parents = envelope.reply_to is not None and (envelope.name in definition.starts or envelope.name == _CANCEL)
         return Decoded(
             raw=raw,
             envelope=envelope,
             event=event,
             key=_key(envelope, event, carried, definition),
             alias=carried.alias if carried is not None else None,
-            claims=uuid_of(envelope.correlation_id),
+            claims=None if parents else uuid_of(envelope.correlation_id),  # else it is the parent's, not one of ours
             body_hash=body_hash,
         )
     except UnknownMessage as error:  # who knows more will read it: until then, too, it is for that instance
@@ -100,7 +104,7 @@ def unread(raw: Raw) -> Decoded:
 
 
 def _event(raw: Raw, envelope: Envelope, definition: Definition, limits: Limits) -> Event:
-    event_class = definition.events.get(envelope.name)
+    event_class = definition.events.get(envelope.name) or (CancelSaga if envelope.name == _CANCEL else None)
     if event_class is None:
         known = ", ".join(sorted(definition.events))
         why = "" if raw.type else " (its routing key: it has no type, which names a message that comes otherwise)"
@@ -115,6 +119,10 @@ def _event(raw: Raw, envelope: Envelope, definition: Definition, limits: Limits)
 
 def _key(envelope: Envelope, event: Event, carried: EventKey | None, definition: Definition) -> str | None:
     """The key: what is found by it must have one, unless it names its instance; a reply may."""
+    if envelope.name in definition.told_by_children:
+        return None  # the child's
+    if envelope.name == _CANCEL:
+        return business_key(getattr(event, "key", None))
     try:
         if carried is not None:
             return carried.of(definition.type, event)

@@ -23,6 +23,7 @@ from handlers.routing import Router
 from handlers.saga_types import claim_keys, leaving_held
 from handlers.suspects import Suspects, accused_held, held_crowd, killed_process
 from handlers.work import Work
+from messages import CancelSaga
 from messages.errors import HeldTooLong, MessageError, Trouble
 from outbox.facts import LoopTroubled
 from outbox.holding import KnownType
@@ -311,6 +312,7 @@ def _kept_no_longer(saga: SagaType, gone: Sequence[Held], letters: Sequence[Dead
 
 def _known(saga: SagaType) -> KnownType:
     events = {name: event.schema_version for name, event in saga.latest.events.items()}
+    events[CancelSaga.message_name] = CancelSaga.schema_version
     return KnownType(saga_type=saga.name, versions=frozenset(saga.definitions), events=events)
 
 

@@ -58,6 +58,7 @@ def _reading_all(definitions: Definitions) -> Definition:
         heard={**heard, **latest.heard},
         keys={**keys, **latest.keys},
         aliases=tuple(dict.fromkeys(name for each in versions for name in each.aliases)),
+        told_by_children=frozenset().union(*(each.told_by_children for each in versions)),
     )
 
 

@@ -20,6 +20,7 @@ from sagas.items import NeedsItems
 from sagas.names import step_name
 from sagas.outcome import Arrived, Decision, Disposition, Withdrawn
 from sagas.patch import patch
+from sagas.recalling import naming_children
 from transport.topology import commands_exchange, events_exchange, saga_queue
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Work:
         self.folds: dict[UUID, Fold] = {}
         self.listed: dict[UUID, Mapping[str, Sequence[bytes]]] = {}
         self.rested: list[tuple[UUID, Rested]] = []
+        self.answers: list[Outgoing] = []  # of no instance: to starts of which none came
 
     def load(self, definition: Definition, instance: Instance) -> Fold:
         """Begin the fold of an instance that was locked, or return the one begun."""
@@ -94,6 +96,8 @@ class Work:
     def begin(self, definition: Definition, decision: Decision, trace: str | None) -> None:
         """Begin the fold of an instance that this transaction gives birth to."""
         fold = Fold(definition, None, decision.instance)
+        if definition.children:
+            decision = naming_children(definition, decision, self.namespace)
         self.folds[decision.instance.saga_id] = fold
         fold.take(decision, self.now, trace)
         self._put_beside(fold, decision)
@@ -101,6 +105,8 @@ class Work:
     async def decide(self, unit: Unit, fold: Fold, happened: Input, trace: str | None = None) -> Decision:
         """Decide on the instance as the fold left it, and take back from the outbox what the decision proposes to."""
         decision = await self._decided(unit, fold, happened)
+        if fold.definition.children:
+            decision = naming_children(fold.definition, decision, self.namespace)
         fold.take(decision, self.now, trace)
         if decision.rested:
             self._put_beside(fold, decision)
@@ -132,6 +138,10 @@ class Work:
         decision = decide.ignored(fold.definition, fold.current, arrived, reason, self.now)
         fold.take(decision, self.now, None)
         return decision
+
+    def start_again(self, fold: Fold, arrived: Arrived, reason: str) -> None:
+        """Record on the instance that its parent started it once more, and answer if it has ended."""
+        fold.take(decide.started_again(fold.definition, fold.current, arrived, reason, self.now), self.now, None)
 
     def hold(self, fold: Fold, envelope: Envelope, reason: str, *, unread: bool) -> None:
         """Record on the instance that a message waits for it."""
@@ -201,11 +211,12 @@ class Work:
             if send.body is None
         ]
         first = await unit.sent(again) if again else {}
-        return [
+        own = [
             self._outgoing(fold, send, trace, first.get((saga_id, send.message_id)))
             for saga_id, fold in self.folds.items()
             for send, trace in fold.sends
         ]
+        return [*own, *self.answers] if self.answers else own
 
     def _outgoing(self, fold: Fold, send: Send, trace: str | None, first: HistoryRow | None) -> Outgoing:
         instance = fold.current
@@ -221,16 +232,20 @@ class Work:
             name=send.name,
             body=body,
             schema_version=send.schema_version,
-            correlation_id=str(instance.saga_id),
+            correlation_id=str(instance.saga_id) if send.answers is None else send.answers.correlation_id,
             causation_id=causation_id,
-            reply_to=None if send.marker or send.event else queue,
+            reply_to=None if send.marker or send.event or send.answers else queue,
             idempotency_key=send.idempotency_key,
             compensates=send.compensates,
             timestamp=timestamp.replace(microsecond=0),
             traceparent=trace,
         )
         exchange, routing_key = "", queue
-        if not send.marker:
+        if send.answers is not None:
+            routing_key = send.answers.reply_to
+        elif send.child is not None:
+            routing_key = saga_queue(self.namespace, send.child)
+        elif not send.marker:
             exchange, routing_key = (events_exchange if send.event else commands_exchange)(self.namespace), send.name
         return Outgoing(
             envelope=envelope,

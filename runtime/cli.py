@@ -27,6 +27,7 @@ from runtime.shell import (
     Json,
     Limit,
     OfType,
+    ParentInstance,
     Reason,
     RequestId,
     Revision,
@@ -199,6 +200,8 @@ def sagas_list(
     saga_type: Annotated[str, typer.Option("--type", help="Only this saga type.")] = "",
     key: Annotated[str, typer.Option("--key", help="Only those of this business key or, without any, alias.")] = "",
     attention: Annotated[bool, typer.Option("--attention", help="Only those that want an operator.")] = False,
+    parent: ParentInstance = None,
+    children: Annotated[bool, typer.Option("--children", help="Only those that another saga started.")] = False,
     limit: Limit = 50,
     after: AfterInstance = None,
     as_json: Json = False,
@@ -209,7 +212,14 @@ def sagas_list(
     from runtime.commands import sagas as command
     from storage.answers import SagaFilter
 
-    wanted = SagaFilter(saga_type=saga_type or None, status=status or None, key=key or None, attention=attention)
+    wanted = SagaFilter(
+        saga_type=saga_type or None,
+        status=status or None,
+        key=key or None,
+        attention=attention,
+        parent=parent,
+        children=children,
+    )
     carry_out(lambda: command.list_instances(wanted, limit=limit, after=after, as_json=as_json))
 
 

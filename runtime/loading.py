@@ -46,8 +46,9 @@ class Known:
         return {command: name for name, each in self.participants.items() for command in each.commands}
 
     def events_of(self, saga_type: str) -> frozenset[str]:
-        """The names of the events that some version of this type consumes."""
-        return frozenset(name for definition in self.sagas[saga_type].values() for name in definition.events)
+        """The names of the events that some version of this type consumes, and that do not come straight to it."""
+        versions = self.sagas[saga_type].values()
+        return frozenset(name for each in versions for name in each.events if name not in each.told_by_children)
 
     @property
     def consumed(self) -> frozenset[str]:

@@ -24,6 +24,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 _AFTER = "Go on behind this one: the last of the page before."
 After = Annotated[int | None, typer.Option("--after", metavar="ID", parser=place, help=_AFTER)]
 AfterInstance = Annotated[UUID | None, typer.Option("--after", metavar="ID", parser=instance_place, help=_AFTER)]
+ParentInstance = Annotated[
+    UUID | None,
+    typer.Option("--parent", metavar="ID", parser=instance_place, help="Only those that this instance has started."),
+]
 Identity = Annotated[str, typer.Argument(metavar="ID|KEY", help="The saga id, or the business key.")]
 OfType = Annotated[str, typer.Option("--type", help="The saga type, when a key belongs to several.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stands in the history.")]

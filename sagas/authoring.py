@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from sagas.announcements import Announcement, announce
+from sagas.child import child
 from sagas.compile import compile_saga
 from sagas.definition import Definition
 from sagas.flow import Flow, alternative, lifecycle, match, parallel, repeat, when
@@ -40,6 +41,7 @@ __all__ = [
     "alternative",
     "announce",
     "cancel",
+    "child",
     "decision",
     "each",
     "lifecycle",

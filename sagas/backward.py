@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from messages.errors import MethodRaised
 from sagas.definition import Purpose
 from sagas.instance import CallProgress, CallStatus, Phase
+from sagas.recalling import recall_given_up
 from sagas.scopes import given_up, spare, wake_given_up
 from sagas.tally import items_at_hand, tally, whole_of, wholes
 from sagas.unannounced import UNANNOUNCED, announce_due
@@ -93,6 +94,8 @@ def undo_next(turn: Turn) -> None:
         announce_due(turn)
     if turn.halted or (turn.phase is not Phase.COMPENSATING and not given_up(turn)):
         return
+    if turn.definition.children:
+        recall_given_up(turn)
     try:
         _recall(turn)
         while not turn.halted and (paths := list(due(turn))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +18,7 @@ from sagas.checks import (
     hooks_of,
     uses_of,
 )
+from sagas.child import ChildStep
 from sagas.completeness import check_lifecycle
 from sagas.correlation import check_aliases, keys_of
 from sagas.definition import (
@@ -41,14 +43,15 @@ from sagas.listed import EachStep
 from sagas.listening import Listening
 from sagas.message_types import MessageTypes
 from sagas.migrations import migrations_of
+from sagas.parenting import child_call, told_by
 from sagas.problems import Problems, listed
 from sagas.source import Source
 from sagas.steps import Compensation, Sleep, Step, Word, is_decision, is_start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from messages import Event
+    from messages import Command, Event
     from sagas.authoring import Saga
     from sagas.definition import Node
     from sagas.keys import EventKey
@@ -115,6 +118,7 @@ class _Reading:
         starts, decisions, sleeps = self.starts(), self.decisions(), self.sleeps()
         steps = {name: self.step(step) for name, step in self.steps().items()}
         calls = [call for step in steps.values() for call in (step.do, step.undo) if call]
+        told = told_by(step for step in self.steps().values() if isinstance(step, ChildStep))
         listening = Listening(self.types)
         notices = [notice.call for wait in listening.waits.values() for notice in wait.notices.values()]
         answers = _answers(steps)
@@ -145,14 +149,22 @@ class _Reading:
             lists=lists,
             readers=MappingProxyType(readers_of(self.source, lists, self.problems)),
             announcements=MappingProxyType(announcements_of(self.types, keyed | replies)),
+            children=frozenset(name for name, step in steps.items() if step.do.child is not None),
+            told_by_children=_of_children(calls, told),
             flow=flow,
             lifecycle=lifecycle_in(flow),
             migrations=MappingProxyType(
                 migrations_of(self.source, self.problems, keywords.version, steps, flow),
             ),
             answers=MappingProxyType(answers),
-            events=MappingProxyType(keyed | replies),
-            commands=MappingProxyType({call.command.message_name: call.command for call in (*calls, *notices)}),
+            events=MappingProxyType(told | keyed | replies),
+            commands=MappingProxyType(
+                {
+                    call.command.message_name: cast("type[Command]", call.command)
+                    for call in (*calls, *notices)
+                    if call.child is None
+                }
+            ),
             document=MappingProxyType({}),
             digests=_NOT_YET,
         )
@@ -210,7 +222,7 @@ class _Reading:
         keywords = call_keywords(Purpose.DO, step._keywords, lambda text: None)
         return StepDefinition(
             name=step._name,
-            do=self.call(step, Purpose.DO),
+            do=self.child(step) if isinstance(step, ChildStep) else self.call(step, Purpose.DO),
             undo=self.call(undo, Purpose.UNDO) if undo else None,
             in_doubt=keywords.in_doubt,
             on_silence=keywords.on_silence,
@@ -237,6 +249,11 @@ class _Reading:
             needed=self.needed(word, replies),
             heartbeats=frozenset(name for name, reply in replies.items() if reply.kind is ReplyKind.HEARTBEAT),
         )
+
+    def child(self, step: ChildStep) -> Call:
+        """The start of a child, and by what it tells of its end."""
+        replies = self.replies(step)
+        return replace(child_call(step, self.types, replies), needed=self.needed(step, replies))
 
     def undo_reads(self, step: Step[Any], undo: Compensation[Any]) -> frozenset[str]:
         """The fields that the undo reads and that, before the undo is answered, only the step's own replies set."""
@@ -349,6 +366,14 @@ class _Reading:
                 )
                 found[name] = DecisionDefinition(name=name, ask=method, answers=answers_of(annotated))
         return found
+
+
+def _of_children(calls: Iterable[Call], told: Mapping[str, object]) -> frozenset[str]:
+    """Of what children answer with, whether or not it counts, that which answers nothing else."""
+    others, theirs = set[str](), set(told)
+    for call in calls:
+        (others if call.child is None else theirs).update(call.replies)
+    return frozenset(theirs - others)
 
 
 def _is_of_items(word: Word) -> bool:

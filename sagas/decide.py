@@ -9,14 +9,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from messages import CancelSaga
 from messages.errors import MethodRaised, NotAwaited
 from sagas import backward, forward, heard, operations, replies, timeouts
 from sagas.definition import Unfit
 from sagas.instance import Instance, Phase
 from sagas.items import Items
 from sagas.lists import apart
-from sagas.names import ITEMS
+from sagas.names import ITEMS, PARENT
 from sagas.outcome import Arrived, Decision, Disposition, GiveUp, HistoryEntry, Operated, TimerFired
+from sagas.parents import answer_again, cancel_by_parent, packed
 from sagas.problems import told
 from sagas.turn import Turn
 from sagas.watching import UNREAD
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from sagas.definition import Definition, Heard
     from sagas.outcome import Input
+    from sagas.parents import Parent
 
 
 def first_state(definition: Definition, arrived: Arrived) -> bytes:
@@ -46,9 +49,20 @@ def first_state(definition: Definition, arrived: Arrived) -> bytes:
 
 
 def start(
-    definition: Definition, arrived: Arrived, *, state: bytes, saga_id: UUID, key: str, n: int, now: datetime
+    definition: Definition,
+    arrived: Arrived,
+    *,
+    state: bytes,
+    saga_id: UUID,
+    key: str,
+    n: int,
+    now: datetime,
+    parent: Parent | None = None,
 ) -> Decision:
-    """The birth of an instance from its start event, with the `state` that `first_state` made of it."""
+    """The birth of an instance from its start event, with the `state` that `first_state` made of it.
+
+    A `parent` is told of its end.
+    """
     listed: dict[str, list[bytes]] = {}
     if definition.lists:
         state, listed = apart(state, definition.lists)
@@ -68,7 +82,10 @@ def start(
         items=Items(bodies={name: dict(enumerate(items)) for name, items in listed.items()}),
     )
     turn = Turn(definition, instance, now, causation_id=arrived.message_id)
-    turn.record("started", message=arrived, body=arrived.body, version=definition.version)
+    if parent is not None:
+        turn.choices[PARENT] = packed(parent)
+    started_by = None if parent is None or parent.saga_id is None else str(parent.saga_id)
+    turn.record("started", message=arrived, body=arrived.body, version=definition.version, parent_id=started_by)
     turn.set_timer(backward.DEADLINE, definition.deadline)
     turn.applied = 1
     forward.go_on(turn)
@@ -175,6 +192,8 @@ def _arrived(turn: Turn, arrived: Arrived) -> Decision:
     if (listener := turn.definition.heard.get(arrived.name)) is not None:
         return _heard(turn, arrived, listener)
     target = replies.find_target(turn.definition, turn.before, arrived)
+    if target is None and isinstance(arrived.event, CancelSaga):
+        return _cancelled(turn, arrived, arrived.event)
     if target is None:
         reason = "not_awaited" if arrived.causation_id is None else "unknown_command"
         return ignored(turn.definition, turn.before, arrived, reason, turn.now)
@@ -185,6 +204,24 @@ def _arrived(turn: Turn, arrived: Arrived) -> Decision:
     if was_halted and not turn.halted:
         forward.go_on(turn)
     return turn.finish()
+
+
+def started_again(definition: Definition, instance: Instance, arrived: Arrived, reason: str, now: datetime) -> Decision:
+    """Record another attempt of its parent's to start it; if it has ended, its parent is told again."""
+    turn = Turn(definition, instance, now)
+    turn.record("message_ignored", message=arrived, body=arrived.body, reason=reason)
+    if instance.phase.ended:
+        answer_again(turn)
+    return turn.finish(Disposition.IGNORED, reason)
+
+
+def _cancelled(turn: Turn, arrived: Arrived, cancel: CancelSaga) -> Decision:
+    refusal = cancel_by_parent(turn, arrived, cancel)
+    if refusal is None:
+        return turn.finish()
+    if refusal == "ended":
+        return started_again(turn.definition, turn.before, arrived, refusal, turn.now)
+    return ignored(turn.definition, turn.before, arrived, refusal, turn.now)
 
 
 def _heard(turn: Turn, arrived: Arrived, listener: Heard) -> Decision:

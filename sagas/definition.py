@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from messages import Command, Event
     from sagas.authoring import Saga
+    from sagas.children import ChildDefinition
     from sagas.keys import EventKey
     from sagas.migrations import MigrationDefinition
 
@@ -76,17 +77,20 @@ class Call:
 
     `replies` is keyed by message name and is empty exactly when nobody answers (`reply=False`): such a call is done
     when it is committed to the outbox. Where several successes are `needed`, it is done when all of these have come.
+    One that starts a `child` sends the event that does. One that is not `timed` is awaited as long as it takes.
     """
 
     name: str  # the method's name: "reserve", "release"
     purpose: Purpose
-    command: type[Command]
-    build: Callable[[Any], Command]
+    command: type[Command | Event]
+    build: Callable[[Any], Command | Event]
     replies: Mapping[str, Reply]
     timeout: timedelta
     retry: Retry
     needed: frozenset[str] = frozenset()
     heartbeats: frozenset[str] = frozenset()  # those of the replies that only say that it is being worked on
+    child: ChildDefinition | None = None
+    timed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -459,7 +463,8 @@ class Definition:
     state fields whose values are further keys of an instance. `answers` maps a reply's message name to the
     (step, purpose) pairs that declare it. `document` is canonical JSON-able data, its four parts under "shape",
     "state", "policy" and "code". `limits` are those of the process, and of its commands. `eaches` are the steps that
-    work off one of its `lists`, `readers` the methods that read one, with those that they read.
+    work off one of its `lists`, `readers` the methods that read one, with those that they read. `children` are the
+    steps that start a child, `told_by_children` the names of the events that only children answer with.
     """
 
     type: str
@@ -489,5 +494,7 @@ class Definition:
     lifecycle: LifecycleNode | None = None
     announcements: Mapping[str, Announcement] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    children: frozenset[str] = frozenset()
+    told_by_children: frozenset[str] = frozenset()
     migrations: Mapping[int, MigrationDefinition] = field(default_factory=dict)  # by the older version
     limits: Limits = DEFAULT_LIMITS

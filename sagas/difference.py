@@ -168,6 +168,8 @@ def _undo(step: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | Non
 def _call(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     if (old["command"], old["version"]) != (new["command"], new["version"]):
         yield _refused(f"{where} sent {_message(old)}, sends {_message(new)}")
+    if old.get("child") != new.get("child"):
+        yield _refused(f"{where} started {_shown(old.get('child'))}, starts {_shown(new.get('child'))}")
     if old.get("needed") != new.get("needed"):
         yield _refused(f"{where} needed {_needed(old)}, needs {_needed(new)}")
     if bool(old["replies"]) != bool(new["replies"]):

@@ -165,6 +165,7 @@ def _call(call: Call) -> dict[str, Any]:
         "version": call.command.schema_version,
         "replies": {name: {"kind": reply.kind.value, **_versions(reply.event)} for name, reply in call.replies.items()},
         **({"needed": sorted(call.needed)} if call.needed else {}),
+        **({"child": call.child.type} if call.child is not None else {}),
     }
 
 
@@ -250,7 +251,7 @@ def _seconds(span: timedelta | None) -> float | None:
 
 
 def _patience(call: Call) -> dict[str, Any]:
-    return {"timeout": call.timeout.total_seconds(), "retry": _retry(call.retry)}
+    return {"timeout": call.timeout.total_seconds() if call.timed else None, "retry": _retry(call.retry)}
 
 
 def _retry(retry: Retry) -> dict[str, Any]:

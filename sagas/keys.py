@@ -16,7 +16,7 @@ from messages.keys import business_key
 from sagas.problems import told
 
 if TYPE_CHECKING:
-    from messages import Event
+    from messages import Event, Message
 
 KeyValue = str | int | UUID
 """What can be a key."""
@@ -53,7 +53,7 @@ class EventKey:
     read: Callable[[Any], object]
     alias: str | None = None
 
-    def of(self, saga_type: str, event: Event) -> str:
+    def of(self, saga_type: str, event: Message) -> str:
         """The key in an event, in its canonical form.
 
         Raises:

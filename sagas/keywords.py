@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, cast
 
-from messages import Event
+from messages import Command, Event
 from sagas.definition import Purpose, Retry
 from sagas.keys import Alias
 from sagas.problems import suggestion
@@ -184,6 +184,16 @@ EACH_KEYWORDS = {
         lambda value: (_is_whole(value) and cast("int", value) >= 0) or (isinstance(value, float) and 0 < value < 1),
         "write how many items may fail, or a fraction below 1",
     ),
+}
+CHILD_KEYWORDS = {
+    "undo": Rule(
+        lambda value: value is None or (isinstance(value, type) and issubclass(value, Command)),
+        "write the Command that undoes what the child did, or None",
+    ),
+    "timeout": _SPAN,
+    "success": _SUCCESSES,
+    "failure": _REPLIES,
+    "pivot": _FLAG,
 }
 _KNOWN = {
     Purpose.DO: {**_CALL, **_STEP},

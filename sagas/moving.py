@@ -22,7 +22,7 @@ from sagas.difference import of_open_call
 from sagas.forward import ENOUGH, finished
 from sagas.heard import KEPT
 from sagas.instance import DONE, PASSED, PAUSED, USED, WAITING, CallStatus, Phase
-from sagas.names import step_name
+from sagas.names import PARENT, step_name
 from sagas.passage import base_of
 from sagas.pauses import OPEN, TIMEOUT
 from sagas.problems import told
@@ -77,7 +77,8 @@ def _tried(passage: Passage, instance: Instance, now: datetime, *, actor: str, r
 def _moved(passage: Passage, instance: Instance, now: datetime) -> Instance | Flaw:
     """The instance under its new names and with its new state, before it goes on."""
     of_places = _of_places(passage, instance)
-    if flaw := _first(_of_steps(passage, instance), of_places, _of_announcements(passage, instance)):
+    of_announcements = chain(_of_announcements(passage, instance), _of_parent(passage, instance))
+    if flaw := _first(_of_steps(passage, instance), of_places, of_announcements):
         return flaw
     state = _state(passage, instance)
     if isinstance(state, Flaw):
@@ -218,6 +219,18 @@ def _of_announcements(passage: Passage, instance: Instance) -> Iterator[Flaw]:
     """What could not be announced so far: it is of a step of then, and of the class of then."""
     for each in unannounced(Turn(passage.new, instance, instance.updated_at)):
         yield Flaw(code=UNDER_WAY, place=each.name, text=f"{each.name} is still to be announced; retry it, or skip it")
+
+
+def _of_parent(passage: Passage, instance: Instance) -> Iterator[Flaw]:
+    """What its parent waits for, and would not be told any more."""
+    if PARENT not in instance.choices or instance.phase.ended:
+        return
+    announced = {each.event.message_name for each in passage.new.announcements.values()}
+    for place, was in passage.old["shape"].get("announcements", {}).items():
+        moment, _, name = place.partition("/")
+        if moment in ("completed", "compensated") and was["event"] not in announced:
+            text = f"its parent waits for {was['event']}, which {passage.there} does not announce"
+            yield Flaw(code=UNDER_WAY, place=name, text=text)
 
 
 def _of_pause(passage: Passage, path: str, state: str) -> Iterator[Flaw]:

@@ -14,6 +14,12 @@ ITEMS = "items"
 ANNOUNCEMENTS = "/announcements"
 """The path of everything that an instance announces, so that it comes in order; no step is called so."""
 
+PARENT = "/parent"
+"""Where an instance keeps who started it and is to be told of its end; no place of a flow is called so."""
+
+CHILD, RECALLED = "child", "recalled"
+"""Below the timer of a step that starts a child: the child's business key, and why it was cancelled if it was."""
+
 MARKER = "antiphon.GiveUp"
 """The name of the message by which a saga gives up waiting; only its own queue takes it."""
 

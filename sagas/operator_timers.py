@@ -94,7 +94,8 @@ ACTIONS: Mapping[Action, Callable[[Turn, str, Operated], None]] = {
 def _needed(turn: Turn, name: str) -> str | None:
     """Why the instance might wait for ever without a timer, and what helps; None where it would not."""
     if name == OVERDUE:
-        return None
+        children = [path for path in turn.steps if turn.step(path).do.child and turn.steps[path].do.status.open]
+        return f"nothing else would tell of the child of {children[0]}; reschedule it" if children else None
     if name == DEADLINE:
         endless = ", ".join(sorted(_endless(turn)))
         return f"nothing else would end {endless}; reschedule it" if endless else None
@@ -110,12 +111,17 @@ def _needed(turn: Turn, name: str) -> str | None:
 
 
 def _endless(turn: Turn) -> set[str]:
-    """What only the deadline ends: waits, by their class or because their timeout was cancelled, and a lifecycle."""
+    """What only the deadline ends: waits, by class or because their timeout was cancelled, children, a lifecycle."""
     by_class = {name for name, wait in turn.definition.waits.items() if wait.timeout is None}
     waiting = [path for path in pauses(turn) if turn.choices[path] == WAITING]
     waits = by_class | {path for path in waiting if f"{path}/{TIMEOUT}" not in turn.timers}
     lifecycle = turn.definition.lifecycle
-    return {f"the wait {path}" for path in waits} | ({f"the {lifecycle.path}"} if lifecycle is not None else set())
+    children = {f"the child of {name}" for name in turn.definition.children}
+    return (
+        children
+        | {f"the wait {path}" for path in waits}
+        | ({f"the {lifecycle.path}"} if lifecycle is not None else set())
+    )
 
 
 def _record(turn: Turn, kind: str, name: str, due_at: datetime | None = None) -> int:

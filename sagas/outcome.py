@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sagas.definition import Purpose
     from sagas.instance import Instance
     from sagas.items import Rested
+    from sagas.parents import Parent
 
 
 @value
@@ -129,7 +130,8 @@ class Send:
 
     `body` is None for a resend: what went out under this id stands in the history, body and cause. `marker` messages go
     straight to the saga's own queue, an `event` to whoever listens, everything else is a command. `path` is what order
-    is promised for.
+    is promised for. What is for a `child` goes straight to the queue of that saga type, and what `answers` a parent to
+    where that wants it.
     """
 
     message_id: str
@@ -143,6 +145,8 @@ class Send:
     causation_id: str | None = None
     marker: bool = False
     event: bool = False
+    child: str | None = None
+    answers: Parent | None = None
 
 
 @value

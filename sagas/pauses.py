@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sagas.instance import RESTED, RESTING, WAITING
+from sagas.definition import Purpose
+from sagas.instance import RESTED, RESTING, WAITING, idempotency_key, message_id
 from sagas.names import moved_at, sleep_timer, step_name
+from sagas.outcome import Send
 
 if TYPE_CHECKING:
-    from sagas.definition import LifecycleNode
+    from sagas.definition import LifecycleNode, Notice
     from sagas.turn import Turn
 
 TIMEOUT = "timeout"
@@ -91,7 +93,28 @@ def notify(turn: Turn, path: str, name: str) -> None:
     n = int(turn.choices.get(f"{path}/{name}", "0")) + 1
     due_at = turn.timers.pop(f"{path}/{name}").due_at
     turn.choices[f"{path}/{name}"] = str(n)
-    turn.notify(path, notice, n)
+    _send(turn, path, notice, n)
     if notice.every is not None:
         late = (turn.now - due_at) % notice.every  # so that "every morning" stays in the morning
         turn.set_timer(f"{path}/{name}", notice.every - late)
+
+
+def _send(turn: Turn, path: str, notice: Notice, n: int) -> None:
+    """Send the n-th of the commands by which a wait makes itself heard.
+
+    Raises:
+        MethodRaised: the command cannot be built; nothing was changed.
+    """
+    call, saga, of = notice.call, turn.before.saga_id, f"{path}/{notice.call.name}"
+    send = Send(
+        message_id=message_id(saga, of, n, 1, Purpose.DO),
+        name=call.command.message_name,
+        schema_version=call.command.schema_version,
+        path=of,
+        body=turn.built(call.build, call.command),
+        idempotency_key=idempotency_key(saga, of, n, Purpose.DO),
+        causation_id=turn.causation_id,
+    )
+    turn.sends.append(send)
+    kind = "reminded" if notice.kind == "reminder" else "escalated"
+    turn.record(kind, path, message=send, body=send.body, notice=call.name, causation_id=send.causation_id)

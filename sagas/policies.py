@@ -64,7 +64,12 @@ def _step(step: StepDefinition, calls: Mapping[str, Patience]) -> StepDefinition
 
 def _call(call: Call, calls: Mapping[str, Patience]) -> Call:
     patience = calls.get(call.name, Patience())
-    return replace(call, timeout=patience.timeout or call.timeout, retry=patience.retry or call.retry)
+    return replace(
+        call,
+        timeout=patience.timeout or call.timeout,
+        timed=call.timed or patience.timeout is not None,
+        retry=patience.retry or call.retry,
+    )
 
 
 def _check(definition: Definition, overrides: Policies) -> None:

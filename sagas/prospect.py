@@ -51,7 +51,7 @@ from sagas.instance import (
     Phase,
 )
 from sagas.items import NeedsItems
-from sagas.names import ITEMS, moved_at, sleep_timer, step_name, timer_name
+from sagas.names import CHILD, ITEMS, PARENT, RECALLED, moved_at, sleep_timer, step_name, timer_name
 from sagas.outcome import Action, Arrived, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.pauses import ENTRY, OPEN, TIMEOUT
 from sagas.replies import HEARD
@@ -164,7 +164,7 @@ def _misplaced(definition: Definition, instance: Instance) -> Iterator[Flaw]:
             yield Flaw(code=TIMER, place=name, text=f"it has a timer {name}, and there is nothing that it could be for")
     places: dict[str, Collection[str] | None] = dict.fromkeys((KEPT, *definition.eaches, *_signs_of_life(instance)))
     places |= dict.fromkeys(f"{name}/{ITEMS}" for name in definition.lists)
-    places |= dict.fromkeys((UNANNOUNCED, *map(moved_at, timers)))
+    places |= dict.fromkeys((UNANNOUNCED, PARENT, *map(moved_at, timers)))
     places |= dict(_places(definition, definition.flow))
     for path, choice in instance.choices.items():
         if path.startswith((f"{USED}/", f"{ALIAS}/")):
@@ -187,7 +187,7 @@ def _signs_of_life(instance: Instance) -> Iterator[str]:
     for path in instance.steps:
         for purpose in Purpose:
             yield timer_name(path, purpose)
-            yield f"{timer_name(path, purpose)}/{HEARD}"
+            yield from (f"{timer_name(path, purpose)}/{kept}" for kept in (HEARD, CHILD, RECALLED))
 
 
 def _timers_of_pauses(definition: Definition) -> Iterator[str]:

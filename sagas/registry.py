@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from messages.errors import DefinitionError
 from sagas.authoring import Saga
 from sagas.compile import definition_of
+from sagas.kinship import kinship_problems
 from sagas.problems import listed, suggestion
 
 if TYPE_CHECKING:
@@ -24,9 +25,17 @@ class Registry:
     """Definitions by (type, version). The highest version of a type starts new instances."""
 
     def __init__(self, definitions: Iterable[Definition] = ()) -> None:
+        """Make definitions known.
+
+        Raises:
+            DefinitionError: as `add`; or sagas that start each other do not fit together.
+        """
         self._versions: dict[str, dict[int, Definition]] = {}
         for definition in definitions:
             self.add(definition)
+        problems = list(kinship_problems(self._versions))
+        if problems:
+            raise DefinitionError("\n".join(problems))
 
     def add(self, definition: Definition) -> None:
         """Make a definition known.

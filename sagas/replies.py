@@ -17,6 +17,7 @@ from sagas.doubts import DOUBTS, doubted
 from sagas.forward import go_on
 from sagas.instance import CallStatus, Phase, message_id
 from sagas.names import step_name, timer_name
+from sagas.recalling import why_failed
 from sagas.scopes import given_up, must_succeed
 from sagas.waits import backoff_wait, reply_wait
 
@@ -135,9 +136,10 @@ def _fail(turn: Turn, arrived: Arrived, path: str, reply: Reply, *, late: bool |
     turn.run_hook(reply.hook, arrived.event, path=path)
     turn.record("reply_received", path, message=arrived, body=arrived.body, reply=reply.kind.value, late=late)
     ended = turn.record("step_failed", path, reason=arrived.name)
+    reason = why_failed(turn, path) if turn.definition.children else "failed"
     turn.close(path, Purpose.DO, CallStatus.FAILED, ended)
     settled(turn, path)
-    _back(turn, path)
+    _back(turn, path, reason)
 
 
 def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply) -> None:
@@ -155,8 +157,8 @@ def _retry_do(turn: Turn, arrived: Arrived, path: str, call: Call, reply: Reply)
         _back(turn, path)
 
 
-def _back(turn: Turn, path: str) -> None:
-    fail(turn, path, "failed")
+def _back(turn: Turn, path: str, reason: str = "failed") -> None:
+    fail(turn, path, reason)
     go_on(turn)
 
 

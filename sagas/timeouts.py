@@ -19,6 +19,7 @@ from sagas.heard import lead
 from sagas.instance import EXPIRED, RESTED, TIMED_OUT, WAITING, CallStatus, Phase
 from sagas.names import SLEEP, moved_at, step_name, timer_name
 from sagas.pauses import OPEN, TIMEOUT, end_pause, notify, wait_entry
+from sagas.recalling import is_recalled, recall
 from sagas.replies import note_doubts, note_exhausted
 from sagas.scopes import given_up, must_succeed, pivot_of
 from sagas.waits import reply_wait
@@ -125,6 +126,9 @@ def _expire(turn: Turn, path: str, entry: str) -> str | None:
 
 def _doubt(turn: Turn, path: str) -> None:
     """The budget is used up in silence: nobody knows whether the step happened."""
+    if turn.step(path).do.child is not None:
+        recall(turn, path, "timed_out")
+        return
     ended = turn.record("step_timed_out", path)
     if turn.step(path).in_doubt == "wait":
         note_doubts(turn, [*doubted(turn), path])
@@ -188,11 +192,22 @@ def _awaited_for_ever(turn: Turn, path: str) -> bool:
 def again(turn: Turn, path: str, call: Call, progress: CallProgress, wait: timedelta) -> None:
     """Send a pending command once more: the same attempt, or the next for participants that swallow repeated ids."""
     forward = turn.phase is Phase.RUNNING and path not in given_up(turn)
+    if call.child is not None:
+        _ask_child_again(turn, path, call, progress, forward=forward)
+        return
     may_attempt = forward or call.purpose is Purpose.UNDO
     if may_attempt and turn.step(path).on_silence == "new_attempt":
         next_attempt(turn, path, call, replace(progress, silent=True))
     else:
         turn.resend(path, call, replace(progress, sends=progress.sends + 1, spent=progress.spent + 1), wait)
+
+
+def _ask_child_again(turn: Turn, path: str, call: Call, progress: CallProgress, *, forward: bool) -> None:
+    """A child that is there takes another start as the same one; where it has ended it answers once more."""
+    if is_recalled(turn, path) or not forward:
+        recall(turn, path, "turned_back")
+    else:
+        next_attempt(turn, path, call, progress)
 
 
 def next_attempt(turn: Turn, path: str, call: Call, progress: CallProgress) -> None:

@@ -17,9 +17,11 @@ from sagas.definition import Purpose, label
 from sagas.instance import Instance, StepProgress, Timer, idempotency_key, message_id
 from sagas.items import AT_HAND, NeedsItems, Want
 from sagas.keywords import LONGEST
-from sagas.names import ANNOUNCEMENTS, ITEMS, MARKER, moved_at, step_name, step_of_timer, timer_name
+from sagas.names import ANNOUNCEMENTS, ITEMS, MARKER, PARENT, moved_at, step_name, step_of_timer, timer_name
 from sagas.outcome import Decision, Disposition, HistoryEntry, Send
+from sagas.parents import answer_parent
 from sagas.problems import told
+from sagas.recalling import forget_child, note_child, told_of_child
 from sagas.unannounced import note_announcements
 from sagas.waiting import waiting_for
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
         Call,
         DecisionDefinition,
         Definition,
-        Notice,
         SleepDefinition,
         StepDefinition,
         WayDefinition,
@@ -283,6 +284,8 @@ class Turn:
             MethodRaised: the command cannot be built; nothing was changed.
         """
         body = self.built(call.build, call.command, path)
+        if call.child is not None:
+            note_child(self, path, call, body)
         send = self._message(path, call, progress, body)
         self._emit("compensation_sent" if call.purpose is Purpose.UNDO else "command_sent", call, send, progress, wait)
 
@@ -302,31 +305,12 @@ class Turn:
             attempt=progress.attempt,
             send=progress.sends,
             causation_id=send.causation_id,
-            reply_due=(self.now + wait).isoformat() if call.replies else None,
+            reply_due=(self.now + wait).isoformat() if call.replies and call.timed else None,
+            **({} if send.child is None else told_of_child(self, send.child, send.path)),
         )
         self.put(send.path, call.purpose, replace(progress, dispatched=progress.dispatched or seq))
-        if call.replies:
+        if call.replies and call.timed:
             self.set_timer(timer_name(send.path, call.purpose), wait)
-
-    def notify(self, path: str, notice: Notice, n: int) -> None:
-        """Send the n-th of the commands by which a wait makes itself heard.
-
-        Raises:
-            MethodRaised: the command cannot be built; nothing was changed.
-        """
-        call, saga, of = notice.call, self.before.saga_id, f"{path}/{notice.call.name}"
-        send = Send(
-            message_id=message_id(saga, of, n, 1, Purpose.DO),
-            name=call.command.message_name,
-            schema_version=call.command.schema_version,
-            path=of,
-            body=self.built(call.build, call.command),
-            idempotency_key=idempotency_key(saga, of, n, Purpose.DO),
-            causation_id=self.causation_id,
-        )
-        self.sends.append(send)
-        kind = "reminded" if notice.kind == "reminder" else "escalated"
-        self.record(kind, path, message=send, body=send.body, notice=call.name, causation_id=send.causation_id)
 
     def announce(self, name: str, path: str | None, causation_id: str | None) -> None:
         """Publish an announcement, of the step at that path if it is of one.
@@ -349,6 +333,8 @@ class Turn:
         )
         self.sends.append(send)
         self.record("announced", path, message=send, body=send.body, announcement=name, causation_id=causation_id)
+        if PARENT in self.choices and self.phase.ended and self.phase.value in announcement.moments:
+            answer_parent(self, send)
 
     def _message(self, path: str, call: Call, progress: CallProgress, body: bytes | None) -> Send:
         saga, generation, purpose = self.before.saga_id, progress.generation, call.purpose
@@ -365,6 +351,7 @@ class Turn:
             idempotency_key=idempotency_key(saga, path, generation, purpose),
             compensates=undone,
             causation_id=self.causation_id if body is not None else None,
+            child=None if call.child is None else call.child.type,
         )
 
     def send_marker(self, timer: str, entry: str) -> None:
@@ -420,6 +407,8 @@ class Turn:
             self.choices.pop(name, None)
             self.choices.pop(f"{name}/heard", None)
             self.choices.pop(moved_at(name), None)
+            if self.definition.children:
+                forget_child(self, path)
 
     def set_timer(self, name: str, wait: timedelta, *, asked_at: datetime | None = None) -> None:
         """Set or replace a timer."""

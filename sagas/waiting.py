@@ -88,6 +88,8 @@ def _waits(definition: StepDefinition, path: str, step: StepProgress, choices: M
 
 
 def _wait(path: str, call: Call, progress: CallProgress, choices: Mapping[str, str]) -> str:
+    if call.child is not None:
+        return _ends(call.child.type, path, choices)
     doing = f"step {path}" if call.purpose is Purpose.DO else f"compensation {call.name} of step {path}"
     if progress.status is CallStatus.WAITING:
         return f"the next attempt at {call.command.message_name} ({doing}, attempt {progress.attempt} got no further)"
@@ -96,6 +98,12 @@ def _wait(path: str, call: Call, progress: CallProgress, choices: Mapping[str, s
     plain = not call.needed and not call.heartbeats
     replies = " or ".join(call.replies) if plain else _replies(call, choices.get(f"{name}/heard", ""))
     return f"{replies} ({doing}, attempt {progress.attempt}, send {progress.sends}{sign})"
+
+
+def _ends(child: str, path: str, choices: Mapping[str, str]) -> str:
+    timer = f"{path}/{Purpose.DO}"
+    cancelled = ", which is cancelled" if f"{timer}/recalled" in choices else ""
+    return f"the end of {child} {choices.get(f'{timer}/child', '')!r}{cancelled} (step {path})"
 
 
 def _replies(call: Call, heard: str) -> str:

@@ -33,6 +33,7 @@ class SagaSummary:
     end_reason: str | None
     skipped: int
     revision: int
+    parent_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +164,8 @@ class DeadLetterFilter:
 class SagaDetail:
     """An instance with everything that hangs on it, in order of time, as it was at `read_at` by the database's clock.
 
-    `policy` holds the timeouts and retries that were recorded with its definition, if any were.
+    `policy` holds the timeouts and retries that were recorded with its definition, if any were. `parent` is the
+    instance that started it, where it is still there, `children` those that it started.
     """
 
     saga: SagaSummary
@@ -177,13 +179,16 @@ class SagaDetail:
     dead_letters: Sequence[DeadLetterSummary]
     policy: Mapping[str, Any] | None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    parent: SagaSummary | None = None
+    children: Sequence[SagaSummary] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaFilter:
     """Which instances; None leaves a thing open. `attention` True means: only those that want an operator.
 
-    With `aliased` the `key` is one of an instance's aliases, not its business key.
+    With `aliased` the `key` is one of an instance's aliases, not its business key. `parent` are those that an instance
+    has started, `children` True means: only those that another has.
     """
 
     saga_type: str | None = None
@@ -191,6 +196,8 @@ class SagaFilter:
     key: str | None = None
     attention: bool = False
     aliased: bool = False
+    parent: UUID | None = None
+    children: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ _RECORD = Write(
 _CONSUMED = Statement.both("select distinct name from definition_message where role = 'event'")
 
 _CONSUMES = Statement.both("""
-    select 1 from definition_message where name = :name and role = 'event' and type = :type limit 1
+    select 1 from definition_message where name = :name and role in ('event', 'answer') and type = :type limit 1
 """)
 
 
@@ -113,9 +113,10 @@ async def record(database: Database, definitions: Collection[Definition]) -> Non
     names = [
         (name, role, each.type, each.version)
         for each in ordered
-        for role, known in (("command", each.commands), ("event", each.events))
+        for role, known in (("command", each.commands), ("event", each.events.keys() - each.told_by_children))
         for name in sorted(known)
     ]
+    names += [(name, "answer", each.type, each.version) for each in ordered for name in sorted(each.told_by_children)]
     noted = Batch()
     noted.add(_NAMES, names)
     async with database.write() as session:
@@ -139,7 +140,10 @@ def _row(definition: Definition) -> tuple[object, ...]:
 
 
 async def consumed_events(database: Database) -> frozenset[str]:
-    """The names of all events that a recorded saga type consumes, of whatever version and process."""
+    """The names of all events that a recorded saga type listens to, of whatever version and process.
+
+    Not of those that only children answer with: these come straight to its queue.
+    """
     async with database.read() as session:
         return frozenset(row.name for row in await session.fetch(_CONSUMED, {}))
 

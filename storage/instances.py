@@ -11,7 +11,9 @@ from pydantic_core import PydanticSerializationError, to_json
 from messages.printable import printable
 from messages.value import value
 from sagas.instance import Instance, Phase, pack_progress, unpack_progress
+from sagas.names import PARENT
 from sagas.outcome import HistoryEntry
+from sagas.parents import parent_of
 from storage.statements import Statement, Write, as_time, as_uuid
 
 if TYPE_CHECKING:
@@ -104,6 +106,11 @@ def _insert(table: str, columns: Mapping[str, str]) -> tuple[str, str]:
 
 _INSERT_SQL = _insert("saga", COLUMNS)
 INSERT_SAGA = Write(name="saga_insert", columns=COLUMNS, postgresql=_INSERT_SQL[0], sqlite=_INSERT_SQL[1])
+_OF_CHILD = {**COLUMNS, "parent_id": "uuid"}
+_INSERT_CHILD_SQL = _insert("saga", _OF_CHILD)
+INSERT_CHILD = Write(
+    name="child_insert", columns=_OF_CHILD, postgresql=_INSERT_CHILD_SQL[0], sqlite=_INSERT_CHILD_SQL[1]
+)
 UPDATE_SAGA = Write(
     name="saga_update",
     columns={**{column: COLUMNS[column] for column in ("saga_id", *_CHANGING)}, "was": "bigint"},
@@ -267,6 +274,11 @@ def _whole(instance: Instance) -> tuple[object, ...]:
     return tuple(values[column] for column in COLUMNS)
 
 
+def _parent_id(child: Instance) -> UUID | None:
+    parent = parent_of(child.choices)
+    return None if parent is None else parent.saga_id
+
+
 def save(
     batch: Batch,
     *,
@@ -277,7 +289,10 @@ def save(
 
     An update whose row no longer has the revision it was loaded with makes the whole batch fail as `DatabaseBusy`.
     """
-    batch.add(INSERT_SAGA, [_whole(instance) for instance in inserted])
+    batch.add(INSERT_SAGA, [_whole(instance) for instance in inserted if PARENT not in instance.choices])
+    children = [instance for instance in inserted if PARENT in instance.choices]
+    if children:
+        batch.add(INSERT_CHILD, [(*_whole(child), _parent_id(child)) for child in children])
     ordered = sorted(updated, key=lambda pair: pair[1].saga_id)
     batch.add(UPDATE_SAGA, [(after.saga_id, *_changing(after), before.revision) for before, after in ordered])
     _save_attention(batch, [*((None, instance) for instance in inserted), *ordered])

@@ -81,6 +81,9 @@ _OF_SOME_TYPE = """
 """
 _WANTING = "saga_id in (select saga_id from attention)"
 _SAGA = Statement.either(f"select {_SAGA_COLUMNS} from v_saga where saga_id = cast(:id as uuid)")
+_CHILDREN = Statement.either(
+    f"select {_SAGA_COLUMNS} from v_saga where parent_id = cast(:id as uuid) order by started_at, saga_id"
+)
 _STATE = Statement.either("select state from saga where saga_id = cast(:id as uuid)")
 _ATTENTION = Statement.either(
     "select reason, detail, since from attention where saga_id = cast(:id as uuid) order by since"
@@ -158,7 +161,8 @@ class Queries:
             OperationRefused: there is no such instance.
         """
         wanted = wanted or SagaFilter()
-        values = {"type": wanted.saga_type, "status": wanted.status, "key": wanted.key, "after": following}
+        values = {"type": wanted.saga_type, "status": wanted.status, "key": wanted.key, "parent": wanted.parent}
+        values = {**values, "after": following}
         given = {name: value for name, value in values.items() if value is not None}
         async with self._database.read() as session:
             rows = await session.fetch(_sagas(wanted, on=following is not None), {**given, "limit": limit + 1})
@@ -257,6 +261,10 @@ def _sagas(wanted: SagaFilter, *, on: bool = False) -> Statement:
         conditions += ["status = cast(:status as text)", narrower]
     if wanted.attention:
         conditions.append(_WANTING)
+    if wanted.parent is not None:
+        conditions.append("parent_id = cast(:parent as uuid)")
+    if wanted.children:
+        conditions.append("parent_id is not null")
     if on:
         conditions.append(
             "(started_at, saga_id) < (select started_at, saga_id from saga where saga_id = cast(:after as uuid))"
@@ -317,6 +325,11 @@ async def _one(session: Session, saga_id: UUID) -> SagaSummary:
     return summary(row)
 
 
+async def _maybe(session: Session, saga_id: UUID | None) -> SagaSummary | None:
+    rows = () if saga_id is None else await session.fetch(_SAGA, {"id": saga_id})
+    return summary(rows[0]) if rows else None
+
+
 async def _detail(session: Session, saga_id: UUID, now: datetime) -> SagaDetail:
     of = {"id": saga_id}
     saga = await _one(session, saga_id)
@@ -341,6 +354,8 @@ async def _detail(session: Session, saga_id: UUID, now: datetime) -> SagaDetail:
         dead_letters=[letter_summary(row) for row in await session.fetch(_LETTERS_OF, of)],
         policy=json.loads(recorded[0].document).get("policy") if recorded else None,
         aliases={row.alias: row.value for row in await session.fetch(_ALIASES, of)},
+        parent=await _maybe(session, saga.parent_id),
+        children=[summary(row) for row in await session.fetch(_CHILDREN, of)],
     )
 
 
@@ -352,6 +367,7 @@ def summary(row: Row[Any]) -> SagaSummary:
     for name in ("started_at", "updated_at", "deadline_at"):
         values[name] = as_time(values[name])
     values["ended_at"] = None if row.ended_at is None else as_time(row.ended_at)
+    values["parent_id"] = None if row.parent_id is None else as_uuid(row.parent_id)
     return SagaSummary(**values)
 
 

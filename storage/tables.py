@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 metadata = MetaData()
 
-REVISION = "0003"
+REVISION = "0004"
 """The migration that these tables are the result of."""
 
 
@@ -87,11 +87,14 @@ saga = Table(
     _needed("skipped", whole),
     _needed("revision", whole),
     _needed("seq", whole),
+    _optional("parent_id", identity),
     _key("saga", "saga_id"),
     comment="One row per instance; state and progress are JSON bytes.",
 )
 Index("saga_by_key", saga.c.saga_type, saga.c.key)
 Index("saga_by_start", saga.c.started_at, saga.c.saga_id)
+_CHILD = text("parent_id is not null")
+Index("saga_by_parent", saga.c.parent_id, postgresql_where=_CHILD, sqlite_where=_CHILD)
 _LIVE = text("phase in ('running', 'compensating')")
 Index("saga_live", saga.c.saga_id, postgresql_where=_LIVE, sqlite_where=_LIVE)
 _ENDED = text("ended_at is not null")

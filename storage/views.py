@@ -33,10 +33,11 @@ select saga_id, saga_type, business_key, version,
        case when attention in ({parking})
             then 'parked' else phase end as status,
        phase, paused, attention, waiting_for, started_at, updated_at, deadline_at, ended_at, end_reason, skipped,
-       revision
+       revision, parent_id
 from (
     select s.saga_id, s.saga_type, s.key as business_key, s.version, s.phase, s.paused, ({gravest}) as attention,
-           s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision
+           s.waiting_for, s.started_at, s.updated_at, s.deadline_at, s.ended_at, s.end_reason, s.skipped, s.revision,
+           s.parent_id
     from saga s
 ) as instance
 """

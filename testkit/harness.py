@@ -18,10 +18,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID, uuid5
 
-from messages import codec
+from messages import CancelSaga, codec
 from messages.envelope import Envelope
 from sagas.aliases import aliased, aliases_of, given
 from sagas.asking import answer
@@ -34,6 +34,7 @@ from sagas.items import NeedsItems
 from sagas.moving import move
 from sagas.names import step_name
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
+from sagas.parents import Parent
 from sagas.passage import passage
 from sagas.prospect import Flaw
 from sagas.tally import index_of
@@ -42,7 +43,7 @@ from testkit.items import ItemsBeside
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from messages import Command, Event
+    from messages import Event, Message
     from sagas import Saga
     from sagas.definition import Definition
     from sagas.instance import Instance
@@ -54,9 +55,9 @@ _NAMESPACE = UUID("00000000-0000-0000-0000-000000000000")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A command that the saga sent, with what travels beside it."""
+    """A command that the saga sent, or the start or cancel of a child, with what travels beside it."""
 
-    command: Command
+    command: Message
     path: str
     purpose: Purpose
     message_id: str
@@ -99,6 +100,8 @@ class Harness:
         self._messages = 0
         self._kept: list[Arrived] = []
         self._items = ItemsBeside()
+        self._parent: Parent | None = None
+        self._answers: list[Send] = []
 
     @classmethod
     def resumed(
@@ -131,6 +134,36 @@ class Harness:
     def given(self, event: Event) -> Self:
         """The event that starts the saga. A second one finds the instance there, as in production."""
         return self.act("given", self._arrived(event, None))
+
+    def child(self, saga: type[Saga] | Definition) -> Harness:
+        """The story of a child of that class, as the latest start that was sent to one begins it."""
+        story = Harness(saga, now=self.now)
+        name = story.definition.type
+        starts = [
+            each for each in self.log if self._child_of(each) == name and not isinstance(each.command, CancelSaga)
+        ]
+        if not starts:
+            raise AssertionError(f"no {name} was started; sent so far: {self._names()}")
+        begun = starts[-1]
+        story._parent = Parent(
+            reply_to=self.definition.type,
+            correlation_id=str(self.instance.saga_id),
+            start=begun.idempotency_key,
+            message_id=begun.message_id,
+        )
+        return story.given(cast("Event", begun.command))
+
+    def told(self, cancel: Message) -> Self:
+        """The parent wants the saga undone."""
+        return self.act("receives", self._arrived(cast("Event", cancel), None))
+
+    def answered(self, child: Harness) -> Self:
+        """A child has ended, and what it announces of that is the answer to its start."""
+        if not child._answers:
+            raise AssertionError(f"{child!r} has not ended")
+        for send in child._answers:
+            self.act("receives", self._arrived(child._announced(send), send.causation_id))
+        return self
 
     def receives(self, reply: Event, *, to: Sent | None = None) -> Self:
         """A reply, to the latest command that declares it or to the one given."""
@@ -224,8 +257,8 @@ class Harness:
     # -- what a test looks at
 
     @property
-    def sent(self) -> list[Command]:
-        """The commands that the last act of the test made the saga send, resends included, in order."""
+    def sent(self) -> list[Message]:
+        """What the last act of the test made the saga send: commands, resends too, starts and cancels of children."""
         return [each.command for each in self._latest if isinstance(each, Sent)]
 
     @property
@@ -282,7 +315,10 @@ class Harness:
         state = first_state(self.definition, arrived)
         key = self.definition.keys[arrived.name].of(self.definition.type, arrived.event)
         identity = saga_id("antiphon", self.definition.type, key)
-        return self._take(start(self.definition, arrived, state=state, saga_id=identity, key=key, n=1, now=self.now))
+        born = start(
+            self.definition, arrived, state=state, saga_id=identity, key=key, n=1, now=self.now, parent=self._parent
+        )
+        return self._take(born)
 
     def _let_pass(self, time: timedelta) -> None:
         until = self.now + time
@@ -331,7 +367,8 @@ class Harness:
         self._decisions.append(decision)
         self.disposition, self.reason = decision.disposition, decision.reason
         self.history += decision.history
-        self._latest = [self._note(send) for send in decision.sends if not send.marker]
+        self._latest = [self._note(send) for send in decision.sends if not send.marker and send.answers is None]
+        self._answers += [send for send in decision.sends if send.answers is not None and send.body is not None]
         self._prove_undos(decision.sends)
         self._prove_state()
         if self.definition.aliases:
@@ -364,7 +401,7 @@ class Harness:
         body = self._bodies.setdefault(send.message_id, send.body or b"")
         envelope = Envelope(message_id=send.message_id, name=send.name, body=body, schema_version=send.schema_version)
         sent = Sent(
-            command=codec.parse(envelope, self.definition.commands[send.name]),
+            command=codec.parse(envelope, self._class_of(send)),
             path=send.path,
             purpose=send.purpose or Purpose.DO,
             message_id=send.message_id,
@@ -374,6 +411,15 @@ class Harness:
         )
         self.log.append(sent)
         return sent
+
+    def _class_of(self, send: Send) -> type[Message]:
+        if send.child is None:
+            return self.definition.commands[send.name]
+        return CancelSaga if send.purpose is None else self.definition.steps[step_name(send.path)].do.command
+
+    def _child_of(self, sent: Sent) -> str | None:
+        step = self.definition.steps.get(step_name(sent.path))
+        return None if step is None or step.do.child is None else step.do.child.type
 
     def _announced(self, send: Send) -> Event:
         classes = {each.event.message_name: each.event for each in self.definition.announcements.values()}
@@ -402,7 +448,7 @@ class Harness:
     def _asked(self, reply: Event) -> Sent:
         askers = self.definition.answers.get(reply.message_name, ())
         for sent in reversed(self.log):
-            if (step_name(sent.path), sent.purpose) in askers:
+            if not isinstance(sent.command, CancelSaga) and (step_name(sent.path), sent.purpose) in askers:
                 return sent
         raise AssertionError(f"nothing was sent that {reply.message_name} answers; sent so far: {self._names()}")
 

@@ -96,11 +96,13 @@ def _sections(found: SagaDetail) -> Iterator[tuple[str, Sequence[str], Sequence[
     own = [event for event in found.events if event.step not in by_step.counted]
     title = f"What happened{_without(len(found.events) - len(own), 'event', 'events')}"
     yield title, ("time", "after", "what", "step", "message", "detail"), _moment_rows(own)
+    columns: tuple[str, ...] = ("saga", "key", "status", "because", "started", "saga id")
+    yield "Children", columns, _child_rows(found)
     yield "State", ("field", "value"), _state_rows(found)
     timers = [each for each in found.timers if each.name.rpartition("/")[0] not in by_step.counted]
     title = f"Timers{_without(len(found.timers) - len(timers), 'timer', 'timers')}"
     yield title, ("timer", "due"), [(each.name, each.due_at) for each in timers]
-    columns: tuple[str, ...] = ("message", "state", "", "attempts", "since", "message id", "error")
+    columns = ("message", "state", "", "attempts", "since", "message id", "error")
     yield "Waiting for the broker", columns, _outbox_rows(found)
     yield "Held", ("message", "reason", "received", "expires", "message id"), _held_rows(found)
     yield "Dead letters", ("id", "status", "reason", "message", "last seen", "error"), _letter_rows(found)
@@ -116,6 +118,10 @@ def _options(wanted: SagaFilter) -> Iterable[str]:
         yield from ("--key", wanted.key)
     if wanted.attention:
         yield "--attention"
+    if wanted.parent is not None:
+        yield from ("--parent", str(wanted.parent))
+    if wanted.children:
+        yield "--children"
 
 
 def _print_page(out: Console, page: SagaPage) -> None:
@@ -154,6 +160,7 @@ def _print_head(out: Console, found: SagaDetail) -> None:
     facts = [
         ("saga id", f"{saga.saga_id} (version {saga.version})"),
         ("aliases", ", ".join(f"{name} {value}" for name, value in found.aliases.items())),
+        ("parent", _parent(found)),
         ("started", saga.started_at),
         ("ended", f"{shown(saga.ended_at)}, after {took}" if saga.ended_at else ""),
         ("because", _in_prose(saga.end_reason)),
@@ -166,6 +173,13 @@ def _print_head(out: Console, found: SagaDetail) -> None:
         print_facts(out, [("attention", f"{reason.reason} since {shown(reason.since)}: {reason.detail}")], "red")
         if (advice := ADVICE.get(reason.reason)) is not None:
             print_facts(out, [("", f"{advice.meaning}; {advice.remedy_for(saga.business_key)}")])
+
+
+def _parent(found: SagaDetail) -> str | None:
+    """The instance that started it; where that is there no more, its id."""
+    if found.parent is None:
+        return None if found.saga.parent_id is None else str(found.saga.parent_id)
+    return f"{found.parent.saga_type} {found.parent.business_key}, {found.parent.status} ({found.parent.saga_id})"
 
 
 def _deadline(found: SagaDetail) -> str:
@@ -183,6 +197,13 @@ def _without(left_out: int, one: str, many: str) -> str:
 
 def _step_rows(lines: Iterable[StepLine]) -> list[tuple[object, ...]]:
     return [(each.step, each.state, each.sends, each.undo_sends or "", each.at) for each in lines]
+
+
+def _child_rows(found: SagaDetail) -> list[tuple[object, ...]]:
+    return [
+        (each.saga_type, each.business_key, _status(each), _in_prose(each.end_reason), each.started_at, each.saga_id)
+        for each in found.children
+    ]
 
 
 def _moment_rows(events: Iterable[Event]) -> list[tuple[object, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import messages.catalog.ordering  # noqa: F401 - makes the page's messages known
-from messages import DEFAULT_LIMITS, REGISTRY, Envelope, Message, Raw, headers_of, open_envelope, parse
+from messages import DEFAULT_LIMITS, REGISTRY, Envelope, Message, NotStarted, Raw, headers_of, open_envelope, parse
 from messages.errors import MalformedMessage, MessageError
 from messages.strict_json import check_json_object
 from sagas.instance import idempotency_key, message_id, saga_id
@@ -58,7 +58,7 @@ def shown() -> list[Shown]:
     ]
 
 
-COMMAND, REPLY, UNDO, START = shown()
+COMMAND, REPLY, UNDO, START, CANCEL = shown()
 
 
 def table(heading: str) -> dict[str, str]:
@@ -81,7 +81,9 @@ def test_an_example_is_taken_by_the_codec_and_says_nothing_that_is_ignored(examp
 @pytest.mark.parametrize("example", shown(), ids=lambda example: example.envelope.name)
 def test_an_example_goes_where_its_kind_goes(example: Shown) -> None:
     where = (example.publish["exchange"], example.publish["routing_key"])
-    if example is REPLY or example.publish["exchange"] == "":
+    if example.envelope.name == CANCEL.envelope.name:
+        assert where == ("", saga_queue("antiphon", "Delivery"))
+    elif example is REPLY or example.publish["exchange"] == "":
         assert where == ("", COMMAND.envelope.reply_to)
     elif example.message.message_kind == "command":
         assert where == (commands_exchange("antiphon"), example.envelope.name)
@@ -103,6 +105,12 @@ def test_the_reply_answers_the_command_and_the_undo_names_what_it_undoes() -> No
     assert REPLY.envelope.correlation_id == COMMAND.envelope.correlation_id
     assert UNDO.envelope.compensates == COMMAND.envelope.idempotency_key
     assert json.loads(UNDO.body)["reservation_id"] == json.loads(REPLY.body)["reservation_id"]
+
+
+def test_the_cancel_of_a_child_names_its_start() -> None:
+    assert CANCEL.envelope.compensates == json.loads(CANCEL.body)["start"]
+    [told] = re.findall(r"`antiphon.NotStarted`, `({.*?})`", PAGE)
+    assert json.loads(NotStarted.model_validate_json(told).model_dump_json()) == json.loads(told)
 
 
 def test_the_table_of_headers_holds_every_header_that_is_sent() -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from messages import Command, Event, codec
+from messages import CancelSaga, Command, Event, codec
 from messages.errors import OperationRefused
 from sagas import (
     Retry,
@@ -38,6 +39,7 @@ from sagas import (
     wait,
     when,
 )
+from sagas.children import ChildDefinition
 from sagas.decide import decide, first_state
 from sagas.decide import start as begin
 from sagas.definition import (
@@ -61,8 +63,9 @@ from sagas.definition import (
 )
 from sagas.instance import DONE, WAITING, CallStatus, Phase, saga_id
 from sagas.items import NeedsItems
+from sagas.keys import EventKey
 from sagas.layout import bound
-from sagas.names import step_name
+from sagas.names import RECALLED, step_name
 from sagas.outcome import Action, Arrived, Disposition, GiveUp, Operated, TimerFired, Withdrawn
 from sagas.patch import patch, rebuild
 from sagas.unannounced import UNANNOUNCED
@@ -343,6 +346,7 @@ class Shape:
     attempts: int
     in_doubt: Literal["undo", "wait"]
     on_silence: Literal["resend", "new_attempt"]
+    child: Literal["none", "timed", "patient"]
 
 
 shapes = st.builds(
@@ -353,6 +357,7 @@ shapes = st.builds(
     attempts=st.integers(1, 3),
     in_doubt=st.sampled_from(["undo", "undo", "wait"]),
     on_silence=st.sampled_from(["resend", "resend", "new_attempt"]),
+    child=st.sampled_from(["none", "none", "none", "timed", "patient"]),
 )
 
 
@@ -383,7 +388,14 @@ def definitions(draw: st.DrawFn) -> Definition:
     elif draw(st.booleans()):
         nod = replace(nod, expire=draw(st.sampled_from([nod.expire, None])), fails=True)
     return replace(
-        whole, steps=chosen, sleeps=sleeps, waits={"nod": nod}, heard=heard, flow=flow, lifecycle=lifecycle_in(flow)
+        whole,
+        steps=chosen,
+        sleeps=sleeps,
+        waits={"nod": nod},
+        heard=heard,
+        flow=flow,
+        lifecycle=lifecycle_in(flow),
+        children=frozenset(name for name, each in chosen.items() if each.do.child is not None),
     )
 
 
@@ -482,12 +494,22 @@ def nodes_in(node: Node) -> Iterator[Node]:
 def _step(whole: StepDefinition, shape: Shape) -> StepDefinition:
     undo = _call(whole.undo, shape.undo_answered, shape.attempts) if shape.undo and whole.undo else None
     do = _call(whole.do, shape.answered, shape.attempts)
+    if shape.child != "none" and shape.answered and whole.each is None:
+        do = _start(do, timed=shape.child == "timed")
     return replace(whole, do=do, undo=undo, in_doubt=shape.in_doubt, on_silence=shape.on_silence)
 
 
 def _call(call: Call, answered: bool, attempts: int) -> Call:
     retry = Retry(attempts=attempts, backoff=timedelta(seconds=1), cap=timedelta(minutes=1))
     return replace(call, replies=call.replies if answered else {}, retry=retry)
+
+
+def _start(call: Call, *, timed: bool) -> Call:
+    """The same as the start of a child, whose key is what it works on."""
+    kid = ChildDefinition(type="Kid", keys={call.command.message_name: EventKey(field="step", read=attrgetter("step"))})
+    ends = (ReplyKind.SUCCESS, ReplyKind.FAILURE)
+    replies = {name: reply for name, reply in call.replies.items() if reply.kind in ends}
+    return replace(call, child=kid, timed=timed, replies=replies, retry=replace(call.retry, attempts=1))
 
 
 @dataclass(frozen=True)
@@ -930,9 +952,40 @@ class World(RuleBasedStateMachine):
         for path, progress in self.instance.steps.items():
             for purpose in Purpose:
                 call = progress.call(purpose)
-                if call is not None and call.status.open:
+                if call is not None and call.status.open and not (purpose is Purpose.DO and self._is_patient(path)):
                     assert f"{path}/{purpose}" in self.instance.armed
         assert self.instance.armed or self.instance.attention
+
+    def _is_patient(self, path: str) -> bool:
+        """Whether a step is awaited as long as it takes: a child without a timeout, or one that was cancelled."""
+        do = self.definition.steps[step_name(path)].do
+        return not do.timed or f"{path}/do/{RECALLED}" in self.instance.choices
+
+    @invariant()
+    def a_child_is_cancelled_when_its_step_is_given_up_or_timed_out_and_only_then(self) -> None:
+        if not hasattr(self, "instance"):
+            return
+        given_up = self.instance.steps if self.instance.phase is Phase.COMPENSATING else dict(self._given_up(self.flow))
+        for path, progress in self.instance.steps.items():
+            if self.definition.steps[step_name(path)].do.child is None:
+                continue
+            why = self.instance.choices.get(f"{path}/do/{RECALLED}")
+            if not progress.do.status.open:
+                assert why is None, "what was kept of a child is left over"
+            elif path in given_up:
+                assert why is not None or self.instance.halted, "a child is under way and was not cancelled"
+            else:
+                assert why in (None, "timed_out")
+        cancels = [send for send in self.sent if send.name == CancelSaga.message_name]
+        assert all(
+            (send.child == "Kid" and send.path in self.given_up_at) or self._has_timed_out(send) for send in cancels
+        )
+        assert len(cancels) == len({send.message_id for send in cancels})
+
+    def _has_timed_out(self, send: Send) -> bool:
+        return any(
+            entry.message_id == send.message_id and entry.detail["reason"] == "timed_out" for entry in self.history
+        )
 
     @invariant()
     def no_command_is_sent_more_often_than_its_budget(self) -> None:

@@ -51,7 +51,7 @@ from sagas.catalog.loan import MIDDLE, SMALL, ApproveLoan
 from testkit import Harness
 
 if TYPE_CHECKING:
-    from messages import Command, Event
+    from messages import Command, Event, Message
 
 DAY = timedelta(days=1)
 OPENED = FileOpened(loan_id="l-1")
@@ -87,7 +87,7 @@ def offered(amount: Decimal = SMALL_SUM) -> Harness:
     return checked(amount).receives(BY_RULE).receives(RESERVED).receives(OFFERED)
 
 
-def sent(saga: Harness) -> list[type[Command]]:
+def sent(saga: Harness) -> list[type[Message]]:
     return [type(each) for each in saga.sent]
 
 

@@ -41,7 +41,7 @@ from sagas.catalog.trip import BookTrip
 from testkit import Harness
 
 if TYPE_CHECKING:
-    from messages import Command, Event
+    from messages import Event, Message
 
 SEATED = SeatReserved(trip_id="t-1", seat="12A")
 ON_THE_TRAIN = TrainReserved(trip_id="t-1", coach=7)
@@ -54,7 +54,7 @@ def trip(*, with_car: bool = False) -> Harness:
     return Harness(BookTrip).given(TripRequested(trip_id="t-1", traveller="Ada", price=Decimal(900), with_car=with_car))
 
 
-def sent(saga: Harness) -> list[type[Command]]:
+def sent(saga: Harness) -> list[type[Message]]:
     return [type(each) for each in saga.sent]
 
 

@@ -20,7 +20,9 @@ _SAGAS = (
     "BookTrip",
     "CourtCase",
     "Freight",
+    "Delivery",
     "GrimOrder",
+    "Order",
     "PayOut",
     "PlaceOrder",
     "Subscription",
@@ -34,6 +36,7 @@ _PARTICIPANTS = (
     *("access", "billing", "mail"),
     *("bureau", "identity", "lending", "second-bureau", "treasury"),
     *("back-office", "cash-pool", "clearing"),
+    *("biller", "packer"),
 )
 _LEDGERS = (
     *("payment", "stock", "warehouse"),

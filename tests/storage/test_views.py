@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 COLUMNS = {
     "v_saga": "saga_id, saga_type, business_key, version, status, phase, paused, attention, waiting_for, started_at, "
-    "updated_at, deadline_at, ended_at, end_reason, skipped, revision",
+    "updated_at, deadline_at, ended_at, end_reason, skipped, revision, parent_id",
     "v_saga_event": "saga_id, seq, at, kind, step, message_id, message_name, detail",
     "v_outbox": "message_id, saga_id, name, state, created_at, attempts, next_attempt_at, stuck, error",
     "v_timer": "saga_id, name, generation, due_at",

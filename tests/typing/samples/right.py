@@ -32,6 +32,7 @@ from sagas import (
     Retry,
     Saga,
     announce,
+    child,
     definition_of,
     signal,
     start,
@@ -189,6 +190,60 @@ class Extended(Reserving, key="order_id"):
     @Reserving.reserve.on_success
     def reserved(self, reply: StockReserved) -> None:
         self.reservation_id = reply.reservation_id
+
+
+class Refused(Event, name="sample.Refused"):
+    order_id: str
+
+
+class Reserved(Reserving, key="order_id"):
+    """A class that tells how it ends, so that others can start it."""
+
+    @Reserving.reserve.on_success
+    def reserved(self, reply: StockReserved) -> None:
+        """A docstring."""
+
+    @announce("completed")
+    def done(self) -> Told:
+        return Told(order_id=self.order_id)
+
+    @announce("compensated")
+    def undone(self) -> Refused:
+        return Refused(order_id=self.order_id)
+
+
+class Parent(Saga, key="order_id"):
+    """A class that starts it."""
+
+    order_id: str
+    lines: list[OrderLine] = Field(default_factory=list[OrderLine])
+
+    @start
+    def asked(cls, event: StockReserved) -> Self:
+        return cls(order_id=event.order_id)
+
+    @child(Reserved, undo=ReleaseStock, timeout=timedelta(hours=1), success=Told)
+    def stock(self) -> OrderPlaced:
+        return OrderPlaced(order_id=self.order_id, customer_id="1", lines=self.lines, total=Decimal(0))
+
+    @stock.on_failure
+    def refused(self, reply: Refused) -> None:
+        self.lines = []
+
+    @stock.compensation(success=StockReleased)
+    def release(self) -> ReleaseStock:
+        return ReleaseStock(order_id=self.order_id)
+
+    @child(Reserved, undo=None)
+    def more(self) -> OrderPlaced:
+        return OrderPlaced(order_id=self.order_id, customer_id="2", lines=self.lines, total=Decimal(0))
+
+    flow = stock >> more
+
+
+def what_a_parent_offers(parent: Parent) -> None:
+    assert_type(parent.stock(), OrderPlaced)
+    assert_type(parent.release(), ReleaseStock)
 
 
 def a_saga_local_to_a_function() -> type[Saga]:

@@ -16,7 +16,7 @@ from messages.catalog.ordering import (
     StockReleased,
     StockReserved,
 )
-from sagas import Alias, Retry, Saga, announce, start, step
+from sagas import Alias, Retry, Saga, announce, child, start, step
 
 
 class Wrong(Saga, key="order_id"):
@@ -111,6 +111,34 @@ class Wrong(Saga, key="order_id"):
     @pay.announce  # reported: mypy, pyright
     def told_of_a_step_by_a_command(self) -> ReleaseStock:
         return ReleaseStock(order_id=self.order_id)
+
+
+class WithChildren(Saga, key="order_id"):
+    order_id: str
+
+    @start
+    def placed(cls, event: OrderPlaced) -> Self:
+        return cls(order_id=event.order_id)
+
+    @child(Wrong)  # reported: mypy, pyright
+    def without_undo(self) -> OrderPlaced:
+        raise NotImplementedError
+
+    @child(OrderPlaced, undo=None)  # reported: mypy, pyright
+    def no_saga(self) -> OrderPlaced:
+        raise NotImplementedError
+
+    @child(Wrong, undo=StockReleased)  # reported: mypy, pyright
+    def undone_by_an_event(self) -> OrderPlaced:
+        raise NotImplementedError
+
+    @child(Wrong, undo=None)  # reported: mypy, pyright
+    def started_by_a_command(self) -> ReserveStock:
+        raise NotImplementedError
+
+    @child(Wrong, undo=None, retry=Retry())  # reported: mypy, pyright
+    def tried_again(self) -> OrderPlaced:
+        raise NotImplementedError
 
 
 class WithCompensationInFlow(Saga, key="order_id"):
