@@ -7,11 +7,13 @@ def test_the_exported_names_are_these() -> None:
     assert messages.__all__ == [
         "DEFAULT_LIMITS",
         "REGISTRY",
+        "CancelSaga",
         "Command",
         "Envelope",
         "Event",
         "Limits",
         "Message",
+        "NotStarted",
         "Raw",
         "Registry",
         "body_hash",
