@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 LEASE = "3"  # seconds; the shortest there is, so that a killed process's rows are soon another's
+ORDERING = "messages.catalog.ordering,sagas.catalog.ordering,handlers.catalog.ordering"
 BOUND = 120.0  # seconds; only ever reached when something is broken
 SPARING = 9  # times as long as a look at everything cost is waited before the next one
 
@@ -57,7 +58,8 @@ class Setup:
     def environment(self, **more: str) -> dict[str, str]:
         """What a process of the product gets to see: our own environment without its settings, and ours for it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANTIPHON_")}
-        given = {"DATABASE_URL": self.database_url, "NAMESPACE": self.namespace, "LEASE": LEASE, "LOG_FORMAT": "json"}
+        given = {"MODULES": ORDERING, "NAMESPACE": self.namespace, "LEASE": LEASE, "LOG_FORMAT": "json"}
+        given["DATABASE_URL"] = self.database_url
         if self.broker_url:
             given["BROKER_URL"] = self.broker_url
         given |= {**self.settings, **more}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.checker import Expected, violations
-from tests.crash.driver import BOUND, Setup, Sidecar, at_rest, finished, order_body, start_id
+from tests.crash.driver import BOUND, ORDERING, Setup, Sidecar, at_rest, finished, order_body, start_id
 from tests.crash.forking import Program
 from tests.crash.ledger import Effect
 from tests.crash.views import Picture, read_sqlite
@@ -44,7 +44,7 @@ def empty(folder: Path) -> Setup:
     return Setup(
         folder=folder,
         database_url=f"sqlite:///{folder / 'shop.db'}",
-        settings={"MODULES": "messages.catalog,sagas.catalog,handlers.catalog,tests.crash.auditing", "SWEEP": "0.1"},
+        settings={"MODULES": f"{ORDERING},tests.crash.auditing", "SWEEP": "0.1"},
     )
 
 
