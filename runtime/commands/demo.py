@@ -14,12 +14,11 @@ from runtime.demo.orders import orders as invented
 from runtime.demo.orders import told
 from runtime.demo.play import Play
 from runtime.demo.screens import NoScreen, screen_for
-from runtime.demo.staging import ADDRESS
+from runtime.demo.staging import ADDRESS, MODULES
 from runtime.exits import FAILED, OK
 from runtime.facts import DependencyReached
 from runtime.loading import load_modules
 from runtime.printing import console, print_json
-from runtime.settings import CATALOGS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -57,7 +56,7 @@ async def demo(count: int, *, resume: bool, as_json: bool) -> int:
         return await _tell(out, stood, None, as_json=as_json)
     placed = [] if resume else invented(before.latest_run + 1, count)
     if not as_json:
-        telling.introduce(out, placed, before.unfinished, load_modules(CATALOGS))
+        telling.introduce(out, placed, before.unfinished, load_modules(MODULES))
     played = await _play(out, placed, before.unfinished, silent=as_json)
     runs = {order.run for key in played.keys if (order := told(key))}
     stood = (await look()).of(runs)

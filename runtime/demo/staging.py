@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DATABASE = "antiphon-demo.db"
 ADDRESS = f"sqlite:///{DATABASE}"
 
+MODULES = tuple(f"{catalog}.ordering" for catalog in CATALOGS)
 SAGA = "PlaceOrder"
 TIMEOUT = timedelta(seconds=1)
 SENDS = 2
@@ -48,7 +49,7 @@ def known(until_given_up: Callable[[str], Awaitable[None]]) -> Known:
     Args:
         until_given_up: Returns when the saga of that key waits no more for the step that it is in.
     """
-    found = load_modules(CATALOGS, POLICIES)
+    found = load_modules(MODULES, POLICIES)
     wrapped = {
         "payment": found.participants["payment"].around(_late(until_given_up)),
         "warehouse": found.participants["warehouse"].around(_silent),
