@@ -21,7 +21,7 @@ demo: $(VENV)/.installed  ## one process on SQLite, no server: places orders and
 
 test: check  ## everything: lint, types, unit, property, integration and crash tests on real servers
 	@$(BIN)/python -m tests.services \
-	  "$(PYTEST) -n $(WORKERS) --dist loadgroup --ignore tests/crash $(if $(NODE),,-m 'not node') $(ARGS)" \
+	  "$(PYTEST) -n $(WORKERS) --dist loadgroup --ignore tests/crash -m 'not soak$(if $(NODE),, and not node)' $(ARGS)" \
 	  "$(PYTEST) -n $(CRASH_WORKERS) --maxschedchunk 1 -m 'not soak' tests/crash $(ARGS)"
 	@$(if $(NODE),,echo "Not run: the tests of the participant in Node.js, because node and npm are not here. With them: make examples")
 
@@ -50,7 +50,7 @@ crash: $(VENV)/.installed-dev  ## tests that kill processes and cut connections
 
 soak: $(VENV)/.installed-dev  ## half an hour of orders under fire (SOAK="--minutes 3"), then tests that take minutes, or the rights of root
 	@$(BIN)/python -m tests.crash.soak $(SOAK)
-	@$(BIN)/python -m tests.services "$(PYTEST) -m soak tests/crash $(ARGS)"
+	@$(BIN)/python -m tests.services "$(PYTEST) -m soak tests/crash tests/bench $(ARGS)"
 
 examples: $(VENV)/.installed-dev  ## tests of the examples, that in Node.js too
 	@$(BIN)/python -m tests.services "$(PYTEST) tests/examples $(ARGS)"

@@ -1,4 +1,7 @@
-"""Every part of the benchmark of scale runs, in the smallest, on real servers, beside what the product would write."""
+"""Every part of the benchmark of scale runs, in the smallest, on real servers, beside what the product would write.
+
+That takes minutes, so `make soak` does it.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,7 @@ def measured(found: Comparison) -> Iterator[str]:
         yield line.title
 
 
+@pytest.mark.soak
 async def test_orders_are_done_beside_copies_of_an_instance_that_waits(
     scope: Scope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,18 +79,21 @@ async def look_at_copies(place: Place, copies: Copies) -> None:
     assert indexes > 30
 
 
+@pytest.mark.soak
 async def test_orders_are_dealt_out_to_saga_types(scope: Scope) -> None:
     found = await types(scope, [3])
     assert found.valid, list(found.page())
     assert list(measured(found)) == ["3 types"]
 
 
+@pytest.mark.soak
 async def test_orders_are_shared_by_processes(scope: Scope) -> None:
     found = await processes(scope, [2])
     assert found.valid, list(found.page())
     assert list(measured(found)) == ["2 processes"]
 
 
+@pytest.mark.soak
 async def test_a_backlog_is_worked_off(scope: Scope) -> None:
     found = await backlog(scope, 30)
     assert found.valid, list(found.page())
@@ -94,6 +101,7 @@ async def test_a_backlog_is_worked_off(scope: Scope) -> None:
     assert found.seconds >= found.first >= found.ready > 0
 
 
+@pytest.mark.soak
 async def test_orders_commands_and_retention_go_on_beside_a_long_history(
     scope: Scope, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,9 @@ async def through_cli(laboratory: Laboratory, message_id: str) -> None:
     [
         pytest.param({}, (), id="short lease"),
         # As people run it: the default lease, and a process that begins from nothing.
-        pytest.param({"LEASE": ""}, antiphon("run").command, id="default lease", marks=pytest.mark.long(22)),
+        pytest.param(
+            {"LEASE": ""}, antiphon("run").command, id="default lease", marks=[pytest.mark.long(22), pytest.mark.soak]
+        ),
     ],
 )
 async def test_what_a_killed_sidecar_had_not_published_another_publishes(

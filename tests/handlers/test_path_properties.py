@@ -375,7 +375,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 playing = settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

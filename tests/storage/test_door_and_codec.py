@@ -123,7 +123,7 @@ DEEP = st.builds(lambda levels, inner: "[" * levels + inner + "]" * levels, st.i
 BODIES = st.tuples(SPACE, often(objects(often(VALUES, DEEP)), VALUES), SPACE).map("".join)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(body=BODIES)
 @example(body='{"a": 1, "\\u0061": 2}')
 @example(body='{"a": {"b": 1, "c": [{}, {"d": 1, "d": 1}]}}')
@@ -266,7 +266,7 @@ HEADERS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(headers=HEADERS)
 @example(headers={"schema-version": "0000000007"})
 @example(headers={"traceparent": TRACEPARENT, "tracestate": "a" * 512})
