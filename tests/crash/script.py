@@ -141,7 +141,16 @@ HARBOUR: Mapping[str, Trade] = {
 }
 """The participants of `freight`, which works off lists."""
 
-EVERY_TRADE = {**TRADES, **TRAVEL, **REFORM, **HARBOUR}
+MOVERS: Mapping[str, Trade] = {
+    "van": _travel("van"),
+    "boxes": _travel("boxes"),
+    "carrier": _travel("carrier"),
+    "sweeper": _travel("sweeper", fails=False, undoes=False),
+    "notary": _travel("notary", undoes=False),
+}
+"""The participants of `removal`, whose steps are sagas."""
+
+EVERY_TRADE = {**TRADES, **TRAVEL, **REFORM, **HARBOUR, **MOVERS}
 
 
 class Word(StrEnum):

@@ -19,12 +19,14 @@ _SAGAS = (
     "B",
     "BookTrip",
     "CourtCase",
-    "Freight",
     "Delivery",
+    "Freight",
     "GrimOrder",
     "Order",
     "PayOut",
     "PlaceOrder",
+    "Removal",
+    "Room",
     "Subscription",
     "Test",
     "Tiny",
@@ -43,6 +45,7 @@ _LEDGERS = (
     *("car", "cashier", "hostel", "inn", "lounge", "plane", "post", "train"),
     *("clerk", "herald", "scribe", "vault"),
     *("captain", "crane", "pilot", "stamp"),
+    *("boxes", "carrier", "notary", "sweeper", "van"),
 )
 
 QUEUES = (

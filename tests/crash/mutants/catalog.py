@@ -304,4 +304,17 @@ MUTANTS: Sequence[Mutant] = (
         run=runs.moved_by_the_second_mover,
         tells=r"of version 2 was moved 0 times",
     ),
+    Mutant(
+        name="does not wait for a child that it has cancelled",
+        edits=[
+            Edit(
+                file="sagas/recalling.py",
+                old='            recall(turn, path, "turned_back")\n',
+                new='            recall(turn, path, "turned_back")\n'
+                "            turn.close(path, Purpose.DO, CallStatus.FAILED, turn.seq)\n",
+            )
+        ],
+        run=runs.a_parent_turns_back,
+        tells=r"the van left before boxes had undone stuck-1/kitchen",
+    ),
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from tests.crash import loads
+from tests.crash import kinsman, loads, rooms
 from tests.crash.checker import stalls
 from tests.crash.driver import at_rest_or_stuck, order_body, start_id
 from tests.crash.forking import Program
@@ -21,7 +21,7 @@ from tests.crash.laboratory import LOCKING
 from tests.crash.moved import instances, miscounted, out_of_place, torn
 from tests.crash.process import Child
 from tests.crash.proxy.faults import cut, drop, hold, kill
-from tests.crash.script import HARBOUR, REFORM
+from tests.crash.script import HARBOUR, MOVERS, REFORM
 from tests.crash.tallyman import cargoes, judged
 from tests.crash.test_moving import AFTER, BEFORE, MOMENTS, at_work, finished, half_way, killed_at
 from tests.crash.witnesses import PLOTS, Court
@@ -271,6 +271,17 @@ async def a_list_turns_back(bench: Bench) -> list[str]:
     picture = await at_rest_or_stuck(lab.look, starts, lab.setup.ledger, quiet=bench.quiet)
     found = await cargoes(lab.setup.database_url, lab.setup.namespace)
     return [*stalls(picture), *judged(picture, starts, found)]
+
+
+async def a_parent_turns_back(bench: Bench) -> list[str]:
+    """One child has failed, and another one that is under way is told to stop."""
+    lab = bench.laboratory
+    await lab.sidecar("sidecar", MODULES="tests.crash.removal", SWEEP="0.1")
+    await lab.participants(names=tuple(MOVERS))
+    starts = await lab.place(*rooms.orders(1, ["stuck"]))
+    picture = await at_rest_or_stuck(lab.look, starts, lab.setup.ledger, quiet=bench.quiet)
+    found = await kinsman.parents(lab.setup.database_url, lab.setup.namespace)
+    return [*stalls(picture), *kinsman.judged(picture, starts, found)]
 
 
 async def moved_by_the_second_mover(bench: Bench) -> list[str]:
