@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 import aio_pika
 import pytest
 
-from tests.crash.driver import Setup, Shop, Sidecar, at_rest, finished, http_status, reserve_port, start_id, unrest
+from tests.crash.driver import (
+    ORDERING,
+    Setup,
+    Shop,
+    Sidecar,
+    at_rest,
+    finished,
+    http_status,
+    reserve_port,
+    start_id,
+    unrest,
+)
 from tests.crash.process import Child, ChildError
 from tests.crash.views import OutboxRow, Picture, SagaRow, TimerRow
 
@@ -80,6 +91,7 @@ async def test_a_process_sees_only_the_settings_it_is_given(setup: Setup, monkey
     env = replace(setup, settings={"SWEEP": "0.2"}).environment(LEASE="5")
     assert {name: value for name, value in env.items() if name.startswith("ANTIPHON_")} == {
         "ANTIPHON_DATABASE_URL": "sqlite:///nowhere.db",
+        "ANTIPHON_MODULES": ORDERING,
         "ANTIPHON_NAMESPACE": setup.namespace,
         "ANTIPHON_LOG_FORMAT": "json",
         "ANTIPHON_LEASE": "5",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from tests.crash.driver import Setup, Shop, antiphon, finished
+from tests.crash.driver import ORDERING, Setup, Shop, antiphon, finished
 from tests.crash.laboratory import before
 from tests.crash.mutants.tree import changed
 from tests.crash.process import Child
@@ -61,7 +61,8 @@ async def test_the_next_version_is_rolled_out_under_load_and_taken_back(laborato
     wires = await laboratory.wires()
     ours = await laboratory.sidecar("ours", wires)
     await laboratory.participants()
-    after = replace(laboratory, setup=replace(laboratory.setup, tree=next_version(tmp_path)))
+    told = {"MODULES": f"{ORDERING},sagas.catalog.ordering_next"}
+    after = replace(laboratory, setup=replace(laboratory.setup, tree=next_version(tmp_path), settings=told))
     starts: dict[str, str] = {}
     async with Shop(laboratory.setup.broker_url, laboratory.setup.namespace) as shop:
         # Somebody reads, and the migration, which needs the table for itself, waits: nobody waits for it meanwhile.
